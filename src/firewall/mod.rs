@@ -1,0 +1,1 @@
+//! Enforces: what the kernel is told.

@@ -1,0 +1,5 @@
+//! acmegate: a firewall-side gatekeeper for ACME validation.
+#![forbid(unsafe_code)]
+
+pub mod firewall;
+pub mod gate;
