@@ -1,5 +1,24 @@
 //! acmegate: a firewall-side gatekeeper for ACME validation.
+//!
+//! | folder | | |
+//! | --- | --- | --- |
+//! | [`gate`] | decides | may this peer reach a challenge responder now, and why? Pure. |
+//! | [`config`] | reads | the operator's words into values that cannot be wrong |
+//! | [`answer`] | knows | where key authorizations come from |
+//! | [`front`] | listens | reads the Internet's bytes, holds no power |
+//! | [`firewall`] | enforces | what the kernel is told |
+//! | [`control`] | obeys | hooks and operators, by their credentials |
+//! | [`observe`] | tells | log and status |
+//! | [`daemon`] | wires | processes, seals, start and stop |
+//! | [`cli`] | asks | one file per subcommand |
+//!
+//! **Dependency rule.** `gate` uses nothing of ours. `config`, `answer`, `front`, `firewall`,
+//! `control` and `observe` may use `gate`, not each other. `daemon` alone knows them all; `cli`
+//! starts it or talks to it.
 #![forbid(unsafe_code)]
 
+pub mod answer;
+pub mod config;
 pub mod firewall;
+pub mod front;
 pub mod gate;

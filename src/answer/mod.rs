@@ -1,0 +1,1 @@
+//! Knows: where key authorizations come from.

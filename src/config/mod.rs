@@ -1,0 +1,1 @@
+//! Reads: the operator's words into values that cannot be wrong.

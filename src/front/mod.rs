@@ -1,0 +1,1 @@
+//! Listens: reads the Internet's bytes and holds no power.

@@ -1,0 +1,49 @@
+//! What the parts tell each other through the gate: who is asked for an answer, and who is told how
+//! a connection ended. The gate only names these traits; `answer` and `observe` implement them.
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
+
+use super::Permit;
+use super::identifier::Identifier;
+use super::reason::Reason;
+use super::token::{KeyAuthorization, Thumbprint};
+use super::window::LeaseName;
+
+/// How one connection ended. Told exactly once per connection.
+#[derive(Clone, Debug)]
+pub struct Ended<'connection> {
+    /// Why, and with it the verdict.
+    pub reason: Reason,
+    /// The peer, never IPv4-mapped.
+    pub peer: IpAddr,
+    /// The local port it reached.
+    pub local_port: u16,
+    /// The identifier it asked for, as far as that could be told.
+    pub identifier: Option<&'connection Identifier>,
+    /// The account that was answered for, or that was refused.
+    pub thumbprint: Option<&'connection Thumbprint>,
+    /// The lease whose window admitted it.
+    pub lease: Option<&'connection LeaseName>,
+    /// What an operator may want to know besides, such as an upstream's status. Never peer bytes.
+    pub detail: Option<&'connection str>,
+}
+
+/// Is told how connections end.
+pub trait Witness: Send + Sync {
+    /// One connection ended.
+    fn ended(&self, event: &Ended<'_>);
+}
+
+/// An answer, or the reason there is none and a word for the operator.
+pub type Answer = Result<KeyAuthorization, (Reason, Option<String>)>;
+
+/// Knows key authorizations.
+pub trait Responder: Send + Sync {
+    /// Answers from memory, or says that this needs [`Responder::look_up`] by `None`.
+    fn recall(&self, permit: &Permit) -> Option<Answer>;
+
+    /// Answers with files and upstreams. Has its own deadlines and never waits for ever.
+    fn look_up(&self, permit: Permit) -> Pin<Box<dyn Future<Output = Answer> + Send>>;
+}

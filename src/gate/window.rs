@@ -1,0 +1,393 @@
+//! Windows and leases: open while one lease lives, never longer than the cap, within the budget.
+//!
+//! The same book is kept twice: by the enforcer, whose copy decides what the kernel is told, and
+//! by the front, whose copy decides whom it serves. Neither reads a clock; `now` is an argument.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use super::identifier::Identifier;
+
+/// The longest lease name, in octets. With holder, trigger and ports it fits the 127 octets of an
+/// nftables comment, where a lease survives every process.
+pub const MAX_LEASE_NAME_BYTES: usize = 40;
+/// The most leases that may live at once, and so the size of the kernel's sets.
+pub const MAX_LEASES: usize = 64;
+/// The most ports of one lease.
+pub const MAX_PORTS: usize = 4;
+/// The most characters of a holder's command name: what the kernel keeps (proc(5), `comm`).
+pub const MAX_COMMAND_BYTES: usize = 15;
+/// How long what a window admitted may live on. A transfer in flight is 200 bytes; five seconds
+/// forgive a retransmission or two.
+pub const GRACE: Duration = Duration::from_secs(5);
+/// The span that a budget counts.
+pub const BUDGET_SPAN: Duration = Duration::from_secs(3600);
+
+/// A lease's name: 1 to 40 of `A-Z a-z 0-9 . _ : @ + -`.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LeaseName(String);
+
+impl LeaseName {
+    /// Parses a name; anything else than the alphabet above is `None`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let fits = (1..=MAX_LEASE_NAME_BYTES).contains(&text.len())
+            && text.bytes().all(|byte| {
+                byte.is_ascii_alphanumeric()
+                    || matches!(byte, b'.' | b'_' | b':' | b'@' | b'+' | b'-')
+            });
+        fits.then(|| Self(text.to_owned()))
+    }
+
+    /// The name.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for LeaseName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for LeaseName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// An address family of the Internet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+impl Family {
+    /// Both of them.
+    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
+
+    /// The family that packets from `address` belong to.
+    pub fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            IpAddr::V4(_) => Self::V4,
+            IpAddr::V6(_) => Self::V6,
+        }
+    }
+}
+
+/// Which families a lease opens. CAs prefer IPv6 and do not always fall back, so both is the rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Families {
+    /// IPv4.
+    pub v4: bool,
+    /// IPv6.
+    pub v6: bool,
+}
+
+impl Families {
+    /// Both families.
+    pub const BOTH: Self = Self { v4: true, v6: true };
+
+    /// Whether `family` is one of them.
+    pub fn has(self, family: Family) -> bool {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
+}
+
+/// The process for which a lease is held.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Its process id.
+    pub pid: u32,
+    /// Its start, in clock ticks after boot (proc_pid_stat(5), field 22): pid and start name a
+    /// process for good, where a pid alone is used again.
+    pub start_ticks: u64,
+    /// Its command name, at most [`MAX_COMMAND_BYTES`], printable ASCII without spaces.
+    pub command: String,
+}
+
+/// What made a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Trigger {
+    /// Somebody, or somebody's hook, asked by the control socket.
+    Asked,
+    /// acmegate itself, because of what it saw.
+    Automatic,
+}
+
+/// What a lease opens. What is optional is `None` or empty for "all".
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// TCP ports, 1 to [`MAX_PORTS`] of them.
+    pub ports: Vec<u16>,
+    /// Address families.
+    pub families: Families,
+    /// Which identifiers are being validated; `None` covers all.
+    pub identifiers: Option<Vec<Identifier>>,
+}
+
+/// One holder's claim that the window be open, with a deadline.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    /// Its name; acquiring the same name again renews it.
+    pub name: LeaseName,
+    /// The process for which it is held, if that is known.
+    pub holder: Option<Holder>,
+    /// The uid that asked.
+    pub caller: u32,
+    /// What made it.
+    pub trigger: Trigger,
+    /// What it opens.
+    pub scope: Scope,
+    /// When it expires.
+    pub deadline: Instant,
+}
+
+/// What nobody gets more of, whatever a hook asks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The ports that may be opened.
+    pub ports: Vec<u16>,
+    /// The longest lease.
+    pub max: Duration,
+    /// The openings that are left to whom.
+    pub budget: Budget,
+}
+
+/// How many openings an hour may see. A renewal of a lease counts as an opening.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// All callers together.
+    pub per_hour: u32,
+    /// One caller, unless it is root.
+    pub per_caller: u32,
+    /// How many of `per_hour` are kept for root's own askings.
+    pub reserve: u32,
+}
+
+/// One opening that the budget remembers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// Who asked.
+    pub caller: u32,
+    /// When it stops to count.
+    pub forgotten_at: Instant,
+}
+
+/// Why a lease was not given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// No port, too many, or one that the configuration does not name.
+    Port,
+    /// No family at all.
+    Family,
+    /// Longer than the cap, or no time at all.
+    Length,
+    /// [`MAX_LEASES`] live already.
+    TooMany,
+    /// The hour's openings are used up, for this caller or for all.
+    Budget,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Port => f.write_str("a port that [firewall] ports does not name"),
+            Self::Family => f.write_str("a lease without an address family"),
+            Self::Length => f.write_str("a length that [window] max does not allow"),
+            Self::TooMany => write!(f, "{MAX_LEASES} leases live already"),
+            Self::Budget => f.write_str("the budget of openings per hour is used up"),
+        }
+    }
+}
+
+/// Every living lease, the openings of the last hour, and what recently closed.
+#[derive(Clone, Debug, Default)]
+pub struct Windows {
+    leases: BTreeMap<LeaseName, Lease>,
+    /// Until when what was admitted to a port may live on, where that is not a living lease's doing.
+    graces: BTreeMap<(Family, u16), Instant>,
+    openings: Vec<Opening>,
+}
+
+impl Windows {
+    /// Takes over a lease that the kernel kept, without asking anyone.
+    pub fn adopt(&mut self, lease: Lease) {
+        self.leases.insert(lease.name.clone(), lease);
+    }
+
+    /// Takes over an opening that the kernel remembered.
+    pub fn adopt_opening(&mut self, opening: Opening) {
+        self.openings.push(opening);
+    }
+
+    /// Acquires or renews `lease`, and counts it.
+    ///
+    /// # Errors
+    /// [`Refusal`]; then nothing has changed.
+    pub fn acquire(
+        &mut self,
+        lease: Lease,
+        limits: &Limits,
+        now: Instant,
+    ) -> Result<Opening, Refusal> {
+        self.expire(now);
+        let ports = &lease.scope.ports;
+        if ports.is_empty()
+            || ports.len() > MAX_PORTS
+            || !ports.iter().all(|port| limits.ports.contains(port))
+        {
+            return Err(Refusal::Port);
+        }
+        if !lease.scope.families.v4 && !lease.scope.families.v6 {
+            return Err(Refusal::Family);
+        }
+        let length = lease.deadline.saturating_duration_since(now);
+        if length.is_zero() || length > limits.max {
+            return Err(Refusal::Length);
+        }
+        if !self.leases.contains_key(&lease.name) && self.leases.len() >= MAX_LEASES {
+            return Err(Refusal::TooMany);
+        }
+        if !self.within_budget(&lease, limits.budget) {
+            return Err(Refusal::Budget);
+        }
+        let opening = Opening {
+            caller: lease.caller,
+            forgotten_at: now + BUDGET_SPAN,
+        };
+        self.openings.push(opening);
+        self.leases.insert(lease.name.clone(), lease);
+        Ok(opening)
+    }
+
+    fn within_budget(&self, lease: &Lease, budget: Budget) -> bool {
+        let used = self.openings.len();
+        let fits = |limit: u32| used < limit as usize;
+        if lease.caller == 0 && lease.trigger == Trigger::Asked {
+            return fits(budget.per_hour);
+        }
+        let by_caller = self
+            .openings
+            .iter()
+            .filter(|opening| opening.caller == lease.caller);
+        fits(budget.per_hour.saturating_sub(budget.reserve))
+            && by_caller.count() < budget.per_caller as usize
+    }
+
+    /// Releases a lease; what it admitted has [`GRACE`] from now.
+    pub fn release(&mut self, name: &LeaseName, now: Instant) -> Option<Lease> {
+        self.expire(now);
+        let lease = self.leases.remove(name)?;
+        self.keep_grace(&lease, now + GRACE);
+        Some(lease)
+    }
+
+    /// Releases every lease at once.
+    pub fn release_all(&mut self, now: Instant) {
+        for name in self.leases.keys().cloned().collect::<Vec<_>>() {
+            self.release(&name, now);
+        }
+    }
+
+    /// Forgets what has expired.
+    pub fn expire(&mut self, now: Instant) {
+        let expired: Vec<LeaseName> = self
+            .leases
+            .values()
+            .filter(|lease| lease.deadline <= now)
+            .map(|lease| lease.name.clone())
+            .collect();
+        for name in expired {
+            if let Some(lease) = self.leases.remove(&name) {
+                self.keep_grace(&lease, lease.deadline + GRACE);
+            }
+        }
+        self.graces.retain(|_, until| *until > now);
+        self.openings.retain(|opening| opening.forgotten_at > now);
+    }
+
+    fn keep_grace(&mut self, lease: &Lease, until: Instant) {
+        for &port in &lease.scope.ports {
+            for family in Family::ALL
+                .into_iter()
+                .filter(|family| lease.scope.families.has(*family))
+            {
+                let grace = self.graces.entry((family, port)).or_insert(until);
+                *grace = until.max(*grace);
+            }
+        }
+    }
+
+    /// Until when new connections may come in, if the window is open now.
+    pub fn open_until(&self, family: Family, port: u16, now: Instant) -> Option<Instant> {
+        self.leases
+            .values()
+            .filter(|lease| lease.scope.ports.contains(&port) && lease.scope.families.has(family))
+            .map(|lease| lease.deadline)
+            .filter(|deadline| *deadline > now)
+            .max()
+    }
+
+    /// Until when what was admitted may live on: the window's end and its grace.
+    pub fn admitted_until(&self, family: Family, port: u16, now: Instant) -> Option<Instant> {
+        let open = self
+            .open_until(family, port, now)
+            .map(|deadline| deadline + GRACE);
+        let closed = self.graces.get(&(family, port)).copied();
+        open.max(closed).filter(|until| *until > now)
+    }
+
+    /// Whether a living lease covers `identifier`.
+    pub fn covers(&self, identifier: &Identifier, now: Instant) -> bool {
+        self.leases
+            .values()
+            .filter(|lease| lease.deadline > now)
+            .any(|lease| match &lease.scope.identifiers {
+                None => true,
+                Some(identifiers) => identifiers.contains(identifier),
+            })
+    }
+
+    /// The name of a living lease that admits to `port`, for the log.
+    pub fn lease_for(&self, family: Family, port: u16, now: Instant) -> Option<&LeaseName> {
+        self.leases
+            .values()
+            .filter(|lease| lease.scope.ports.contains(&port) && lease.scope.families.has(family))
+            .filter(|lease| lease.deadline > now)
+            .max_by_key(|lease| lease.deadline)
+            .map(|lease| &lease.name)
+    }
+
+    /// Every lease that has not been seen to expire, by name.
+    pub fn leases(&self) -> impl Iterator<Item = &Lease> {
+        self.leases.values()
+    }
+
+    /// The lease of that name.
+    pub fn lease(&self, name: &LeaseName) -> Option<&Lease> {
+        self.leases.get(name)
+    }
+
+    /// The openings of the last hour.
+    pub fn openings(&self) -> &[Opening] {
+        &self.openings
+    }
+
+    /// When anything changes by itself next.
+    pub fn next_change(&self) -> Option<Instant> {
+        let leases = self.leases.values().map(|lease| lease.deadline);
+        leases.chain(self.graces.values().copied()).min()
+    }
+}
+
+#[cfg(test)]
+mod tests;

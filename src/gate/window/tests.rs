@@ -1,0 +1,197 @@
+use proptest::prelude::*;
+
+use super::*;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn limits() -> Limits {
+    Limits {
+        ports: vec![80, 443],
+        max: 10 * MINUTE,
+        budget: Budget {
+            per_hour: 10,
+            per_caller: 4,
+            reserve: 3,
+        },
+    }
+}
+
+fn lease(name: &str, deadline: Instant) -> Lease {
+    Lease {
+        name: LeaseName::parse(name).unwrap(),
+        holder: None,
+        caller: 0,
+        trigger: Trigger::Asked,
+        scope: Scope {
+            ports: vec![80],
+            families: Families::BOTH,
+            identifiers: None,
+        },
+        deadline,
+    }
+}
+
+#[test]
+fn a_second_lease_keeps_the_window_open() {
+    let now = Instant::now();
+    let mut windows = Windows::default();
+    windows
+        .acquire(lease("a", now + MINUTE), &limits(), now)
+        .unwrap();
+    windows
+        .acquire(lease("b", now + 2 * MINUTE), &limits(), now)
+        .unwrap();
+    windows.release(&LeaseName::parse("a").unwrap(), now);
+    assert_eq!(
+        windows.open_until(Family::V6, 80, now),
+        Some(now + 2 * MINUTE)
+    );
+    windows.release(&LeaseName::parse("b").unwrap(), now);
+    assert_eq!(windows.open_until(Family::V4, 80, now), None);
+    assert_eq!(
+        windows.admitted_until(Family::V4, 80, now),
+        Some(now + GRACE)
+    );
+}
+
+#[test]
+fn bounds_are_refused_and_change_nothing() {
+    let now = Instant::now();
+    let mut windows = Windows::default();
+    let with = |change: &dyn Fn(&mut Lease)| {
+        let mut lease = lease("a", now + MINUTE);
+        change(&mut lease);
+        lease
+    };
+    let cases = [
+        (with(&|lease| lease.scope.ports = vec![22]), Refusal::Port),
+        (with(&|lease| lease.scope.ports = vec![]), Refusal::Port),
+        (
+            with(&|lease| lease.scope.ports = vec![80; 5]),
+            Refusal::Port,
+        ),
+        (
+            with(&|lease| {
+                lease.scope.families = Families {
+                    v4: false,
+                    v6: false,
+                }
+            }),
+            Refusal::Family,
+        ),
+        (with(&|lease| lease.deadline = now), Refusal::Length),
+        (
+            with(&|lease| lease.deadline = now + 11 * MINUTE),
+            Refusal::Length,
+        ),
+    ];
+    for (lease, refusal) in cases {
+        assert_eq!(windows.acquire(lease, &limits(), now), Err(refusal));
+        assert_eq!(windows.leases().count() + windows.openings().len(), 0);
+    }
+}
+
+#[test]
+fn roots_reserve_is_not_used_up_by_others() {
+    let now = Instant::now();
+    let mut windows = Windows::default();
+    let mut given = 0;
+    for caller in [1000, 1001, 1002] {
+        for _ in 0..10 {
+            let mut lease = lease("a", now + MINUTE);
+            lease.caller = caller;
+            given += u32::from(windows.acquire(lease, &limits(), now).is_ok());
+        }
+    }
+    assert_eq!(
+        given, 7,
+        "4 for the first caller, 3 for the second, then the reserve begins"
+    );
+    let mut automatic = lease("a", now + MINUTE);
+    automatic.trigger = Trigger::Automatic;
+    assert_eq!(
+        windows.acquire(automatic, &limits(), now),
+        Err(Refusal::Budget)
+    );
+    for _ in 0..3 {
+        windows
+            .acquire(lease("root", now + MINUTE), &limits(), now)
+            .unwrap();
+    }
+    assert_eq!(
+        windows.acquire(lease("root", now + MINUTE), &limits(), now),
+        Err(Refusal::Budget)
+    );
+    let later = now + BUDGET_SPAN;
+    windows
+        .acquire(lease("root", later + MINUTE), &limits(), later)
+        .unwrap();
+}
+
+#[test]
+fn a_scoped_lease_covers_only_its_identifiers() {
+    let now = Instant::now();
+    let mut windows = Windows::default();
+    let name = Identifier::parse("www.example.com").unwrap();
+    let mut scoped = lease("a", now + MINUTE);
+    scoped.scope.identifiers = Some(vec![name.clone()]);
+    windows.acquire(scoped, &limits(), now).unwrap();
+    assert!(windows.covers(&name, now));
+    assert!(!windows.covers(&Identifier::parse("example.com").unwrap(), now));
+    assert!(!windows.covers(&name, now + MINUTE));
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Acquire(u8, u64),
+    Release(u8),
+    Wait(u64),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        (0u8..4, 1u64..20).prop_map(|(name, seconds)| Step::Acquire(name, seconds)),
+        (0u8..4).prop_map(Step::Release),
+        (0u64..10).prop_map(Step::Wait),
+    ]
+}
+
+proptest! {
+    /// The oracle knows only pairs of name and deadline, and the last moment anything was open.
+    #[test]
+    fn the_window_agrees_with_a_ten_line_model(steps in prop::collection::vec(step(), 0..60)) {
+        let mut now = Instant::now();
+        let mut limits = limits();
+        limits.budget = Budget { per_hour: 1000, per_caller: 1000, reserve: 0 };
+        let mut windows = Windows::default();
+        let mut model: BTreeMap<u8, Instant> = BTreeMap::new();
+        let mut last_open: Option<Instant> = None;
+        for step in steps {
+            match step {
+                Step::Acquire(name, seconds) => {
+                    let deadline = now + Duration::from_secs(seconds);
+                    windows.acquire(lease(&name.to_string(), deadline), &limits, now).unwrap();
+                    // Renewing to an earlier end ends nothing that was admitted before.
+                    model.insert(name, deadline);
+                }
+                Step::Release(name) => {
+                    windows.release(&LeaseName::parse(&name.to_string()).unwrap(), now);
+                    if model.remove(&name).is_some_and(|deadline| deadline > now) {
+                        last_open = last_open.max(Some(now));
+                    }
+                }
+                Step::Wait(seconds) => now += Duration::from_secs(seconds),
+            }
+            model.retain(|_, deadline| {
+                if *deadline <= now { last_open = last_open.max(Some(*deadline)); }
+                *deadline > now
+            });
+            windows.expire(now);
+            let open = model.values().max().copied();
+            prop_assert_eq!(windows.open_until(Family::V4, 80, now), open);
+            let admitted = open.max(last_open).map(|end| end + GRACE).filter(|end| *end > now);
+            prop_assert_eq!(windows.admitted_until(Family::V4, 80, now), admitted);
+            prop_assert_eq!(windows.open_until(Family::V4, 443, now), None);
+        }
+    }
+}
