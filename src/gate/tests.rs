@@ -31,6 +31,7 @@ fn gate(sites: Vec<Site>) -> Gate {
 fn open_windows(now: Instant) -> Windows {
     let mut windows = Windows::default();
     windows.adopt(Lease {
+        id: 0,
         name: LeaseName::parse("a").unwrap(),
         holder: None,
         caller: 0,

@@ -137,6 +137,8 @@ pub struct Scope {
 /// One holder's claim that the window be open, with a deadline.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Lease {
+    /// Its number among the kernel's elements; 0 until it is acquired.
+    pub id: u32,
     /// Its name; acquiring the same name again renews it.
     pub name: LeaseName,
     /// The process for which it is held, if that is known.
@@ -176,6 +178,8 @@ pub struct Budget {
 /// One opening that the budget remembers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Opening {
+    /// Its number among the kernel's elements.
+    pub id: u32,
     /// Who asked.
     pub caller: u32,
     /// When it stops to count.
@@ -235,7 +239,7 @@ impl Windows {
     /// [`Refusal`]; then nothing has changed.
     pub fn acquire(
         &mut self,
-        lease: Lease,
+        mut lease: Lease,
         limits: &Limits,
         now: Instant,
     ) -> Result<Opening, Refusal> {
@@ -260,7 +264,12 @@ impl Windows {
         if !self.within_budget(&lease, limits.budget) {
             return Err(Refusal::Budget);
         }
+        lease.id = match self.leases.get(&lease.name) {
+            Some(renewed) => renewed.id,
+            None => after_the_last(self.leases.values().map(|lease| lease.id)),
+        };
         let opening = Opening {
+            id: after_the_last(self.openings.iter().map(|opening| opening.id)),
             caller: lease.caller,
             forgotten_at: now + BUDGET_SPAN,
         };
@@ -387,6 +396,12 @@ impl Windows {
         let leases = self.leases.values().map(|lease| lease.deadline);
         leases.chain(self.graces.values().copied()).min()
     }
+}
+
+/// A number that is not among `taken`, which are all living ones.
+fn after_the_last(taken: impl Iterator<Item = u32>) -> u32 {
+    // Four thousand million openings are a thousand years at the largest budget.
+    taken.max().unwrap_or(0).wrapping_add(1)
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ fn limits() -> Limits {
 
 fn lease(name: &str, deadline: Instant) -> Lease {
     Lease {
+        id: 0,
         name: LeaseName::parse(name).unwrap(),
         holder: None,
         caller: 0,
