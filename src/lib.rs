@@ -19,6 +19,9 @@
 
 pub mod answer;
 pub mod config;
+pub mod control;
+pub mod daemon;
 pub mod firewall;
 pub mod front;
 pub mod gate;
+pub mod observe;

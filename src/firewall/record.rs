@@ -27,7 +27,7 @@ pub fn to_comment(lease: &Lease) -> String {
     };
     let trigger = match lease.trigger {
         Trigger::Asked => "asked",
-        Trigger::Automatic => "automatic",
+        Trigger::Automatic => "auto",
     };
     let covers = if lease.scope.identifiers.is_none() {
         "all"
@@ -53,7 +53,7 @@ pub fn from_comment(comment: &str, deadline: Instant) -> Option<Lease> {
     let caller = words.next()?.parse().ok()?;
     let trigger = match words.next()? {
         "asked" => Trigger::Asked,
-        "automatic" => Trigger::Automatic,
+        "auto" => Trigger::Automatic,
         _ => return None,
     };
     let ports: Vec<u16> = words

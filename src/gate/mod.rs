@@ -5,6 +5,7 @@
 //! [`Permit`], which only this module can make, so no path can forget to ask.
 
 pub mod allow_list;
+pub mod caller;
 pub mod challenge;
 pub mod event;
 pub mod identifier;

@@ -1,0 +1,240 @@
+//! What a caller and the daemon say to each other: one JSON object a line, each way, once.
+//!
+//! Every message carries the version of this page. What is longer than [`MAX_REQUEST_BYTES`], has
+//! an unknown key or comes too slowly is refused; nothing in a message is believed about who sends
+//! it, that is the kernel's word alone.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// The version of this protocol. A message of another one is refused with a plain word.
+pub const VERSION: u32 = 1;
+/// The longest request, line end included: room for a hundred identifiers and to spare.
+pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
+/// The longest response: a status with many sites.
+pub const MAX_RESPONSE_BYTES: u64 = 8 * 1024 * 1024;
+/// The socket that obeys, in the runtime directory.
+pub const CONTROL_SOCKET: &str = "control.sock";
+/// The socket that tells and never listens, beside it.
+pub const OBSERVE_SOCKET: &str = "observe.sock";
+/// Where both stand by default. Not /tmp: certbot's unit has a private one.
+pub const RUNTIME_DIR: &str = "/run/acmegate";
+
+/// One request with its version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Envelope {
+    /// [`VERSION`].
+    pub version: u32,
+    /// What is asked.
+    pub ask: Ask,
+}
+
+/// What can be asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub enum Ask {
+    /// Acquire or renew a lease.
+    Open(Open),
+    /// Release a lease.
+    Close {
+        /// Its name.
+        lease: String,
+    },
+    /// Push a key authorization.
+    AnswerAdd {
+        /// Which identifier it is for.
+        identifier: String,
+        /// Token, full stop, thumbprint.
+        key_authorization: String,
+        /// For how long, in milliseconds; the daemon's default if absent.
+        milliseconds: Option<u64>,
+    },
+    /// Withdraw a pushed key authorization.
+    AnswerRemove {
+        /// Which identifier it is for.
+        identifier: String,
+        /// Its token.
+        token: String,
+    },
+    /// Put our part of the ruleset in place.
+    FirewallApply,
+    /// Take it away; every lease ends.
+    FirewallRemove,
+}
+
+/// A lease, as it is asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Open {
+    /// Its name.
+    pub lease: String,
+    /// For how long, in milliseconds; `[window] max` if absent.
+    pub milliseconds: Option<u64>,
+    /// Which ports; every one of `[firewall] ports` if empty.
+    pub ports: Vec<u16>,
+    /// Which families; both if absent.
+    pub family: Option<FamilyName>,
+    /// Which identifiers are validated; all if absent.
+    pub identifiers: Option<Vec<String>>,
+    /// For which process.
+    pub holder: Option<HolderWord>,
+    /// Say what would be done, and do nothing.
+    pub dry_run: bool,
+}
+
+/// An address family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FamilyName {
+    /// IPv4.
+    Ipv4,
+    /// IPv6.
+    Ipv6,
+}
+
+/// A process, by what no other process has.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HolderWord {
+    /// Its process id, as the caller sees it.
+    pub pid: u32,
+    /// Its start in clock ticks after boot.
+    pub start_ticks: u64,
+    /// Its command name.
+    pub command: String,
+    /// The caller's own process id, as it sees it: if the kernel says another one, caller and
+    /// daemon live in different process namespaces, and `pid` means nothing here.
+    pub caller_pid: u32,
+}
+
+/// What the daemon answers.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Response {
+    /// [`VERSION`].
+    pub version: u32,
+    /// 0, or the exit code that the caller should end with.
+    pub code: u8,
+    /// One line for a person.
+    pub message: String,
+    /// More lines for a person, if something is worth knowing.
+    #[serde(default)]
+    pub warnings: Vec<String>,
+    /// The ports whose window is meant, where there is one.
+    #[serde(default)]
+    pub ports: Vec<u16>,
+    /// The ports on which the gate itself listens.
+    #[serde(default)]
+    pub gate_ports: Vec<u16>,
+}
+
+/// sysexits(3), as far as they are used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// It is done.
+    Ok = 0,
+    /// The command line is wrong.
+    Usage = 64,
+    /// The input is wrong.
+    Data = 65,
+    /// The daemon does not run, or what is needed is not there.
+    Unavailable = 69,
+    /// We are at fault.
+    Software = 70,
+    /// The system refused.
+    Os = 71,
+    /// Later it may work.
+    TempFail = 75,
+    /// The caller may not.
+    NoPerm = 77,
+    /// The configuration, ours or the firewall's, must change first.
+    Config = 78,
+}
+
+impl Response {
+    /// A success.
+    pub fn done(message: impl Into<String>) -> Self {
+        Self::refused(Exit::Ok, message)
+    }
+
+    /// An end with `exit`, and why.
+    pub fn refused(exit: Exit, message: impl Into<String>) -> Self {
+        Self {
+            version: VERSION,
+            code: exit as u8,
+            message: message.into(),
+            warnings: Vec::new(),
+            ports: Vec::new(),
+            gate_ports: Vec::new(),
+        }
+    }
+}
+
+/// Why bytes are no request.
+#[derive(Debug)]
+pub enum RequestError {
+    /// Not one JSON object of this page.
+    Malformed(serde_json::Error),
+    /// Of another version.
+    Version(u32),
+}
+
+impl fmt::Display for RequestError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Malformed(error) => write!(f, "the request cannot be read: {error}"),
+            Self::Version(version) => write!(
+                f,
+                "the caller speaks version {version} and the daemon {VERSION}: restart acmegate after an upgrade"
+            ),
+        }
+    }
+}
+
+/// Reads one request.
+///
+/// # Errors
+/// [`RequestError`]; the caller's fault.
+pub fn parse_request(line: &[u8]) -> Result<Ask, RequestError> {
+    #[derive(Deserialize)]
+    struct OnlyVersion {
+        version: u32,
+    }
+    // The version first: what another version adds must not look like a mistake.
+    let only: OnlyVersion = serde_json::from_slice(line).map_err(RequestError::Malformed)?;
+    if only.version != VERSION {
+        return Err(RequestError::Version(only.version));
+    }
+    let envelope: Envelope = serde_json::from_slice(line).map_err(RequestError::Malformed)?;
+    Ok(envelope.ask)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_reads_back() {
+        let ask = Ask::Open(Open {
+            lease: "certbot-812".to_owned(),
+            milliseconds: Some(120_000),
+            ports: vec![80],
+            family: Some(FamilyName::Ipv6),
+            identifiers: Some(vec!["example.com".to_owned()]),
+            holder: Some(HolderWord { pid: 812, start_ticks: 7, command: "certbot".to_owned(), caller_pid: 813 }),
+            dry_run: false,
+        });
+        let line = serde_json::to_vec(&Envelope { version: VERSION, ask: ask.clone() }).unwrap();
+        assert_eq!(parse_request(&line).unwrap(), ask);
+    }
+
+    #[test]
+    fn another_version_is_told_apart_from_a_mistake() {
+        let later = br#"{"version":2,"ask":{"fly":{}},"more":1}"#;
+        assert!(matches!(parse_request(later), Err(RequestError::Version(2))));
+        for wrong in [&b"{}"[..], b"", b"[]", br#"{"version":1,"ask":{"fly":{}}}"#, br#"{"version":1,"ask":"firewall-apply","x":1}"#] {
+            assert!(matches!(parse_request(wrong), Err(RequestError::Malformed(_))));
+        }
+    }
+}

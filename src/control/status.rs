@@ -1,0 +1,118 @@
+//! What `status` tells: everything an operator asks first, as one JSON object.
+//!
+//! No token and no key authorization is in it, and no peer's address.
+
+use serde::{Deserialize, Serialize};
+
+/// The whole status.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// The version of this document.
+    pub version: u32,
+    /// The program's version.
+    pub program: String,
+    /// The configuration file; `null` for built-in defaults.
+    pub config: Option<String>,
+    /// What is wrong, each with what to do next; empty when all is well.
+    pub problems: Vec<String>,
+    /// The firewall part.
+    pub firewall: Firewall,
+    /// One entry per guarded port and family.
+    pub windows: Vec<Window>,
+    /// Every living lease.
+    pub leases: Vec<Lease>,
+    /// The budget of the last hour.
+    pub budget: Budget,
+    /// The addresses that the gate listens on.
+    pub listeners: Vec<String>,
+    /// Every site.
+    pub sites: Vec<Site>,
+    /// How many pushed key authorizations wait for a validation.
+    pub pushed: usize,
+    /// Connections by reason, since the start.
+    pub connections: Vec<Count>,
+}
+
+/// The firewall part.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Firewall {
+    /// `guard`, `set` or `gate-only`.
+    pub mode: String,
+    /// Whether our part is in the kernel.
+    pub installed: bool,
+    /// Whether nobody else can change it (Linux 6.9).
+    pub owned: bool,
+    /// How often somebody took it away and it was put back.
+    pub gaps: u32,
+    /// How far landlock restricts the front: `fully`, `partly` or `not`.
+    pub landlock: String,
+}
+
+/// A port and a family, and whether the world may come in.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Window {
+    /// The TCP port.
+    pub port: u16,
+    /// `ipv4` or `ipv6`.
+    pub family: String,
+    /// Whether new connections from outside the allow-list are let in.
+    pub open: bool,
+    /// For how much longer, in milliseconds.
+    pub milliseconds: Option<u64>,
+}
+
+/// One living lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lease {
+    /// Its name.
+    pub name: String,
+    /// The process that holds it, as `command (pid N)`.
+    pub holder: Option<String>,
+    /// The uid that asked.
+    pub caller: u32,
+    /// `asked` or `automatic`.
+    pub trigger: String,
+    /// Its ports.
+    pub ports: Vec<u16>,
+    /// Its families.
+    pub families: Vec<String>,
+    /// The identifiers it is bound to; `null` for all.
+    pub identifiers: Option<Vec<String>>,
+    /// How much longer it lives, in milliseconds.
+    pub milliseconds: u64,
+}
+
+/// The budget of the last hour.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Budget {
+    /// Openings of the last hour.
+    pub used: usize,
+    /// How many an hour may have.
+    pub per_hour: u32,
+    /// How many one caller besides root may have.
+    pub per_caller: u32,
+    /// How many of them are root's own.
+    pub reserve: u32,
+}
+
+/// One site.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Site {
+    /// Its identifiers, or `default`.
+    pub identifiers: Vec<String>,
+    /// Where its answers come from.
+    pub answer: String,
+    /// The accounts that it vouches for; empty for any.
+    pub accounts: Vec<String>,
+    /// The thumbprints that were seen in answers, ready for `accounts`.
+    pub seen: Vec<String>,
+}
+
+/// How many connections ended for one reason.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Count {
+    /// The reason's word.
+    pub reason: String,
+    /// How many.
+    pub count: u64,
+}

@@ -1,0 +1,275 @@
+//! Seals: what a process gives up before it reads its first foreign byte, for good.
+//!
+//! The order matters. Capabilities and landlock bind one thread and its children, so all of it
+//! happens while the process has one thread; only then is a runtime built (the other order fails
+//! silently: every worker keeps what main gave up). Nothing here is undone later.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::PathBuf;
+
+use landlock::{
+    ABI, Access, AccessFs, AccessNet, NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr,
+    RulesetCreatedAttr, RulesetStatus, Scope,
+};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities,
+    set_no_new_privs,
+};
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, apply_filter,
+};
+
+/// What a sealed process may still do.
+#[derive(Clone, Debug)]
+pub struct Seal {
+    /// Capabilities that it keeps.
+    pub capabilities: CapabilitySet,
+    /// Files and directories that it may read, with everything below.
+    pub readable: Vec<PathBuf>,
+    /// TCP ports that it may connect to.
+    pub connect_ports: Vec<u16>,
+    /// Which system calls it needs.
+    pub calls: Calls,
+}
+
+/// Two sets of system calls.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Calls {
+    /// Many threads, sockets of the Internet families, no new netlink or raw socket.
+    Front,
+    /// One thread, no new socket at all.
+    Enforcer,
+}
+
+/// How far the kernel went along.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Landlocked {
+    /// Everything that was asked for holds.
+    Fully,
+    /// An older kernel: files are restricted, ports or signals perhaps not.
+    Partly,
+    /// No landlock in this kernel; capabilities and system calls are restricted all the same.
+    Not,
+}
+
+impl Seal {
+    /// Seals the calling thread, which must be the only one.
+    ///
+    /// # Errors
+    /// Whatever part could not be had; then the process must not go on.
+    pub fn apply(&self) -> io::Result<Landlocked> {
+        clear_ambient_capability_set()?;
+        let kept = CapabilitySets {
+            effective: self.capabilities,
+            permitted: self.capabilities,
+            inheritable: CapabilitySet::empty(),
+        };
+        set_capabilities(None, kept)?;
+        set_no_new_privs(true)?;
+        let landlocked = self.landlock()?;
+        for program in self.calls.filters()? {
+            apply_filter(&program).map_err(io::Error::other)?;
+        }
+        Ok(landlocked)
+    }
+
+    fn landlock(&self) -> io::Result<Landlocked> {
+        const NEWEST: ABI = ABI::V6;
+        let reading = AccessFs::ReadFile | AccessFs::ReadDir;
+        let rules = || -> Result<_, Box<dyn std::error::Error + Send + Sync>> {
+            let mut ruleset = Ruleset::default()
+                .handle_access(AccessFs::from_all(NEWEST))?
+                .handle_access(AccessNet::from_all(NEWEST))?
+                .scope(Scope::from_all(NEWEST))?
+                .create()?;
+            for path in &self.readable {
+                // What is not there cannot be read; it is no reason to start without a seal.
+                if let Ok(handle) = PathFd::new(path) {
+                    let access = if path.is_dir() { reading } else { AccessFs::ReadFile.into() };
+                    ruleset = ruleset.add_rule(PathBeneath::new(handle, access))?;
+                }
+            }
+            for &port in &self.connect_ports {
+                ruleset = ruleset.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
+            }
+            Ok(ruleset.restrict_self()?)
+        };
+        let status = rules().map_err(io::Error::other)?;
+        Ok(match status.ruleset {
+            RulesetStatus::FullyEnforced => Landlocked::Fully,
+            RulesetStatus::PartiallyEnforced => Landlocked::Partly,
+            RulesetStatus::NotEnforced => Landlocked::Not,
+        })
+    }
+}
+
+impl Calls {
+    /// The filters, in the order they are applied. What they do not allow fails with EPERM, so that
+    /// a library that tries too much gets an error it can report.
+    fn filters(self) -> io::Result<Vec<BpfProgram>> {
+        let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
+            COMMON.iter().map(|call| (*call, Vec::new())).collect();
+        // FIONBIO is how std and tokio make sockets non-blocking.
+        rules.insert(libc::SYS_ioctl, vec![only(1, libc::FIONBIO)?]);
+        // Naming a thread.
+        rules.insert(libc::SYS_prctl, vec![only(0, libc::PR_SET_NAME as u64)?]);
+        match self {
+            Self::Enforcer => {}
+            Self::Front => {
+                rules.extend(FRONT.iter().map(|call| (*call, Vec::new())));
+                rules.insert(libc::SYS_clone, vec![thread_only()?]);
+                rules.insert(
+                    libc::SYS_socket,
+                    [libc::AF_INET, libc::AF_INET6]
+                        .into_iter()
+                        .map(stream_socket)
+                        .collect::<io::Result<_>>()?,
+                );
+            }
+        }
+        let allow_list = filter(rules, errno(libc::EPERM), SeccompAction::Allow)?;
+        // clone3 hides its flags behind a pointer; without it glibc falls back to clone, whose
+        // flags can be read: threads yes, processes no.
+        let no_clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+        let no_clone3 = filter(no_clone3, SeccompAction::Allow, errno(libc::ENOSYS))?;
+        // The allow-list first: once it stands, seccomp(2) itself is gone. So it comes last.
+        Ok(vec![no_clone3, allow_list])
+    }
+}
+
+fn filter(
+    rules: BTreeMap<i64, Vec<SeccompRule>>,
+    otherwise: SeccompAction,
+    matched: SeccompAction,
+) -> io::Result<BpfProgram> {
+    let arch = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
+    SeccompFilter::new(rules, otherwise, matched, arch)
+        .and_then(BpfProgram::try_from)
+        .map_err(io::Error::other)
+}
+
+fn errno(code: i32) -> SeccompAction {
+    SeccompAction::Errno(code as u32)
+}
+
+fn condition(argument: u8, op: SeccompCmpOp, value: u64) -> io::Result<SeccompCondition> {
+    SeccompCondition::new(argument, SeccompCmpArgLen::Dword, op, value).map_err(io::Error::other)
+}
+
+fn only(argument: u8, value: u64) -> io::Result<SeccompRule> {
+    let is = condition(argument, SeccompCmpOp::Eq, value)?;
+    SeccompRule::new(vec![is]).map_err(io::Error::other)
+}
+
+fn thread_only() -> io::Result<SeccompRule> {
+    let thread = libc::CLONE_THREAD as u64;
+    let is = condition(0, SeccompCmpOp::MaskedEq(thread), thread)?;
+    SeccompRule::new(vec![is]).map_err(io::Error::other)
+}
+
+/// TCP sockets of one family: no datagram, raw, packet or netlink socket.
+fn stream_socket(family: i32) -> io::Result<SeccompRule> {
+    const TYPE_BITS: u64 = 0xf;
+    SeccompRule::new(vec![
+        condition(0, SeccompCmpOp::Eq, family as u64)?,
+        condition(1, SeccompCmpOp::MaskedEq(TYPE_BITS), libc::SOCK_STREAM as u64)?,
+    ])
+    .map_err(io::Error::other)
+}
+
+/// What any tokio process needs once it runs: memory, time, polling, open descriptors, and opening
+/// files for `Reload` and webroots, which landlock narrows to the directories that are configured.
+const COMMON: &[i64] = &[
+    libc::SYS_brk,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_close,
+    libc::SYS_epoll_ctl,
+    libc::SYS_epoll_pwait,
+    libc::SYS_epoll_pwait2,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_epoll_wait,
+    libc::SYS_epoll_create1,
+    libc::SYS_eventfd2,
+    libc::SYS_exit,
+    libc::SYS_exit_group,
+    libc::SYS_fcntl,
+    libc::SYS_fstat,
+    libc::SYS_futex,
+    libc::SYS_getpid,
+    libc::SYS_getppid,
+    libc::SYS_getrandom,
+    libc::SYS_getsockname,
+    libc::SYS_getsockopt,
+    libc::SYS_gettid,
+    libc::SYS_getuid,
+    libc::SYS_geteuid,
+    libc::SYS_lseek,
+    libc::SYS_madvise,
+    libc::SYS_mmap,
+    libc::SYS_mprotect,
+    libc::SYS_mremap,
+    libc::SYS_munmap,
+    libc::SYS_newfstatat,
+    libc::SYS_openat,
+    libc::SYS_ppoll,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_poll,
+    libc::SYS_read,
+    libc::SYS_readv,
+    libc::SYS_recvfrom,
+    libc::SYS_recvmsg,
+    libc::SYS_restart_syscall,
+    libc::SYS_rt_sigaction,
+    libc::SYS_rt_sigprocmask,
+    libc::SYS_rt_sigreturn,
+    libc::SYS_sched_yield,
+    libc::SYS_sendmsg,
+    libc::SYS_sendto,
+    libc::SYS_sigaltstack,
+    libc::SYS_statx,
+    libc::SYS_tgkill,
+    libc::SYS_write,
+    libc::SYS_writev,
+];
+
+/// What the front needs besides: threads, connections, webroots, and watching lease holders.
+const FRONT: &[i64] = &[
+    libc::SYS_accept4,
+    libc::SYS_connect,
+    libc::SYS_dup,
+    libc::SYS_faccessat2,
+    libc::SYS_getpeername,
+    libc::SYS_openat2,
+    libc::SYS_pidfd_open,
+    libc::SYS_pipe2,
+    libc::SYS_readlinkat,
+    libc::SYS_rseq,
+    libc::SYS_sched_getaffinity,
+    libc::SYS_set_robust_list,
+    libc::SYS_setsockopt,
+    libc::SYS_shutdown,
+    libc::SYS_socketpair,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_filters_compile() {
+        for calls in [Calls::Front, Calls::Enforcer] {
+            assert_eq!(calls.filters().unwrap().len(), 2);
+        }
+    }
+
+    #[test]
+    fn neither_may_execute_or_trace() {
+        for call in [libc::SYS_execve, libc::SYS_execveat, libc::SYS_ptrace, libc::SYS_fork, libc::SYS_bpf] {
+            assert!(!COMMON.contains(&call) && !FRONT.contains(&call));
+        }
+        assert!(!COMMON.contains(&libc::SYS_socket) && !COMMON.contains(&libc::SYS_connect));
+    }
+}

@@ -1,0 +1,411 @@
+//! The enforcer: the one process that may change the firewall.
+//!
+//! It keeps the book of leases itself, within bounds that it reads itself, and believes nothing
+//! that the front says. It executes nothing, and the only bytes it reads are fixed frames, netlink
+//! and its own configuration. When the front goes away, so does it; the kernel keeps the windows.
+
+use std::time::Instant;
+
+use nlink::netlink::nftables::{NftablesEvent, NftablesGroup};
+use nlink::netlink::{Connection, Nftables};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio_stream::StreamExt;
+
+use super::message::{Claim, FRAME_BYTES, Frame, Health, Reply, Request};
+use super::netlink::{Ensured, Kernel, KernelError};
+use super::ruleset::{Mode, Settings};
+use super::survey::{Finding, Survey};
+use crate::gate::window::{Lease, Limits, Opening, Scope, Windows};
+
+/// What the enforcer holds itself to.
+#[derive(Clone, Debug)]
+pub struct Orders {
+    /// What stands in the kernel.
+    pub settings: Settings,
+    /// What nobody gets more of.
+    pub limits: Limits,
+}
+
+/// Reads the orders anew; the text of an error goes to the operator.
+pub type Reload = Box<dyn FnMut() -> Result<Orders, String>>;
+
+/// The enforcer's state.
+pub struct Enforcer {
+    orders: Orders,
+    reload: Reload,
+    kernel: Kernel,
+    survey: Survey,
+    windows: Windows,
+    health: Health,
+    /// After `firewall remove`: nothing is put back until somebody asks.
+    is_withdrawn: bool,
+}
+
+impl Enforcer {
+    /// Opens every socket that will be needed; afterwards the process can be sealed.
+    ///
+    /// # Errors
+    /// [`KernelError`] when netlink is refused.
+    pub fn prepare(orders: Orders, reload: Reload) -> Result<(Self, Events), KernelError> {
+        let enforcer = Self {
+            kernel: Kernel::connect()?,
+            survey: Survey::connect()?,
+            orders,
+            reload,
+            windows: Windows::default(),
+            health: Health::default(),
+            is_withdrawn: false,
+        };
+        Ok((enforcer, Events::subscribe()?))
+    }
+
+    /// Adopts what the kernel kept, then obeys the front until it goes away.
+    ///
+    /// # Errors
+    /// [`KernelError`] if not even a first look at the kernel was possible, or if another process
+    /// owns our table: then running on would only pretend.
+    pub async fn serve(mut self, front: UnixStream, events: Events) -> Result<(), KernelError> {
+        if self.orders.settings.mode != Mode::GateOnly {
+            self.windows = self.kernel.adopt(now()).await?;
+            match self.assert().await {
+                Err(error @ (KernelError::Owned | KernelError::Refused(..))) => return Err(error),
+                Err(error) => tracing::error!(%error, "the firewall is not as it should be: shut"),
+                Ok(_) => {}
+            }
+        }
+        let (mut from_front, mut to_front) = front.into_split();
+        let mut changes = events.stream().await;
+        let mut frame: Frame = [0; FRAME_BYTES];
+        loop {
+            tokio::select! {
+                read = from_front.read_exact(&mut frame) => {
+                    // End of file: the front is gone, and with it the reason to run.
+                    if read.is_err() {
+                        return Ok(());
+                    }
+                    let Ok((sequence, request)) = Request::from_frame(&frame) else {
+                        tracing::error!("the front sent bytes that are no message of ours: ending");
+                        return Ok(());
+                    };
+                    for reply in self.obey(request).await {
+                        if to_front.write_all(&reply.to_frame(sequence)).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                }
+                change = changes.next() => {
+                    let Some(by) = committed_by(change) else { continue };
+                    let before = self.health.clone();
+                    self.look_after(&by).await;
+                    if self.health != before {
+                        let frame = Reply::Health(self.health.clone()).to_frame(0);
+                        if to_front.write_all(&frame).await.is_err() {
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    async fn obey(&mut self, request: Request) -> Vec<Reply> {
+        let done = match request {
+            Request::Open(claim) => match self.open(claim).await {
+                Ok(doubts) => {
+                    let note = doubts.join("; ");
+                    return vec![Reply::Health(Health {
+                        note,
+                        ..self.health.clone()
+                    })];
+                }
+                Err(refusal) => Err(refusal),
+            },
+            Request::Close(name) => {
+                let mut windows = self.windows.clone();
+                match windows.release(&name, now()) {
+                    Some(lease) => self.commit(windows, &lease, None).await,
+                    None => Ok(()),
+                }
+            }
+            Request::CloseAll => {
+                self.windows.release_all(now());
+                self.assert().await.map(drop).map_err(failed)
+            }
+            Request::Snapshot => return self.snapshot(),
+            Request::Reload => self.reload().await,
+            Request::Apply => {
+                self.is_withdrawn = false;
+                self.assert().await.map(drop).map_err(failed)
+            }
+            Request::Remove => self.remove().await,
+        };
+        vec![
+            done.err()
+                .unwrap_or_else(|| Reply::Health(self.health.clone())),
+        ]
+    }
+
+    /// Opens, and tells what may still be in the way.
+    async fn open(&mut self, claim: Claim) -> Result<Vec<String>, Reply> {
+        if self.is_withdrawn {
+            return Err(Reply::Failed(
+                "the firewall part was taken away by `firewall remove`; `acmegate firewall apply` puts it back".to_owned(),
+            ));
+        }
+        if !self.health.is_installed && self.orders.settings.mode != Mode::GateOnly {
+            self.assert().await.map_err(failed)?;
+        }
+        let mut doubts = Vec::new();
+        if self.orders.settings.mode != Mode::GateOnly {
+            let nft = self.kernel.connection();
+            let settings = &self.orders.settings;
+            match self
+                .survey
+                .look(nft, settings, &claim.ports, claim.families)
+                .await
+            {
+                Ok(Finding::Clear { doubts: found }) => doubts = found,
+                Ok(Finding::Shut(why)) => return Err(Reply::Blocked(why)),
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        let now = now();
+        let lease = Lease {
+            id: 0,
+            name: claim.name,
+            holder: claim.holder,
+            caller: claim.caller,
+            trigger: claim.trigger,
+            scope: Scope {
+                ports: claim.ports,
+                families: claim.families,
+                // The names themselves are the front's business; nothing here depends on them.
+                identifiers: claim.is_scoped.then(Vec::new),
+            },
+            deadline: now + claim.length,
+        };
+        let name = lease.name.clone();
+        let mut windows = self.windows.clone();
+        let opening = windows
+            .acquire(lease, &self.orders.limits, now)
+            .map_err(Reply::Refused)?;
+        match windows.lease(&name).cloned() {
+            Some(lease) => self
+                .commit(windows, &lease, Some(opening))
+                .await
+                .map(|()| doubts),
+            None => Err(Reply::Failed(
+                "the lease expired while it was made".to_owned(),
+            )),
+        }
+    }
+
+    /// Tells the kernel, and only then believes it.
+    async fn commit(
+        &mut self,
+        windows: Windows,
+        lease: &Lease,
+        opening: Option<Opening>,
+    ) -> Result<(), Reply> {
+        let settings = &self.orders.settings;
+        let written = self
+            .kernel
+            .write(settings, &windows, lease, opening, now())
+            .await;
+        if let Err(error) = written {
+            // Perhaps our part was taken away a moment ago and the event is still on its way.
+            tracing::warn!(%error, "the window could not be changed; looking after the table");
+            self.kernel
+                .ensure(settings, &windows, now())
+                .await
+                .map_err(failed)?;
+            self.kernel
+                .write_all(settings, &windows, now())
+                .await
+                .map_err(failed)?;
+            self.health.gaps += 1;
+        }
+        self.survey.ours_changed(self.kernel.connection()).await;
+        self.windows = windows;
+        Ok(())
+    }
+
+    fn snapshot(&mut self) -> Vec<Reply> {
+        let now = now();
+        self.windows.expire(now);
+        let leases = self.windows.leases().map(|lease| {
+            Reply::Lease(Claim {
+                name: lease.name.clone(),
+                holder: lease.holder.clone(),
+                caller: lease.caller,
+                trigger: lease.trigger,
+                ports: lease.scope.ports.clone(),
+                families: lease.scope.families,
+                is_scoped: lease.scope.identifiers.is_some(),
+                length: lease.deadline.saturating_duration_since(now),
+            })
+        });
+        let openings = self
+            .windows
+            .openings()
+            .iter()
+            .map(|opening| Reply::Opening {
+                caller: opening.caller,
+                left: opening.forgotten_at.saturating_duration_since(now),
+            });
+        let health = std::iter::once(Reply::Health(self.health.clone()));
+        leases.chain(openings).chain(health).collect()
+    }
+
+    async fn reload(&mut self) -> Result<(), Reply> {
+        let orders = (self.reload)().map_err(Reply::Failed)?;
+        if orders.settings.mode != self.orders.settings.mode
+            || orders.settings.owned != self.orders.settings.owned
+        {
+            return Err(Reply::Failed(
+                "[firewall] mode, set, mark and owner need a restart; the old configuration stays"
+                    .to_owned(),
+            ));
+        }
+        let now = now();
+        let gone: Vec<_> = self
+            .windows
+            .leases()
+            .filter(|lease| {
+                !lease
+                    .scope
+                    .ports
+                    .iter()
+                    .all(|port| orders.limits.ports.contains(port))
+            })
+            .map(|lease| lease.name.clone())
+            .collect();
+        for name in gone {
+            self.windows.release(&name, now);
+        }
+        self.orders = orders;
+        self.assert().await.map(drop).map_err(failed)
+    }
+
+    async fn remove(&mut self) -> Result<(), Reply> {
+        self.windows.release_all(now());
+        self.is_withdrawn = true;
+        let done = match self.orders.settings.mode {
+            Mode::GateOnly => Ok(()),
+            _ => self.kernel.remove(&self.orders.settings).await,
+        };
+        self.health.is_installed = false;
+        self.health.is_owned = false;
+        self.health.note =
+            "taken away by `firewall remove`: shut to the world in the gate itself".to_owned();
+        done.map_err(failed)
+    }
+
+    /// Makes sure that everything of ours is in the kernel, with the time that is left.
+    async fn assert(&mut self) -> Result<Ensured, KernelError> {
+        let now = now();
+        self.windows.expire(now);
+        if self.is_withdrawn || self.orders.settings.mode == Mode::GateOnly {
+            return Ok(Ensured::Untouched);
+        }
+        let settings = &self.orders.settings;
+        let mut done = self.kernel.ensure(settings, &self.windows, now).await;
+        if done.is_ok() {
+            let written = self.kernel.write_all(settings, &self.windows, now).await;
+            done = written.and(done);
+        }
+        self.health.is_installed = done.is_ok();
+        self.health.is_owned = self.kernel.is_owned();
+        self.health.note = done
+            .as_ref()
+            .err()
+            .map(ToString::to_string)
+            .unwrap_or_default();
+        self.survey.ours_changed(self.kernel.connection()).await;
+        done
+    }
+
+    /// Somebody changed the ruleset: if that took something of ours away, it comes back at once.
+    async fn look_after(&mut self, by: &str) {
+        if self.is_withdrawn || self.orders.settings.mode == Mode::GateOnly {
+            return;
+        }
+        let now = now();
+        self.windows.expire(now);
+        let settings = &self.orders.settings;
+        let intact = self.health.is_installed
+            && matches!(self.kernel.is_current(settings).await, Ok(true))
+            && matches!(
+                self.kernel
+                    .foreign_set_is_current(settings, &self.windows, now)
+                    .await,
+                Ok(true)
+            );
+        if intact {
+            return;
+        }
+        let was_installed = self.health.is_installed;
+        match self.assert().await {
+            Ok(_) if was_installed => {
+                self.health.gaps += 1;
+                tracing::warn!(
+                    by,
+                    gaps = self.health.gaps,
+                    "our part of the ruleset was taken away and is back"
+                );
+            }
+            Ok(_) => tracing::info!("the firewall is as it should be again"),
+            Err(error) if was_installed => {
+                tracing::error!(by, %error, "our part of the ruleset was taken away: shut");
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+fn failed(error: KernelError) -> Reply {
+    Reply::Failed(error.to_string())
+}
+
+/// The process that committed, once per committed batch; `None` for what is no end of a batch, or
+/// our own doing. When events were lost, everything is looked after.
+fn committed_by(change: Option<nlink::Result<NftablesEvent>>) -> Option<String> {
+    match change {
+        Some(Ok(NftablesEvent::NewGen(generation))) => {
+            let ours = generation.pid == Some(std::process::id());
+            (!ours).then(|| {
+                generation
+                    .proc_name
+                    .unwrap_or_else(|| "somebody".to_owned())
+            })
+        }
+        Some(Ok(_)) => None,
+        Some(Err(_)) | None => Some("somebody (events were lost)".to_owned()),
+    }
+}
+
+/// A second socket, on which the kernel tells of every change to the ruleset.
+pub struct Events {
+    connection: Connection<Nftables>,
+}
+
+impl Events {
+    fn subscribe() -> Result<Self, KernelError> {
+        let refused =
+            |error| KernelError::Refused("subscribing to ruleset events", Box::new(error));
+        let connection = Connection::<Nftables>::new().map_err(refused)?;
+        connection
+            .subscribe(&[NftablesGroup::All])
+            .map_err(refused)?;
+        Ok(Self { connection })
+    }
+
+    async fn stream(&self) -> impl tokio_stream::Stream<Item = nlink::Result<NftablesEvent>> + '_ {
+        self.connection.events().await
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,202 @@
+//! Surveys the ways by which a validation would come in, before a window is reported as open.
+//!
+//! It looks at every interface that the Internet may come by and walks a packet through the
+//! foreign base chains on its path. The ruleset is read once per generation; our own changes,
+//! which no foreign chain can depend on, do not count. Nothing here changes anything.
+
+use std::net::IpAddr;
+
+use nlink::netlink::{Connection, Nftables, Route};
+
+use super::base_chains::{self, Culprit, IpFamily, NamedSet, Path, Probe, Ruleset};
+use super::netlink::KernelError;
+use super::ruleset::{Mode, Settings, TABLE};
+use crate::gate::window::{Families, Family};
+
+/// What a survey found.
+#[must_use]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Finding {
+    /// No foreign chain would drop the packets; what could not be told is said.
+    Clear {
+        /// Sentences for the operator, at most a few.
+        doubts: Vec<String>,
+    },
+    /// A foreign chain would drop them: which one, and what to do about it.
+    Shut(String),
+}
+
+/// Reads routes and rulesets; keeps the last ruleset.
+pub struct Survey {
+    route: Connection<Route>,
+    cached: Option<(u32, Ruleset)>,
+}
+
+impl Survey {
+    /// Opens the socket.
+    ///
+    /// # Errors
+    /// [`KernelError::Refused`].
+    pub fn connect() -> Result<Self, KernelError> {
+        let route = Connection::<Route>::new()
+            .map_err(|error| KernelError::Refused("opening a route socket", Box::new(error)))?;
+        Ok(Self {
+            route,
+            cached: None,
+        })
+    }
+
+    /// After a change of our own: the ruleset that was read still stands.
+    pub async fn ours_changed(&mut self, nft: &Connection<Nftables>) {
+        if let (Some((generation, _)), Ok(current)) = (&mut self.cached, nft.generation().await)
+            && current == generation.wrapping_add(1)
+        {
+            *generation = current;
+        }
+    }
+
+    /// Whether new connections to `ports` could come in, as far as foreign chains go.
+    ///
+    /// # Errors
+    /// [`KernelError::Refused`] when the ruleset cannot be read: then nothing is promised.
+    pub async fn look(
+        &mut self,
+        nft: &Connection<Nftables>,
+        settings: &Settings,
+        ports: &[u16],
+        families: Families,
+    ) -> Result<Finding, KernelError> {
+        let ways = self.ways().await?;
+        let accepted_sets = match &settings.mode {
+            Mode::Set { set, .. } => vec![NamedSet {
+                family: set.family,
+                table: set.table.clone(),
+                name: set.name.clone(),
+            }],
+            Mode::Guard | Mode::GateOnly => Vec::new(),
+        };
+        let ruleset = self.ruleset(nft).await?;
+        let mut doubts = Vec::new();
+        for family in Family::ALL
+            .into_iter()
+            .filter(|family| families.has(*family))
+        {
+            for &port in ports {
+                let probes = ways
+                    .iter()
+                    .filter(|way| way.family == family)
+                    .map(|way| Probe {
+                        family: match family {
+                            Family::V4 => IpFamily::V4,
+                            Family::V6 => IpFamily::V6,
+                        },
+                        port,
+                        interface: way.interface.clone(),
+                        ifindex: Some(way.ifindex),
+                        destination: None,
+                        mark: 0,
+                        ct_mark: 0,
+                        accepted_sets: accepted_sets.clone(),
+                    });
+                // One way in is enough: a host may well be shut on its inner interfaces.
+                let mut shut: Option<Culprit> = None;
+                let mut is_clear = false;
+                for probe in probes {
+                    match base_chains::judge(ruleset, &probe, &[TABLE]) {
+                        Path::Passes { doubts: found } => {
+                            is_clear = true;
+                            for doubt in found.iter().map(ToString::to_string) {
+                                if doubts.len() < 4 && !doubts.contains(&doubt) {
+                                    doubts.push(doubt);
+                                }
+                            }
+                        }
+                        Path::Drops(culprit) => shut = Some(culprit),
+                    }
+                }
+                if let Some(culprit) = shut.filter(|_| !is_clear) {
+                    return Ok(Finding::Shut(format!("{culprit}; {}", culprit.advice())));
+                }
+            }
+        }
+        Ok(Finding::Clear { doubts })
+    }
+
+    async fn ruleset(&mut self, nft: &Connection<Nftables>) -> Result<&Ruleset, KernelError> {
+        let refused = |error| KernelError::Refused("reading the ruleset", Box::new(error));
+        let generation = nft.generation().await.map_err(refused)?;
+        if self
+            .cached
+            .as_ref()
+            .is_none_or(|(known, _)| *known != generation)
+        {
+            self.cached = Some((generation, base_chains::read(nft).await.map_err(refused)?));
+        }
+        match &self.cached {
+            Some((_, ruleset)) => Ok(ruleset),
+            None => unreachable!("filled in the line above"),
+        }
+    }
+
+    /// The interfaces that the Internet may come by: those with a default route, or, where a
+    /// family has none, every one with an address that is not link-local.
+    async fn ways(&self) -> Result<Vec<Way>, KernelError> {
+        let refused = |error| KernelError::Refused("reading interfaces", Box::new(error));
+        let links = self.route.get_links().await.map_err(refused)?;
+        let addresses = self.route.get_addresses().await.map_err(refused)?;
+        let routes = self.route.get_routes().await.map_err(refused)?;
+        let mut ways = Vec::new();
+        for family in Family::ALL {
+            let has_address = |ifindex: u32| {
+                addresses.iter().any(|address| {
+                    address.ifindex() == ifindex
+                        && address
+                            .primary_address()
+                            .is_some_and(|own| Family::of(*own) == family && !is_link_local(*own))
+                })
+            };
+            let leads_out = |ifindex: u32| {
+                routes.iter().any(|route| {
+                    route.is_default()
+                        && route.is_ipv4() == (family == Family::V4)
+                        && route.oif() == Some(ifindex)
+                })
+            };
+            let of_family: Vec<Way> = links
+                .iter()
+                .filter(|link| link.ifindex() != LOOPBACK && has_address(link.ifindex()))
+                .filter_map(|link| {
+                    Some(Way {
+                        family,
+                        ifindex: link.ifindex(),
+                        interface: link.name()?.to_owned(),
+                    })
+                })
+                .collect();
+            let outer: Vec<Way> = of_family
+                .iter()
+                .filter(|way| leads_out(way.ifindex))
+                .cloned()
+                .collect();
+            ways.extend(if outer.is_empty() { of_family } else { outer });
+        }
+        Ok(ways)
+    }
+}
+
+/// The loopback interface has this index in every network namespace.
+const LOOPBACK: u32 = 1;
+
+#[derive(Clone, Debug)]
+struct Way {
+    family: Family,
+    ifindex: u32,
+    interface: String,
+}
+
+fn is_link_local(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.is_link_local() || address.is_loopback(),
+        IpAddr::V6(address) => address.is_unicast_link_local() || address.is_loopback(),
+    }
+}
