@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::net::IpAddr;
 use std::pin::Pin;
+use std::time::Instant;
 
 use super::Permit;
 use super::identifier::Identifier;
@@ -42,7 +43,7 @@ pub type Answer = Result<KeyAuthorization, (Reason, Option<String>)>;
 /// Knows key authorizations.
 pub trait Responder: Send + Sync {
     /// Answers from memory, or says that this needs [`Responder::look_up`] by `None`.
-    fn recall(&self, permit: &Permit) -> Option<Answer>;
+    fn recall(&self, permit: &Permit, now: Instant) -> Option<Answer>;
 
     /// Answers with files and upstreams. Has its own deadlines and never waits for ever.
     fn look_up(&self, permit: Permit) -> Pin<Box<dyn Future<Output = Answer> + Send>>;

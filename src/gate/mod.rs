@@ -144,6 +144,7 @@ impl Permit {
     }
 
     /// Whether a window covers the identifier, so that a token nobody announced may be asked for.
+    /// Never so for the default site.
     pub fn is_covered(&self) -> bool {
         self.covered
     }
@@ -213,7 +214,8 @@ impl Gate {
         };
         match challenge::token_of(request.target) {
             Some(Ok(token)) => Decision::Challenge(Permit {
-                covered: windows.covers(&identifier, now),
+                // A name that only the peer has spoken must never reach an upstream.
+                covered: !site.is_default && windows.covers(&identifier, now),
                 token,
                 identifier,
                 site: id,

@@ -60,8 +60,10 @@ reasons! {
     SourceLimit, "source-limit", Drop, None;
     /// All sources together hold too many connections.
     TotalLimit, "total-limit", Drop, None;
-    /// The peer went away before its head was complete.
+    /// The peer went away before its head was complete, or before it took its answer.
     PeerGone, "peer-gone", Drop, None;
+    /// acmegate stopped before the connection had come to its end.
+    Stopping, "stopping", Drop, None;
     /// The head was not complete in time.
     HeadTimeout, "head-timeout", Drop, Some(408);
     /// TLS, HTTP/2, HTTP/0.9 or `Upgrade: h2c`: no HTTP/1 to answer in.

@@ -243,6 +243,28 @@ fn the_default_site_redirects_only_to_a_configured_name() {
 }
 
 #[test]
+fn a_window_covers_what_was_configured_and_never_the_default_site() {
+    let now = Instant::now();
+    let gate = gate(vec![site(&["example.com"]), site(&[])]);
+    let covered = |host, windows: &Windows| {
+        let target = format!("{}{TOKEN}", challenge::PREFIX);
+        let request = Request {
+            method: "GET",
+            target: &target,
+            host: Host::Value(host),
+            local_port: 80,
+        };
+        match gate.decide(&request, windows, now) {
+            Decision::Challenge(permit) => permit.is_covered(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(covered("example.com", &open_windows(now)));
+    assert!(!covered("example.com", &Windows::default()));
+    assert!(!covered("evil.test", &open_windows(now)));
+}
+
+#[test]
 fn only_the_right_token_of_a_named_account_is_vouched_for() {
     let mut own = site(&["example.com"]);
     let answer = KeyAuthorization::parse(format!("{TOKEN}.{THUMBPRINT}").as_bytes()).unwrap();

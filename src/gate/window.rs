@@ -346,13 +346,16 @@ impl Windows {
             .max()
     }
 
-    /// Until when what was admitted may live on: the window's end and its grace.
+    /// Until when what was admitted may live on: the window's end and its grace. A lease that
+    /// expired gives its grace whether or not anybody has swept it out since.
     pub fn admitted_until(&self, family: Family, port: u16, now: Instant) -> Option<Instant> {
-        let open = self
-            .open_until(family, port, now)
-            .map(|deadline| deadline + GRACE);
-        let closed = self.graces.get(&(family, port)).copied();
-        open.max(closed).filter(|until| *until > now)
+        self.leases
+            .values()
+            .filter(|lease| lease.scope.ports.contains(&port) && lease.scope.families.has(family))
+            .map(|lease| lease.deadline + GRACE)
+            .chain(self.graces.get(&(family, port)).copied())
+            .filter(|until| *until > now)
+            .max()
     }
 
     /// Whether a living lease covers `identifier`.

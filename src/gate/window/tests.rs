@@ -56,6 +56,22 @@ fn a_second_lease_keeps_the_window_open() {
 }
 
 #[test]
+fn an_expired_lease_gives_its_grace_before_and_after_it_is_swept_out() {
+    let now = Instant::now();
+    let mut windows = Windows::default();
+    windows.adopt(lease("a", now + MINUTE));
+    let (end, until) = (now + MINUTE, now + MINUTE + GRACE);
+    for is_swept in [false, true] {
+        if is_swept {
+            windows.expire(end);
+        }
+        assert_eq!(windows.open_until(Family::V4, 80, end), None);
+        assert_eq!(windows.admitted_until(Family::V4, 80, end), Some(until));
+        assert_eq!(windows.admitted_until(Family::V4, 80, until), None);
+    }
+}
+
+#[test]
 fn bounds_are_refused_and_change_nothing() {
     let now = Instant::now();
     let mut windows = Windows::default();

@@ -1,0 +1,156 @@
+//! Key authorizations in files, as `certbot --webroot`, acme.sh and lego write them.
+//!
+//! What it is for: reading one small file beneath a directory that was opened before the process
+//! gave up its power. What it never does: follow a link, leave the directory, open by an absolute
+//! path, block on what is no plain file, or believe that a file is finished: its content must be
+//! the whole key authorization of the token that is its name.
+//!
+//! Every look-up walks down from the handle anew, because clients remove the directories that they
+//! made and make them again. Follows openat2(2).
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags, fstat, openat, openat2};
+use rustix::io::{Errno, read};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+use crate::gate::Reason;
+use crate::gate::challenge::PREFIX;
+use crate::gate::event::Answer;
+use crate::gate::token::{KeyAuthorization, Token};
+
+/// The largest file that is looked into: a key authorization has at most 172 octets, and an editor
+/// may have put a few line ends behind it.
+const MAX_FILE_BYTES: usize = 512;
+/// How long a look-up may take; a network file system that hangs must not hold validations longer
+/// than a connection may last.
+const DEADLINE: Duration = Duration::from_secs(2);
+/// How many look-ups may hold a thread. A hung file system keeps its threads past the deadline, and
+/// this many is all it gets.
+const MAX_IN_FLIGHT: usize = 32;
+/// How often a walk is begun anew because somebody renamed a directory meanwhile (openat2(2),
+/// EAGAIN).
+const MAX_WALKS: usize = 4;
+
+/// A directory whose `.well-known/acme-challenge/` holds answers.
+#[derive(Clone, Debug)]
+pub struct Webroot {
+    directory: Arc<OwnedFd>,
+    in_flight: Arc<Semaphore>,
+}
+
+impl Webroot {
+    /// Opens the directory itself; `path` may lead there by symbolic links, what is beneath may not.
+    /// The directory must stay while we run; what is beneath may come and go.
+    ///
+    /// # Errors
+    /// It is not there, no directory, or out of reach: the operator's fault.
+    pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = openat(CWD, path.as_ref(), flags, Mode::empty())?;
+        Ok(Self::from_handle(directory))
+    }
+
+    /// Takes a handle of the directory that was opened before (`O_PATH` suffices).
+    pub fn from_handle(directory: OwnedFd) -> Self {
+        Self {
+            directory: Arc::new(directory),
+            in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
+        }
+    }
+
+    /// Reads the answer to `token`, within two seconds.
+    ///
+    /// Reasons: [`Reason::UnknownToken`], [`Reason::UnfitFile`], [`Reason::WebrootFailed`].
+    pub async fn look_up(&self, token: &Token) -> Answer {
+        let (directory, token) = (Arc::clone(&self.directory), token.clone());
+        let in_flight = Arc::clone(&self.in_flight);
+        let reading = async move {
+            let place = in_flight.acquire_owned().await;
+            tokio::task::spawn_blocking(move || {
+                let answer = find(directory.as_fd(), &token);
+                drop(place);
+                answer
+            })
+            .await
+        };
+        match timeout(DEADLINE, reading).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => failed("the reading thread ended early"),
+            Err(_) => failed("not read within two seconds"),
+        }
+    }
+}
+
+fn failed(detail: impl Into<String>) -> Answer {
+    Err((Reason::WebrootFailed, Some(detail.into())))
+}
+
+fn unfit(detail: &str) -> Answer {
+    Err((Reason::UnfitFile, Some(detail.to_owned())))
+}
+
+/// Reads `.well-known/acme-challenge/TOKEN` beneath `directory`. May block.
+fn find(directory: impl AsFd, token: &Token) -> Answer {
+    // The prefix is a path from the root of a URL; here it begins at the handle.
+    let path = format!("{}{}", PREFIX.trim_start_matches('/'), token.as_str());
+    let flags =
+        // Opening a FIFO must not wait for its writer, nor a terminal become ours.
+        OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let mut opened = Err(Errno::AGAIN);
+    for _ in 0..MAX_WALKS {
+        opened = openat2(&directory, &path, flags, Mode::empty(), resolve);
+        if !matches!(opened, Err(Errno::AGAIN | Errno::INTR)) {
+            break;
+        }
+    }
+    match opened {
+        Ok(file) => understand(file, token),
+        Err(Errno::NOENT | Errno::NOTDIR) => match fstat(&directory) {
+            Ok(status) if status.st_nlink == 0 => {
+                failed("the webroot itself was removed; restart to open the new one")
+            }
+            _ => Err((Reason::UnknownToken, None)),
+        },
+        Err(Errno::LOOP) => unfit("a symbolic link"),
+        Err(Errno::XDEV) => unfit("it leads out of the webroot"),
+        // open(2) of a socket, or of a device without a driver.
+        Err(Errno::NXIO | Errno::NODEV) => unfit("not a plain file"),
+        Err(error) => failed(format!("open: {error}")),
+    }
+}
+
+fn understand(file: OwnedFd, token: &Token) -> Answer {
+    let status = match fstat(&file) {
+        Ok(status) => status,
+        Err(error) => return failed(format!("stat: {error}")),
+    };
+    if FileType::from_raw_mode(status.st_mode) != FileType::RegularFile {
+        return unfit("not a plain file");
+    }
+    // The size may change under our hands; what is read is bounded all the same.
+    let mut content = [0; MAX_FILE_BYTES + 1];
+    let mut length = 0;
+    while length < content.len() {
+        match read(&file, &mut content[length..]) {
+            Ok(0) => break,
+            Ok(more) => length += more,
+            Err(Errno::INTR) => {}
+            Err(error) => return failed(format!("read: {error}")),
+        }
+    }
+    if length > MAX_FILE_BYTES {
+        return unfit("larger than any key authorization");
+    }
+    match KeyAuthorization::parse(&content[..length]) {
+        Some(answer) if answer.token() == token => Ok(answer),
+        Some(_) => unfit("another token's key authorization"),
+        None => unfit("not a key authorization, or not wholly written yet"),
+    }
+}

@@ -1,0 +1,325 @@
+//! Accepts connections, and answers at once whoever has sent a whole request already.
+//!
+//! One request per connection is what ACME is, and most requests are there when the connection
+//! is. So a socket is read right after accept(2), by the system call itself, and only what cannot
+//! be finished then is registered with the reactor and gets a task (`connection.rs`).
+//!
+//! What it never does: wait for one peer, spin on a shortage, or die of one.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustix::io::Errno;
+use rustix::net::{RecvFlags, SendFlags, SocketFlags, acceptfrom_with, recv, send};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::sleep;
+
+use super::Front;
+use super::connection::{Connection, Progress, Report};
+use super::edge::{now, with_buffer};
+use super::judge::{Finish, Outcome, Step, judge};
+use crate::gate::window::Family;
+use crate::gate::{Admission, Peer};
+
+/// How many connections are accepted before the other tasks of the thread get their turn.
+const BATCH: usize = 32;
+/// The first pause after a shortage; it doubles up to [`MAX_PAUSE`].
+const MIN_PAUSE: Duration = Duration::from_millis(10);
+/// A second is what other servers wait, and less than a validator does.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+
+/// One listener and the connections that it brought.
+pub(super) struct Acceptor {
+    listener: AsyncFd<TcpListener>,
+    local_port: u16,
+    front: Arc<Front>,
+    connections: JoinSet<()>,
+    shortage: Shortage,
+}
+
+impl Acceptor {
+    pub(super) fn new(listener: TcpListener, front: Arc<Front>) -> io::Result<Self> {
+        listener.set_nonblocking(true)?;
+        let local_port = listener.local_addr()?.port();
+        #[expect(
+            deprecated,
+            reason = "its replacement is unsafe, for types that change their descriptor; std's \
+                      TcpListener never does, and tokio's cannot be asked for readiness alone"
+        )]
+        let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
+        Ok(Self {
+            listener,
+            local_port,
+            front,
+            connections: JoinSet::new(),
+            shortage: Shortage::default(),
+        })
+    }
+
+    /// Accepts until told to stop, then drains.
+    pub(super) async fn run(
+        mut self,
+        mut shutdown: watch::Receiver<bool>,
+        drain: Duration,
+    ) -> io::Result<()> {
+        let ended = tokio::select! {
+            biased;
+            // A sender that is gone means that nobody is left to ask for a stop.
+            _ = shutdown.wait_for(|stop| *stop) => Ok(()),
+            error = self.accept_for_ever() => Err(error),
+        };
+        let Self {
+            listener,
+            mut connections,
+            ..
+        } = self;
+        drop(listener);
+        let drained = async {
+            while let Some(ended) = connections.join_next().await {
+                tell_panic(ended);
+            }
+        };
+        if tokio::time::timeout(drain, drained).await.is_err() {
+            connections.shutdown().await;
+        }
+        ended
+    }
+
+    /// Returns only an error that no patience mends.
+    async fn accept_for_ever(&mut self) -> io::Error {
+        loop {
+            let ready = tokio::select! {
+                ready = self.listener.readable() => ready,
+                Some(ended) = self.connections.join_next() => {
+                    tell_panic(ended);
+                    continue;
+                }
+            };
+            let mut ready = match ready {
+                Ok(ready) => ready,
+                Err(error) => return error,
+            };
+            let mut pause = None;
+            for _ in 0..BATCH {
+                let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+                match acceptfrom_with(ready.get_inner(), flags) {
+                    Ok((socket, address)) => {
+                        self.shortage.is_over();
+                        // TCP knows its peers; a socket without one is of no use to anybody.
+                        let address = address.and_then(|any| SocketAddr::try_from(any).ok());
+                        if let Some(address) = address {
+                            greet(
+                                &self.front,
+                                &mut self.connections,
+                                socket,
+                                address,
+                                self.local_port,
+                            );
+                        }
+                    }
+                    Err(Errno::AGAIN) => {
+                        ready.clear_ready();
+                        break;
+                    }
+                    Err(error) => match sort(error) {
+                        Remedy::Ignore => {}
+                        Remedy::BackOff => {
+                            pause = Some(self.shortage.pause(error));
+                            break;
+                        }
+                        Remedy::Stop => return error.into(),
+                    },
+                }
+            }
+            match pause {
+                Some(pause) => sleep(pause).await,
+                // A flood of new connections must not starve those that are held.
+                None => tokio::task::yield_now().await,
+            }
+            while let Some(ended) = self.connections.try_join_next() {
+                tell_panic(ended);
+            }
+        }
+    }
+}
+
+fn tell_panic(ended: Result<(), JoinError>) {
+    if let Err(error) = ended
+        && error.is_panic()
+    {
+        tracing::error!(%error, "a connection's task panicked; this is a bug");
+    }
+}
+
+/// Takes one connection as far as it goes without waiting.
+fn greet(
+    front: &Arc<Front>,
+    connections: &mut JoinSet<()>,
+    socket: OwnedFd,
+    address: SocketAddr,
+    local_port: u16,
+) {
+    let now = now();
+    let peer = Peer {
+        address: address.ip().to_canonical(),
+        local_port,
+    };
+    let (rules, windows) = (front.rules(), front.windows());
+    let mut report = Report::new(Arc::clone(front), peer);
+    let admission = match rules.gate.admit(peer, &windows, now) {
+        Ok(admission) => admission,
+        Err(reason) => return report.tell(reason.into()),
+    };
+    if matches!(admission, Admission::Window { .. }) {
+        let family = Family::of(peer.address);
+        report.lease = windows.lease_for(family, local_port, now).cloned();
+    }
+    if let Err(reason) = front.sources.admit(peer.address, &rules.settings) {
+        return report.tell(reason.into());
+    }
+
+    let (step, head) =
+        with_buffer(
+            |buffer| match recv(&socket, &mut *buffer, RecvFlags::empty()) {
+                Ok((_, 0)) => (Step::Finish(Finish::gone()), Vec::new()),
+                Ok((_, length)) => {
+                    let bytes = &buffer[..length];
+                    match judge(bytes, &rules, &windows, local_port, now) {
+                        Step::NeedMore => (Step::NeedMore, bytes.to_vec()),
+                        step => (step, Vec::new()),
+                    }
+                }
+                Err(Errno::AGAIN | Errno::INTR) => (Step::NeedMore, Vec::new()),
+                Err(_) => (Step::Finish(Finish::gone()), Vec::new()),
+            },
+        );
+    let progress = match step {
+        Step::NeedMore => Progress::Reading(head),
+        Step::LookUp(look_up) => Progress::LookingUp(Box::new(look_up)),
+        Step::Finish(finish) => match send_at_once(&socket, finish) {
+            Ok(outcome) => return report.tell(outcome),
+            Err(rest) => Progress::Sending(Box::new(rest)),
+        },
+    };
+    if let Some(connection) = Connection::hold(socket, report, admission, now, &rules.settings) {
+        connections.spawn(connection.run(progress));
+    }
+}
+
+/// Sends a whole answer to a peer that has nothing unread, or says what remains to be done.
+fn send_at_once(socket: &OwnedFd, mut finish: Finish) -> Result<Outcome, Finish> {
+    let Some(reply) = &mut finish.reply else {
+        return Ok(finish.outcome);
+    };
+    match send(socket, reply, SendFlags::NOSIGNAL) {
+        Ok(sent) => {
+            reply.drain(..sent);
+        }
+        Err(Errno::AGAIN | Errno::INTR) => {}
+        Err(_) => return Ok(Finish::gone_unanswered(finish.outcome)),
+    }
+    match reply.is_empty() && !finish.may_have_unread {
+        true => Ok(finish.outcome),
+        false => Err(finish),
+    }
+}
+
+/// What to do about a failed accept(2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Remedy {
+    /// It concerned one connection, which is gone.
+    Ignore,
+    /// Something is short; it may come back.
+    BackOff,
+    /// The listener itself is unfit.
+    Stop,
+}
+
+/// Sorts the errors of accept(2) by its manual page.
+fn sort(error: Errno) -> Remedy {
+    match error {
+        Errno::INTR
+        | Errno::CONNABORTED
+        | Errno::CONNRESET
+        | Errno::PROTO
+        | Errno::TIMEDOUT
+        // Linux passes network errors of the new socket on from accept(2).
+        | Errno::NETDOWN
+        | Errno::NETUNREACH
+        | Errno::HOSTDOWN
+        | Errno::HOSTUNREACH
+        | Errno::NONET
+        | Errno::NOPROTOOPT
+        | Errno::OPNOTSUPP => Remedy::Ignore,
+        Errno::BADF | Errno::INVAL | Errno::NOTSOCK | Errno::FAULT | Errno::NOSYS => Remedy::Stop,
+        // MFILE, NFILE, NOBUFS, NOMEM; PERM, by which firewall rules forbid one connection, but a
+        // system-call filter all of them; and whatever a future kernel may say.
+        _ => Remedy::BackOff,
+    }
+}
+
+/// A spell in which nothing can be accepted: told once, and paused longer and longer.
+#[derive(Debug, Default)]
+struct Shortage {
+    last_pause: Option<Duration>,
+}
+
+impl Shortage {
+    fn pause(&mut self, error: Errno) -> Duration {
+        let pause = match self.last_pause {
+            None => {
+                tracing::warn!(%error, "cannot accept connections; trying again until it ends");
+                MIN_PAUSE
+            }
+            Some(last) => (last * 2).min(MAX_PAUSE),
+        };
+        self.last_pause = Some(pause);
+        pause
+    }
+
+    fn is_over(&mut self) {
+        if self.last_pause.take().is_some() {
+            tracing::info!("connections are accepted again");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accept_errors_are_sorted() {
+        for (error, remedy) in [
+            (Errno::CONNABORTED, Remedy::Ignore),
+            (Errno::PROTO, Remedy::Ignore),
+            (Errno::NETUNREACH, Remedy::Ignore),
+            (Errno::MFILE, Remedy::BackOff),
+            (Errno::NFILE, Remedy::BackOff),
+            (Errno::NOBUFS, Remedy::BackOff),
+            (Errno::NOMEM, Remedy::BackOff),
+            (Errno::PERM, Remedy::BackOff),
+            (Errno::BADF, Remedy::Stop),
+            (Errno::INVAL, Remedy::Stop),
+        ] {
+            assert_eq!(sort(error), remedy, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_shortage_is_waited_for_longer_and_longer_and_then_forgotten() {
+        let mut shortage = Shortage::default();
+        let pauses: Vec<_> = (0..9)
+            .map(|_| shortage.pause(Errno::MFILE).as_millis())
+            .collect();
+        assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
+        shortage.is_over();
+        assert_eq!(shortage.pause(Errno::MFILE), MIN_PAUSE);
+    }
+}

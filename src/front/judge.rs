@@ -1,0 +1,177 @@
+//! From the bytes so far to the next step: the strict reader, the gate and the responder's memory
+//! in a row.
+//!
+//! What it never does: touch the socket, or wait. It runs in the accept task for whole requests and
+//! in a connection's own task for the rest, so both are judged alike.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::Rules;
+use super::edge::with_date;
+use super::head::{self, Parsed};
+use super::http::{Reply, render};
+use crate::gate::event::Answer;
+use crate::gate::identifier::Identifier;
+use crate::gate::token::Thumbprint;
+use crate::gate::window::Windows;
+use crate::gate::{Decision, Permit, Reason, Request};
+
+/// What is to be done with a connection.
+pub(super) enum Step {
+    /// Read on.
+    NeedMore,
+    /// Ask the responder, which may take a while.
+    LookUp(LookUp),
+    /// Send this, if there is anything to send, and close.
+    Finish(Finish),
+}
+
+/// A question to the responder, with the rules that permitted it: a reload must not change whose
+/// site the permit speaks of.
+pub(super) struct LookUp {
+    pub(super) rules: Arc<Rules>,
+    pub(super) permit: Permit,
+    pub(super) is_head: bool,
+}
+
+/// The end of a connection.
+pub(super) struct Finish {
+    /// The whole answer; `None` closes without a word.
+    pub(super) reply: Option<Vec<u8>>,
+    /// What the witness is told.
+    pub(super) outcome: Outcome,
+    /// Whether bytes of the peer may be unread, so that a plain close would send a reset after the
+    /// answer and take it away from the peer again.
+    pub(super) may_have_unread: bool,
+}
+
+/// What the witness is told besides who and where.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) reason: Reason,
+    pub(super) identifier: Option<Identifier>,
+    pub(super) thumbprint: Option<Thumbprint>,
+    pub(super) detail: Option<String>,
+}
+
+impl From<Reason> for Outcome {
+    fn from(reason: Reason) -> Self {
+        Self {
+            reason,
+            identifier: None,
+            thumbprint: None,
+            detail: None,
+        }
+    }
+}
+
+/// Judges the bytes so far.
+pub(super) fn judge(
+    bytes: &[u8],
+    rules: &Arc<Rules>,
+    windows: &Windows,
+    local_port: u16,
+    now: Instant,
+) -> Step {
+    let head = match head::parse(bytes) {
+        Parsed::NeedMore => return Step::NeedMore,
+        Parsed::Refused(reason) => {
+            // The rest was not understood, but who asks by HEAD expects no content.
+            let is_head = bytes.starts_with(b"HEAD ");
+            return Step::Finish(refuse(reason.into(), is_head, true));
+        }
+        Parsed::Complete(head) => head,
+    };
+    let request = Request {
+        method: head.method,
+        target: head.target,
+        host: head.host,
+        local_port,
+    };
+    let is_head = head.method == "HEAD";
+    let may_have_unread = bytes.len() > head.length || !matches!(head.method, "GET" | "HEAD");
+    let finish = match rules.gate.decide(&request, windows, now) {
+        Decision::Challenge(permit) => match rules.responder.recall(&permit, now) {
+            Some(answer) => conclude(rules, &permit, answer, is_head),
+            None => {
+                return Step::LookUp(LookUp {
+                    rules: Arc::clone(rules),
+                    permit,
+                    is_head,
+                });
+            }
+        },
+        Decision::Redirect {
+            location,
+            identifier,
+        } => {
+            let reply = Reply::Redirect(rules.settings.redirect_status, &location);
+            Finish {
+                reply: with_date(|date| render(&reply, is_head, date)),
+                outcome: Outcome {
+                    identifier: Some(identifier),
+                    ..Reason::Redirected.into()
+                },
+                may_have_unread: false,
+            }
+        }
+        Decision::Refuse { reason, identifier } => {
+            let outcome = Outcome {
+                identifier,
+                ..reason.into()
+            };
+            refuse(outcome, is_head, false)
+        }
+    };
+    Step::Finish(Finish {
+        may_have_unread,
+        ..finish
+    })
+}
+
+/// Has the gate vouch for an answer, wherever it came from, and renders what it makes of it.
+pub(super) fn conclude(rules: &Rules, permit: &Permit, answer: Answer, is_head: bool) -> Finish {
+    let identifier = Some(permit.identifier().clone());
+    let key_authorization = match answer {
+        Ok(key_authorization) => key_authorization,
+        Err((reason, detail)) => {
+            let outcome = Outcome {
+                identifier,
+                detail,
+                ..reason.into()
+            };
+            return refuse(outcome, is_head, false);
+        }
+    };
+    let thumbprint = Some(key_authorization.thumbprint().clone());
+    match rules.gate.vouch(permit, key_authorization) {
+        Ok(vouched) => Finish {
+            reply: with_date(|date| render(&Reply::KeyAuthorization(&vouched), is_head, date)),
+            outcome: Outcome {
+                identifier,
+                thumbprint,
+                ..Reason::Answered.into()
+            },
+            may_have_unread: false,
+        },
+        Err(reason) => {
+            let outcome = Outcome {
+                identifier,
+                thumbprint,
+                ..reason.into()
+            };
+            refuse(outcome, is_head, false)
+        }
+    }
+}
+
+/// Answers with the reason's status, or not at all.
+pub(super) fn refuse(outcome: Outcome, is_head: bool, may_have_unread: bool) -> Finish {
+    let reply = Reply::Refusal(outcome.reason);
+    Finish {
+        reply: with_date(|date| render(&reply, is_head, date)),
+        outcome,
+        may_have_unread,
+    }
+}
