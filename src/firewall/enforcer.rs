@@ -121,6 +121,13 @@ impl Enforcer {
                 }
                 Err(refusal) => Err(refusal),
             },
+            Request::Check(claim) => match self.weigh(claim).await {
+                Ok((.., doubts)) => {
+                    let note = doubts.join("; ");
+                    return vec![Reply::Health(Health { note, ..self.health.clone() })];
+                }
+                Err(refusal) => Err(refusal),
+            },
             Request::Close(name) => {
                 let mut windows = self.windows.clone();
                 match windows.release(&name, now()) {
@@ -148,23 +155,29 @@ impl Enforcer {
 
     /// Opens, and tells what may still be in the way.
     async fn open(&mut self, claim: Claim) -> Result<Vec<String>, Reply> {
+        let (windows, lease, opening, doubts) = self.weigh(claim).await?;
+        self.commit(windows, &lease, Some(opening)).await?;
+        Ok(doubts)
+    }
+
+    /// Everything that opening needs but the change itself: the book as it would be.
+    async fn weigh(
+        &mut self,
+        claim: Claim,
+    ) -> Result<(Windows, Lease, Opening, Vec<String>), Reply> {
         if self.is_withdrawn {
             return Err(Reply::Failed(
                 "the firewall part was taken away by `firewall remove`; `acmegate firewall apply` puts it back".to_owned(),
             ));
         }
-        if !self.health.is_installed && self.orders.settings.mode != Mode::GateOnly {
-            self.assert().await.map_err(failed)?;
-        }
         let mut doubts = Vec::new();
         if self.orders.settings.mode != Mode::GateOnly {
+            if !self.health.is_installed {
+                self.assert().await.map_err(failed)?;
+            }
             let nft = self.kernel.connection();
             let settings = &self.orders.settings;
-            match self
-                .survey
-                .look(nft, settings, &claim.ports, claim.families)
-                .await
-            {
+            match self.survey.look(nft, settings, &claim.ports, claim.families).await {
                 Ok(Finding::Clear { doubts: found }) => doubts = found,
                 Ok(Finding::Shut(why)) => return Err(Reply::Blocked(why)),
                 Err(error) => return Err(failed(error)),
@@ -173,7 +186,7 @@ impl Enforcer {
         let now = now();
         let lease = Lease {
             id: 0,
-            name: claim.name,
+            name: claim.name.clone(),
             holder: claim.holder,
             caller: claim.caller,
             trigger: claim.trigger,
@@ -185,20 +198,13 @@ impl Enforcer {
             },
             deadline: now + claim.length,
         };
-        let name = lease.name.clone();
         let mut windows = self.windows.clone();
         let opening = windows
             .acquire(lease, &self.orders.limits, now)
             .map_err(Reply::Refused)?;
-        match windows.lease(&name).cloned() {
-            Some(lease) => self
-                .commit(windows, &lease, Some(opening))
-                .await
-                .map(|()| doubts),
-            None => Err(Reply::Failed(
-                "the lease expired while it was made".to_owned(),
-            )),
-        }
+        let lease = windows.lease(&claim.name).cloned();
+        let lease = lease.ok_or_else(|| Reply::Failed("the lease was not kept".to_owned()))?;
+        Ok((windows, lease, opening, doubts))
     }
 
     /// Tells the kernel, and only then believes it.

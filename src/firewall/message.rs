@@ -24,6 +24,8 @@ pub type Frame = [u8; FRAME_BYTES];
 pub enum Request {
     /// Acquire or renew a lease.
     Open(Claim),
+    /// Say whether a lease would be given, and change nothing.
+    Check(Claim),
     /// Release a lease.
     Close(LeaseName),
     /// Release all of them.
@@ -110,6 +112,7 @@ impl Request {
             Self::Reload => Writer::new(5, sequence),
             Self::Apply => Writer::new(6, sequence),
             Self::Remove => Writer::new(7, sequence),
+            Self::Check(claim) => Writer::new(8, sequence).claim(claim),
         }
         .frame
     }
@@ -128,6 +131,7 @@ impl Request {
             5 => Self::Reload,
             6 => Self::Apply,
             7 => Self::Remove,
+            8 => Self::Check(reader.claim()?),
             _ => return Err(Malformed),
         };
         reader.end()?;
@@ -428,6 +432,7 @@ mod tests {
     fn every_message_reads_back() {
         for request in [
             Request::Open(claim()),
+            Request::Check(claim()),
             Request::Close(claim().name),
             Request::CloseAll,
             Request::Snapshot,

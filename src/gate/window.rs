@@ -233,6 +233,30 @@ impl Windows {
         self.openings.push(opening);
     }
 
+    /// Counts an opening that somebody else's book gave.
+    pub fn count(&mut self, caller: u32, now: Instant) {
+        self.openings.push(Opening {
+            id: after_the_last(self.openings.iter().map(|opening| opening.id)),
+            caller,
+            forgotten_at: now + BUDGET_SPAN,
+        });
+    }
+
+    /// Takes over the graces of an earlier book, which no snapshot tells: what ended in it may
+    /// live on for its grace.
+    pub fn remember(&mut self, earlier: &Self, now: Instant) {
+        let mut earlier = earlier.clone();
+        earlier.expire(now);
+        let gone = earlier.leases.values().filter(|lease| !self.leases.contains_key(&lease.name));
+        for lease in gone.cloned().collect::<Vec<_>>() {
+            self.keep_grace(&lease, now + GRACE);
+        }
+        for (key, until) in earlier.graces {
+            let grace = self.graces.entry(key).or_insert(until);
+            *grace = until.max(*grace);
+        }
+    }
+
     /// Acquires or renews `lease`, and counts it.
     ///
     /// # Errors

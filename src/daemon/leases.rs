@@ -1,0 +1,303 @@
+//! The front's book of leases: what the enforcer confirmed, published to whoever decides by it.
+//!
+//! The front never opens anything: it asks the enforcer, which may refuse, and writes down only
+//! what was confirmed. A lease whose holder died is released a grace later.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{Mutex, mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::link::{Link, Lost};
+use crate::firewall::message::{Claim, Health, Reply, Request};
+use crate::gate::identifier::Identifier;
+use crate::gate::window::{GRACE, Holder, Lease, LeaseName, MAX_LEASES, Opening, Refusal, Scope, Windows};
+
+/// Why a lease was not given or not released.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LeaseError {
+    /// Out of bounds.
+    Refused(Refusal),
+    /// A foreign chain would drop the packets.
+    Blocked(String),
+    /// The kernel, or the enforcer, could not.
+    Failed(String),
+    /// The enforcer is gone.
+    Lost,
+}
+
+impl From<Lost> for LeaseError {
+    fn from(_: Lost) -> Self {
+        Self::Lost
+    }
+}
+
+/// The book.
+pub struct Leases {
+    link: Link,
+    windows: watch::Sender<Arc<Windows>>,
+    holders: mpsc::Sender<(LeaseName, Holder)>,
+    /// One change at a time, from the question to the writing down.
+    turn: Mutex<()>,
+}
+
+impl Leases {
+    /// An empty book, and the queue of holders for [`watch_holders`].
+    pub fn new(link: Link) -> (Self, mpsc::Receiver<(LeaseName, Holder)>) {
+        let (holders, to_watch) = mpsc::channel(MAX_LEASES);
+        let windows = watch::Sender::new(Arc::new(Windows::default()));
+        (Self { link, windows, holders, turn: Mutex::new(()) }, to_watch)
+    }
+
+    /// The windows, as they change.
+    pub fn windows(&self) -> watch::Receiver<Arc<Windows>> {
+        self.windows.subscribe()
+    }
+
+    /// How the kernel stands.
+    pub fn health(&self) -> Health {
+        self.link.health()
+    }
+
+    /// Writes down everything that the enforcer knows, as after a restart.
+    ///
+    /// # Errors
+    /// [`Lost`].
+    pub async fn adopt(&self) -> Result<(), Lost> {
+        let _turn = self.turn.lock().await;
+        let replies = self.link.ask(Request::Snapshot).await?;
+        let now = now();
+        let mut windows = Windows::default();
+        let mut id = 0;
+        for reply in replies {
+            match reply {
+                Reply::Lease(claim) => {
+                    // Its identifiers are not among what survives: it covers none of them.
+                    let identifiers = claim.is_scoped.then(Vec::new);
+                    self.watch_holder(&claim);
+                    windows.adopt(to_lease(claim, identifiers, now));
+                }
+                Reply::Opening { caller, left } => {
+                    id += 1;
+                    windows.adopt_opening(Opening { id, caller, forgotten_at: now + left });
+                }
+                Reply::Health(health) => self.link.note_health(health),
+                _ => return Err(Lost),
+            }
+        }
+        self.windows.send_replace(Arc::new(windows));
+        Ok(())
+    }
+
+    /// Acquires or renews a lease; the answer is what may still be in the way.
+    ///
+    /// # Errors
+    /// [`LeaseError`]; then nothing has changed.
+    pub async fn open(
+        &self,
+        claim: Claim,
+        identifiers: Option<Vec<Identifier>>,
+    ) -> Result<String, LeaseError> {
+        let _turn = self.turn.lock().await;
+        // Before the question, so that the gate shuts no later than the kernel.
+        let now = now();
+        let doubts = self.confirmed(Request::Open(claim.clone())).await?.note;
+        self.watch_holder(&claim);
+        self.windows.send_modify(|windows| {
+            let windows = Arc::make_mut(windows);
+            windows.expire(now);
+            windows.count(claim.caller, now);
+            windows.adopt(to_lease(claim, identifiers, now));
+        });
+        Ok(doubts)
+    }
+
+    /// Says whether [`Leases::open`] would be given, and changes nothing.
+    ///
+    /// # Errors
+    /// As [`Leases::open`].
+    pub async fn check(&self, claim: Claim) -> Result<String, LeaseError> {
+        let _turn = self.turn.lock().await;
+        Ok(self.confirmed(Request::Check(claim)).await?.note)
+    }
+
+    /// Releases a lease; `false` when there was none of that name.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub async fn close(&self, name: &LeaseName) -> Result<bool, LeaseError> {
+        let _turn = self.turn.lock().await;
+        self.release(name).await
+    }
+
+    async fn release(&self, name: &LeaseName) -> Result<bool, LeaseError> {
+        let health = self.confirmed(Request::Close(name.clone())).await?;
+        self.link.note_health(health);
+        let mut was_there = false;
+        self.windows.send_modify(|windows| {
+            was_there = Arc::make_mut(windows).release(name, now()).is_some();
+        });
+        Ok(was_there)
+    }
+
+    /// Releases a lease only if it is still this holder's.
+    async fn close_of(&self, name: &LeaseName, holder: &Holder) -> Result<bool, LeaseError> {
+        let _turn = self.turn.lock().await;
+        let held_by = self.windows.borrow().lease(name).and_then(|lease| lease.holder.clone());
+        match held_by.as_ref() == Some(holder) {
+            true => self.release(name).await,
+            false => Ok(false),
+        }
+    }
+
+    /// Has the enforcer read its configuration again. Leases of ports that it no longer names end.
+    ///
+    /// # Errors
+    /// [`LeaseError::Failed`] when the enforcer keeps its old configuration.
+    pub async fn reload(&self) -> Result<(), LeaseError> {
+        {
+            let _turn = self.turn.lock().await;
+            let health = self.confirmed(Request::Reload).await?;
+            self.link.note_health(health);
+        }
+        let graces = self.windows.borrow().clone();
+        self.adopt().await?;
+        self.windows.send_modify(|windows| Arc::make_mut(windows).remember(&graces, now()));
+        Ok(())
+    }
+
+    /// Makes sure that our part of the ruleset is there.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub async fn apply_firewall(&self) -> Result<Health, LeaseError> {
+        let _turn = self.turn.lock().await;
+        let health = self.confirmed(Request::Apply).await?;
+        self.link.note_health(health.clone());
+        Ok(health)
+    }
+
+    /// Takes our part of the ruleset away; every lease ends.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub async fn remove_firewall(&self) -> Result<(), LeaseError> {
+        let _turn = self.turn.lock().await;
+        // Shut here first: what the kernel does no longer, the gate does.
+        self.windows.send_modify(|windows| Arc::make_mut(windows).release_all(now()));
+        let health = self.confirmed(Request::Remove).await?;
+        self.link.note_health(health);
+        Ok(())
+    }
+
+    async fn confirmed(&self, request: Request) -> Result<Health, LeaseError> {
+        match self.link.ask(request).await?.pop() {
+            Some(Reply::Health(health)) => Ok(health),
+            Some(Reply::Refused(refusal)) => Err(LeaseError::Refused(refusal)),
+            Some(Reply::Blocked(why)) => Err(LeaseError::Blocked(why)),
+            Some(Reply::Failed(why)) => Err(LeaseError::Failed(why)),
+            _ => Err(LeaseError::Lost),
+        }
+    }
+
+    fn watch_holder(&self, claim: &Claim) {
+        if let Some(holder) = &claim.holder {
+            // A full queue means that as many holders wait as leases may live; the deadline of the
+            // lease stands in any case.
+            let _ = self.holders.try_send((claim.name.clone(), holder.clone()));
+        }
+    }
+}
+
+fn to_lease(claim: Claim, identifiers: Option<Vec<Identifier>>, now: Instant) -> Lease {
+    Lease {
+        id: 0,
+        name: claim.name,
+        holder: claim.holder,
+        caller: claim.caller,
+        trigger: claim.trigger,
+        scope: Scope { ports: claim.ports, families: claim.families, identifiers },
+        deadline: now + claim.length,
+    }
+}
+
+/// Releases the leases of holders that died, a grace after their death. Runs until dropped.
+pub async fn watch_holders(
+    leases: Arc<Leases>,
+    mut to_watch: mpsc::Receiver<(LeaseName, Holder)>,
+) {
+    let mut watched: JoinSet<(LeaseName, Holder)> = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some((name, holder)) = to_watch.recv() => {
+                // Renewals come again and again; the oldest watches end with their leases' holders.
+                if watched.len() < 4 * MAX_LEASES {
+                    watched.spawn(async move {
+                        died(&holder).await;
+                        tokio::time::sleep(GRACE).await;
+                        (name, holder)
+                    });
+                }
+            }
+            Some(Ok((name, holder))) = watched.join_next() => {
+                if let Ok(true) = leases.close_of(&name, &holder).await {
+                    tracing::info!(lease = %name, holder = %holder.command, "the holder of a lease is gone: released");
+                }
+            }
+            else => return,
+        }
+    }
+}
+
+/// Returns once the process is gone; never, if it cannot be watched.
+async fn died(holder: &Holder) {
+    let pid = i32::try_from(holder.pid).ok().and_then(Pid::from_raw);
+    let Some(pid) = pid else {
+        return;
+    };
+    let watched = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
+        Ok(descriptor) => AsyncFd::new(descriptor),
+        Err(rustix::io::Errno::SRCH) => return,
+        Err(error) => Err(error.into()),
+    };
+    match watched {
+        // A pidfd becomes readable when its process ends (pidfd_open(2)).
+        Ok(watched) => {
+            let _ = watched.readable().await;
+        }
+        Err(_) => std::future::pending().await,
+    }
+}
+
+/// Sweeps expired leases out of the front's book when their time comes, so that whoever follows
+/// the windows hears of it. Runs until dropped.
+pub async fn watch_deadlines(leases: Arc<Leases>) {
+    let mut windows = leases.windows();
+    loop {
+        let next = windows.borrow_and_update().next_change();
+        let sleep = async {
+            match next {
+                Some(next) => tokio::time::sleep_until(next.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = sleep => {
+                leases.windows.send_modify(|windows| Arc::make_mut(windows).expire(now()));
+            }
+            changed = windows.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,126 @@
+//! Listening sockets: inherited from the service manager, or bound here, before anything is sealed.
+
+use std::fmt;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
+
+use listenfd::ListenFd;
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::port::who_listens;
+
+/// How many connections may wait to be accepted; the kernel caps it at net.core.somaxconn.
+const BACKLOG: i32 = 4096;
+
+/// Why there is no listener.
+#[derive(Debug)]
+pub struct ListenError {
+    address: SocketAddr,
+    error: io::Error,
+}
+
+impl fmt::Display for ListenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let port = self.address.port();
+        write!(f, "cannot listen on {}: ", self.address)?;
+        match self.error.kind() {
+            io::ErrorKind::AddrInUse => {
+                let holders: Vec<String> = who_listens(port).iter().map(ToString::to_string).collect();
+                match holders.as_slice() {
+                    [] => f.write_str("the port is in use")?,
+                    holders => write!(f, "{} holds port {port}", holders.join(", "))?,
+                }
+                write!(
+                    f,
+                    ". Ways out: move it behind the gate (another port, and `answer = {{ upstream = … }}`); \
+                     or set `[http] listen = []` and use acmegate for windows only"
+                )
+            }
+            io::ErrorKind::PermissionDenied if port < 1024 => write!(
+                f,
+                "ports below 1024 need CAP_NET_BIND_SERVICE. Ways out: start it by systemd (acmegate.service, \
+                 or acmegate.socket for an inherited socket); or as root; or lower net.ipv4.ip_unprivileged_port_start"
+            ),
+            _ => write!(f, "{}", self.error),
+        }
+    }
+}
+
+impl std::error::Error for ListenError {}
+
+/// The sockets that the service manager handed over (sd_listen_fds(3)), if any.
+///
+/// # Errors
+/// One of them is not a TCP listener: the unit's fault.
+pub fn inherited() -> io::Result<Vec<TcpListener>> {
+    let mut sockets = ListenFd::from_env();
+    let mut listeners = Vec::new();
+    for at in 0..sockets.len() {
+        let listener = sockets.take_tcp_listener(at).map_err(|error| {
+            io::Error::other(format!("inherited socket {at} is not a TCP listener: {error}"))
+        })?;
+        listeners.extend(listener);
+    }
+    Ok(listeners)
+}
+
+/// Binds every address. `[::]` serves both families; where the kernel has no IPv6 it becomes
+/// `0.0.0.0`.
+///
+/// # Errors
+/// [`ListenError`], which names who is in the way and the ways out.
+pub fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ListenError> {
+    addresses
+        .iter()
+        .map(|&address| {
+            let listener = bind_one(address).or_else(|error| {
+                let has_no_ipv6 = matches!(
+                    error.raw_os_error(),
+                    Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::EPROTONOSUPPORT)
+                );
+                if has_no_ipv6 && address.is_ipv6() && address.ip().is_unspecified() {
+                    bind_one((IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()).into())
+                } else {
+                    Err(error)
+                }
+            });
+            listener.map_err(|error| ListenError { address, error })
+        })
+        .collect()
+}
+
+fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    // Connections of an earlier run that linger in TIME_WAIT must not keep the port.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_socket_serves_both_families() {
+        let listeners = bind(&["[::]:0".parse().unwrap()]).unwrap();
+        let port = listeners[0].local_addr().unwrap().port();
+        for address in ["127.0.0.1", "::1"] {
+            let address: IpAddr = address.parse().unwrap();
+            std::net::TcpStream::connect((address, port)).unwrap();
+        }
+    }
+
+    #[test]
+    fn whoever_holds_the_port_is_named() {
+        let listeners = bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
+        let address = listeners[0].local_addr().unwrap();
+        let text = bind(&[address]).unwrap_err().to_string();
+        assert!(text.contains(&format!("(pid {}) holds port {}", std::process::id(), address.port())), "{text}");
+        assert!(text.contains("listen = []"), "{text}");
+    }
+}

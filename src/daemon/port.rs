@@ -1,0 +1,105 @@
+//! Who listens on a TCP port: read from /proc, for messages that name the one in the way.
+//!
+//! Other users' processes cannot be looked into without root; then the uid is all there is.
+
+use std::fmt;
+use std::fs;
+
+/// A listening socket of this network namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listening {
+    /// Whose it is.
+    pub uid: u32,
+    /// The process that holds it, if it may be looked into.
+    pub process: Option<Process>,
+}
+
+/// A process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Process {
+    /// Its process id.
+    pub pid: u32,
+    /// Its command name.
+    pub command: String,
+}
+
+impl fmt::Display for Listening {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.process {
+            Some(Process { pid, command }) => write!(f, "{command} (pid {pid})"),
+            None => write!(f, "a process of uid {}", self.uid),
+        }
+    }
+}
+
+/// Every listening socket on `port`, of either family, one per process.
+pub fn who_listens(port: u16) -> Vec<Listening> {
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
+    let sockets: Vec<Socket> =
+        tables.iter().flat_map(|table| table.lines()).filter_map(|line| parse(line, port)).collect();
+    let mut found: Vec<Listening> = Vec::new();
+    for socket in sockets {
+        let listening = Listening { uid: socket.uid, process: holder(socket.inode) };
+        if !found.contains(&listening) {
+            found.push(listening);
+        }
+    }
+    found
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Socket {
+    uid: u32,
+    inode: u64,
+}
+
+/// A line of /proc/net/tcp (proc(5)): `sl local_address rem_address st … uid timeout inode`.
+fn parse(line: &str, port: u16) -> Option<Socket> {
+    const LISTEN: &str = "0A";
+    let words: Vec<&str> = line.split_whitespace().collect();
+    let (_, own_port) = words.get(1)?.rsplit_once(':')?;
+    let is_listening = *words.get(3)? == LISTEN && u16::from_str_radix(own_port, 16) == Ok(port);
+    is_listening.then_some(())?;
+    Some(Socket { uid: words.get(7)?.parse().ok()?, inode: words.get(9)?.parse().ok()? })
+}
+
+fn holder(inode: u64) -> Option<Process> {
+    let wanted = format!("socket:[{inode}]");
+    let processes = fs::read_dir("/proc").ok()?.flatten();
+    processes
+        .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
+        .find(|pid| {
+            let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+            descriptors
+                .filter_map(|descriptor| fs::read_link(descriptor.path()).ok())
+                .any(|target| target.as_os_str() == wanted.as_str())
+        })
+        .map(|pid| {
+            let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            Process { pid, command: command.trim_end().escape_debug().to_string() }
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn it_finds_this_very_process() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let found = who_listens(listener.local_addr().unwrap().port());
+        assert_eq!(found.len(), 1);
+        assert_eq!(found[0].process.as_ref().unwrap().pid, std::process::id());
+    }
+
+    #[test]
+    fn only_listening_sockets_of_the_port_count() {
+        let line = "0: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000 33 0 7 1 0 100";
+        assert_eq!(parse(line, 80), Some(Socket { uid: 33, inode: 7 }));
+        assert_eq!(parse(line, 81), None);
+        assert_eq!(parse(&line.replace(" 0A ", " 01 "), 80), None);
+        assert_eq!(parse("  sl  local_address rem_address", 80), None);
+    }
+}

@@ -1,0 +1,82 @@
+//! Tells: the log, and the counts and thumbprints that `status` shows.
+//!
+//! What is seen here sways no verdict. Nothing keyed by a peer is kept.
+
+pub mod log;
+mod seen;
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use self::log::Flood;
+use self::seen::Seen;
+use crate::gate::Reason;
+use crate::gate::event::{Ended, Witness};
+use crate::gate::identifier::Identifier;
+use crate::gate::token::Thumbprint;
+
+/// Counts and writes down how connections end.
+pub struct Observer {
+    counts: Vec<AtomicU64>,
+    told: Mutex<Told>,
+}
+
+struct Told {
+    flood: Flood,
+    seen: Seen,
+}
+
+impl Observer {
+    /// An observer that has seen nothing yet.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            counts: Reason::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
+            told: Mutex::new(Told { flood: Flood::new(now), seen: Seen::default() }),
+        }
+    }
+
+    /// Connections by reason, without those that never happened.
+    pub fn counts(&self) -> Vec<(Reason, u64)> {
+        let counts = Reason::ALL.iter().zip(&self.counts);
+        counts
+            .map(|(reason, count)| (*reason, count.load(Ordering::Relaxed)))
+            .filter(|(_, count)| *count > 0)
+            .collect()
+    }
+
+    /// The accounts that were answered for, or refused, by identifier.
+    pub fn thumbprints(&self) -> Vec<(Identifier, Thumbprint)> {
+        self.told().seen.list()
+    }
+
+    /// Says how many events were not written, if any were not. To be called every few seconds.
+    pub fn tick(&self, now: Instant) {
+        if let Some(unwritten) = self.told().flood.settle(now) {
+            tracing::warn!(unwritten, "more connections ended than are written down; `acmegate status` counts them all");
+        }
+    }
+
+    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+        // Nothing in here panics half-way through a change.
+        self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Witness for Observer {
+    fn ended(&self, event: &Ended<'_>) {
+        let at = Reason::ALL.iter().position(|reason| *reason == event.reason);
+        if let Some(count) = at.and_then(|at| self.counts.get(at)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        let now = tokio::time::Instant::now().into_std();
+        let mut told = self.told();
+        if let (Some(identifier), Some(thumbprint)) = (event.identifier, event.thumbprint) {
+            told.seen.note(identifier, thumbprint);
+        }
+        if told.flood.may_write(event.reason, now) {
+            drop(told);
+            log::connection(event);
+        }
+    }
+}
