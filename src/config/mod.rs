@@ -1,16 +1,25 @@
 //! Reads: the operator's words into values that cannot be wrong.
 //!
-//! `file` follows the TOML, `check` turns it into the types of this page, `error` says what to
-//! write instead. Nothing here acts on what it reads, and nothing is silently corrected: a file
-//! with a mistake is refused as a whole, with every mistake in it shown at once.
+//! `file` follows the TOML and `read` finds every key that it does not know; `check`, `firewall`,
+//! `site` and `grant` turn words into the types of this page; `error` says what to write instead.
+//! Nothing here acts on what it reads, and nothing is silently corrected: a file with a mistake is
+//! refused as a whole, with every mistake in it shown at once.
 
 mod check;
 mod duration;
 mod error;
 mod file;
+mod firewall;
 mod grant;
+mod listen;
+mod load;
+mod prefix;
+mod read;
 mod site;
 mod snippet;
+mod upstream;
+mod value;
+mod warnings;
 mod webroot;
 
 use std::net::SocketAddr;
@@ -22,18 +31,13 @@ use ipnet::IpNet;
 pub use self::duration::{DurationError, format_duration, parse_duration};
 pub use self::error::{ConfigError, Problem};
 pub use self::grant::{Accounts, Grant, Group, Verb, Who};
-pub use self::webroot::{Disk, Fault, Unchecked, Webroots};
+pub use self::load::{DEFAULT_PATH, MAX_FILE_BYTES};
+pub use self::webroot::{Disk, Fault, Reader, Unchecked, Webroots};
 use crate::gate::allow_list::AllowList;
 use crate::gate::site::{self as gate_site, Redirect};
 use crate::gate::token::Thumbprint;
 use crate::gate::window::{Budget, Limits};
 use crate::gate::{Exposure, Gate};
-
-/// Where the configuration is looked for if no path is given.
-pub const DEFAULT_PATH: &str = "/etc/acmegate/acmegate.toml";
-/// The largest file that is read. Ten thousand sites are under 1 MiB; more is a mistake, such as
-/// an endless device.
-pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 /// The whole checked configuration.
 #[derive(Clone, Debug)]
@@ -311,49 +315,6 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Reads the file at `path`, or at [`DEFAULT_PATH`] if it exists, or else the built-in
-    /// defaults. Webroots are looked at with the eyes of the account that will read them.
-    ///
-    /// # Errors
-    /// [`ConfigError`]: no such file (only if `path` names one), unreadable, or wrong.
-    pub fn load(path: Option<&Path>, accounts: &dyn Accounts) -> Result<Self, ConfigError> {
-        Self::load_with(path, accounts, None)
-    }
-
-    /// As [`Config::load`], but with another look at webroots, such as [`Unchecked`] in a process
-    /// that may not see them.
-    ///
-    /// # Errors
-    /// As [`Config::load`].
-    pub fn load_with(
-        path: Option<&Path>,
-        accounts: &dyn Accounts,
-        webroots: Option<&dyn Webroots>,
-    ) -> Result<Self, ConfigError> {
-        let named = path.unwrap_or(Path::new(DEFAULT_PATH));
-        let _ = (named, accounts, webroots);
-        Ok(Self::default())
-    }
-
-    /// Checks the text of a file; `name` is how errors call it.
-    ///
-    /// # Errors
-    /// [`ConfigError`] with every problem that was found.
-    pub fn parse(
-        text: &str,
-        name: &str,
-        accounts: &dyn Accounts,
-        webroots: &dyn Webroots,
-    ) -> Result<Self, ConfigError> {
-        let _ = (text, name, accounts, webroots);
-        Ok(Self::default())
-    }
-
-    /// What is allowed but perhaps not meant, a sentence each.
-    pub fn warnings(&self) -> Vec<String> {
-        Vec::new()
-    }
-
     /// What the gate decides by.
     pub fn gate(&self) -> Gate {
         Gate {
@@ -375,3 +336,6 @@ impl Config {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
