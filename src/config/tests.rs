@@ -210,6 +210,27 @@ fn a_site_says_where_answers_and_visitors_go() {
 }
 
 #[test]
+fn webroots_are_looked_at_with_the_eyes_of_the_daemons_account() {
+    struct Eyes;
+
+    impl Webroots for Eyes {
+        fn look(&self, webroot: &Path, reader: &Reader) -> Result<(), Fault> {
+            assert_eq!(webroot, Path::new("/srv/www"));
+            assert_eq!((reader.name.as_str(), reader.uid), ("certbot", Some(991)));
+            Err(Fault::NoReading(webroot.to_owned()))
+        }
+    }
+
+    let text = "[daemon]\nuser = \"certbot\"\n[[site]]\nidentifiers = [\"a.test\"]\nanswer = { webroot = \"/srv/www\" }\n";
+    let told = Config::parse(text, "test.toml", &Village, &Eyes).unwrap_err();
+    assert!(
+        told.to_string()
+            .contains("`certbot` may not read `/srv/www`"),
+        "{told}"
+    );
+}
+
+#[test]
 fn the_built_in_site_follows_the_state_directory_and_redirects_nobody() {
     let config = good("[daemon]\nstate_dir = \"/srv/state\"\n");
     let webroot = PathBuf::from("/srv/state/webroot");
