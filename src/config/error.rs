@@ -149,7 +149,7 @@ impl ConfigError {
 }
 
 impl fmt::Display for ConfigError {
-    /// Every problem with its source line, a blank line between them; the first [`MAX_SHOWN`].
+    /// Every problem with its source line, a blank line between them; the first fifty.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (at, problem) in self.problems.iter().take(MAX_SHOWN).enumerate() {
             if at > 0 {
