@@ -1,1 +1,341 @@
 //! Reads: the operator's words into values that cannot be wrong.
+//!
+//! `file` follows the TOML and `read` finds every key that it does not know; `check`, `firewall`,
+//! `site` and `grant` turn words into the types of this page; `error` says what to write instead.
+//! Nothing here acts on what it reads, and nothing is silently corrected: a file with a mistake is
+//! refused as a whole, with every mistake in it shown at once.
+
+mod check;
+mod duration;
+mod error;
+mod file;
+mod firewall;
+mod grant;
+mod listen;
+mod load;
+mod prefix;
+mod read;
+mod site;
+mod snippet;
+mod upstream;
+mod value;
+mod warnings;
+mod webroot;
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+pub use self::duration::{DurationError, format_duration, parse_duration};
+pub use self::error::{ConfigError, Problem};
+pub use self::grant::{Accounts, Grant, Group, Verb, Who};
+pub use self::load::{DEFAULT_PATH, MAX_FILE_BYTES};
+pub use self::webroot::{Disk, Fault, Reader, Unchecked, Webroots};
+use crate::gate::allow_list::AllowList;
+use crate::gate::site::{self as gate_site, Redirect};
+use crate::gate::token::Thumbprint;
+use crate::gate::window::{Budget, Limits};
+use crate::gate::{Exposure, Gate};
+
+/// The whole checked configuration.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The file it was read from; `None` for the built-in defaults.
+    pub source: Option<PathBuf>,
+    /// `[daemon]`: who it runs as and what it keeps.
+    pub daemon: Daemon,
+    /// `[http]`: how it listens.
+    pub http: Http,
+    /// `[window]`: how long.
+    pub window: Window,
+    /// `[budget]`: how often.
+    pub budget: Budget,
+    /// `[firewall]`: what the kernel is told.
+    pub firewall: Firewall,
+    /// `[allow]`: whose traffic is never kept out.
+    pub allow: Allow,
+    /// `[log]`: what is written down.
+    pub log: Log,
+    /// Every `[[grant]]`: what callers besides root may ask.
+    pub grants: Vec<Grant>,
+    /// Every `[[site]]`, in the order of the file; a `gate::site::SiteId` counts in here.
+    pub sites: Vec<Site>,
+}
+
+/// `[daemon]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Daemon {
+    /// The account that a daemon started as root becomes: a name, or a uid in digits.
+    pub user: String,
+    /// The directory that outlives restarts; absolute.
+    pub state_dir: PathBuf,
+}
+
+/// `[http]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Http {
+    /// The addresses to listen on, no two of which overlap; empty for windows only.
+    pub listen: Vec<SocketAddr>,
+    /// 301 or 308.
+    pub redirect_status: u16,
+    /// How long a peer may take to send its head.
+    pub head_timeout: Duration,
+    /// Connections of all sources together.
+    pub max_connections: u32,
+    /// Connections of one source, at most [`Http::max_connections`].
+    pub max_connections_per_source: u32,
+}
+
+/// `[window]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    /// The longest lease, 1 s to 24 h.
+    pub max: Duration,
+}
+
+/// `[firewall]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Firewall {
+    /// What the kernel is asked to do.
+    pub mode: Mode,
+    /// The TCP ports that windows open. Empty only in mode `gate-only`.
+    pub ports: Vec<u16>,
+    /// The one bit of the packet mark that is ours, where the mode needs one.
+    pub mark: u32,
+    /// Whether our table is made an owned one where the kernel can.
+    pub owned: bool,
+}
+
+/// `[firewall] mode`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A table of our own drops what comes to the ports outside of windows.
+    Guard,
+    /// Only elements of this set, which the administrator's own rule reads.
+    Set(SetName),
+    /// Nothing in the kernel; the gate alone decides.
+    GateOnly,
+}
+
+/// A set of nftables, as `nft list set` wants it named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SetName {
+    /// The table's family.
+    pub family: SetFamily,
+    /// The table.
+    pub table: String,
+    /// The set in it.
+    pub set: String,
+}
+
+/// The families of tables that see TCP ports of this host.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetFamily {
+    /// IPv4 only.
+    Ip,
+    /// IPv6 only.
+    Ip6,
+    /// Both.
+    Inet,
+}
+
+/// `[allow]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Allow {
+    /// Whether loopback, link-local and private ranges are on the list.
+    pub local: bool,
+    /// The prefixes as written.
+    pub prefixes: Vec<IpNet>,
+}
+
+/// `[log]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Log {
+    /// For people or for machines.
+    pub format: Format,
+    /// The least important events that are written.
+    pub level: Level,
+}
+
+/// `[log] format`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Format {
+    /// One line for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// `[log] level`, in tracing's words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Level {
+    /// What stops acmegate from working.
+    Error,
+    /// What an operator should look at.
+    Warn,
+    /// One event per connection, window and change.
+    Info,
+    /// What a developer asks for.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+/// One `[[site]]`.
+#[derive(Clone, Debug)]
+pub struct Site {
+    /// What the gate needs of it.
+    pub gate: gate_site::Site,
+    /// Where answers come from, after the pushed tokens, which always come first.
+    pub source: Source,
+}
+
+/// Where a site's key authorizations come from, besides pushed tokens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Nowhere else.
+    Pushed,
+    /// Files below this absolute directory.
+    Webroot(PathBuf),
+    /// An HTTP server: never unspecified, multicast, or a listener of our own.
+    Upstream(SocketAddr),
+    /// Every token is answered for this account.
+    Thumbprint(Thumbprint),
+}
+
+impl Default for Daemon {
+    fn default() -> Self {
+        Self {
+            user: "acmegate".to_owned(),
+            state_dir: PathBuf::from("/var/lib/acmegate"),
+        }
+    }
+}
+
+impl Default for Http {
+    fn default() -> Self {
+        Self {
+            // One socket for both families, where the CA's validators come from either.
+            listen: vec![SocketAddr::from(([0u16; 8], 80))],
+            redirect_status: 301,
+            // A validation's head is one packet; Let's Encrypt gives up after 10 s itself.
+            head_timeout: Duration::from_secs(10),
+            max_connections: 4096,
+            max_connections_per_source: 256,
+        }
+    }
+}
+
+impl Default for Window {
+    fn default() -> Self {
+        Self {
+            max: Duration::from_secs(600),
+        }
+    }
+}
+
+impl Default for Firewall {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Guard,
+            ports: vec![80],
+            mark: 0x0800_0000,
+            owned: true,
+        }
+    }
+}
+
+impl Default for Allow {
+    fn default() -> Self {
+        Self {
+            local: true,
+            prefixes: Vec::new(),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            format: Format::Text,
+            level: Level::Info,
+        }
+    }
+}
+
+impl Allow {
+    /// The list itself, aggregated.
+    pub fn list(&self) -> AllowList {
+        let local = AllowList::local().filter(|_| self.local);
+        AllowList::new(local.chain(self.prefixes.iter().copied()))
+    }
+}
+
+impl Site {
+    /// What stands when the file has no `[[site]]`: every identifier is answered with pushed tokens
+    /// and from `state_dir`/webroot, and nobody is redirected.
+    pub fn built_in(state_dir: &Path) -> Self {
+        Self {
+            gate: gate_site::Site {
+                identifiers: Vec::new(),
+                is_default: true,
+                redirect: Redirect::Asked,
+                accounts: Vec::new(),
+            },
+            source: Source::Webroot(state_dir.join("webroot")),
+        }
+    }
+}
+
+impl Default for Config {
+    /// What works without a file.
+    fn default() -> Self {
+        let daemon = Daemon::default();
+        Self {
+            source: None,
+            http: Http::default(),
+            window: Window::default(),
+            // A host with a dozen certificates renews each every 60 days; a hundred openings an
+            // hour is a first setup with retries, or a runaway hook.
+            budget: Budget {
+                per_hour: 120,
+                per_caller: 60,
+                reserve: 20,
+            },
+            firewall: Firewall::default(),
+            allow: Allow::default(),
+            log: Log::default(),
+            grants: Vec::new(),
+            sites: vec![Site::built_in(&daemon.state_dir)],
+            daemon,
+        }
+    }
+}
+
+impl Config {
+    /// What the gate decides by.
+    pub fn gate(&self) -> Gate {
+        Gate {
+            sites: self.sites.iter().map(|site| site.gate.clone()).collect(),
+            allow: self.allow.list(),
+            exposure: match self.firewall.mode {
+                Mode::Guard | Mode::Set(_) => Exposure::Windowed,
+                Mode::GateOnly => Exposure::Open,
+            },
+        }
+    }
+
+    /// What no lease exceeds.
+    pub fn limits(&self) -> Limits {
+        Limits {
+            ports: self.firewall.ports.clone(),
+            max: self.window.max,
+            budget: self.budget,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

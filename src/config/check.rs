@@ -1,0 +1,250 @@
+//! What the values of the plain tables mean: from what was read to what cannot be wrong.
+//!
+//! Every function answers with a value in any case, so that the next one can go on looking; after a
+//! problem the whole is thrown away. Sites and grants have files of their own.
+
+use std::time::Duration;
+
+use toml::Spanned;
+
+use super::error::Problem;
+use super::file::{self, File, Section, Word};
+use super::firewall::{Listeners, firewall};
+use super::grant::{self, Accounts, numeric_id};
+use super::listen;
+use super::site::{self, Around};
+use super::value::{directory, duration, one_of, whole};
+use super::webroot::{Reader, Webroots};
+use super::{Allow, Config, Daemon, Format, Http, Level, Log, Site, Window};
+use crate::gate::window::Budget;
+
+/// The most a budget may allow: one opening a second.
+const MAX_PER_HOUR: i64 = 3600;
+
+/// Checks a whole file.
+pub(super) fn config(
+    file: &File,
+    accounts: &dyn Accounts,
+    webroots: &dyn Webroots,
+    problems: &mut Vec<Problem>,
+) -> Config {
+    let daemon = daemon(&file.daemon, accounts, problems);
+    let (http, listeners) = http(&file.http, problems);
+    let firewall = firewall(&file.firewall, listeners.as_ref(), problems);
+    let around = Around {
+        listen: &http.listen,
+        webroots,
+        reader: Reader {
+            uid: numeric_id(&daemon.user).or_else(|| accounts.user(&daemon.user)),
+            name: daemon.user.clone(),
+        },
+    };
+    let sites = if file.has_sites {
+        site::sites(&file.sites, &around, problems)
+    } else {
+        vec![Site::built_in(&daemon.state_dir)]
+    };
+    let grants = file.grants.iter();
+    Config {
+        source: None,
+        window: window(&file.window, problems),
+        budget: budget(&file.budget, problems),
+        firewall,
+        allow: allow(&file.allow, problems),
+        log: log(&file.log, problems),
+        grants: grants
+            .filter_map(|section| grant::grant(section, accounts, problems))
+            .collect(),
+        sites,
+        http,
+        daemon,
+    }
+}
+
+fn daemon(
+    section: &Section<file::Daemon>,
+    accounts: &dyn Accounts,
+    problems: &mut Vec<Problem>,
+) -> Daemon {
+    let mut daemon = Daemon::default();
+    if let Some(user) = &section.keys.user {
+        daemon.user = match user.get_ref() {
+            Word::Text(name) => name.clone(),
+            Word::Number(uid) => uid.to_string(),
+        };
+        if numeric_id(&daemon.user).is_none() && accounts.user(&daemon.user).is_none() {
+            let message = format!("there is no account `{}`", daemon.user);
+            let fix = format!("create it: {}", create_user(&daemon.user));
+            problems.push(Problem::new(user.span(), message).fix(fix));
+        }
+    }
+    if let Some(state_dir) = &section.keys.state_dir {
+        daemon.state_dir = directory(state_dir, "state_dir", problems);
+    }
+    daemon
+}
+
+fn create_user(name: &str) -> String {
+    let is_plain = name
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
+    if is_plain && !name.is_empty() && !name.starts_with('-') {
+        format!("useradd --system {name}")
+    } else {
+        "useradd --system acmegate, and name that".to_owned()
+    }
+}
+
+/// Checks `[http]`; `None` in place of listeners that could not be read.
+fn http(section: &Section<file::Http>, problems: &mut Vec<Problem>) -> (Http, Option<Listeners>) {
+    let keys = &section.keys;
+    let default = Http::default();
+    let before = problems.len();
+    let listen = match &keys.listen {
+        Some(entries) => listen::listen(entries.get_ref(), problems),
+        None => default.listen,
+    };
+    // A `listen` of the wrong type has been taken out: what it said is not known.
+    let is_known = problems.len() == before && (keys.listen.is_some() || section.is_whole);
+    let redirect_status = match &keys.redirect_status {
+        None => default.redirect_status,
+        Some(status) => match status.get_ref() {
+            301 => 301,
+            308 => 308,
+            other => {
+                let message = format!("`redirect_status` {other} is not one of 301 and 308");
+                let fix = match other {
+                    302 => "write 301: what acmegate redirects is redirected for good",
+                    303 | 307 => "write 308",
+                    _ => "write 301 or 308",
+                };
+                problems.push(Problem::new(status.span(), message).fix(fix));
+                301
+            }
+        },
+    };
+    let max_connections = whole(
+        &keys.max_connections,
+        "max_connections",
+        16..=1_000_000,
+        default.max_connections,
+        problems,
+    );
+    let http = Http {
+        listen,
+        redirect_status,
+        head_timeout: duration(
+            &keys.head_timeout,
+            "head_timeout",
+            Duration::from_secs(1)..=Duration::from_secs(60),
+            default.head_timeout,
+            problems,
+        ),
+        max_connections,
+        max_connections_per_source: whole(
+            &keys.max_connections_per_source,
+            "max_connections_per_source",
+            1..=i64::from(max_connections),
+            default.max_connections_per_source.min(max_connections),
+            problems,
+        ),
+    };
+    let listeners = is_known.then(|| Listeners {
+        addresses: http.listen.clone(),
+        at: keys.listen.as_ref().map(Spanned::span),
+    });
+    (http, listeners)
+}
+
+fn window(section: &Section<file::Window>, problems: &mut Vec<Problem>) -> Window {
+    Window {
+        max: duration(
+            &section.keys.max,
+            "max",
+            Duration::from_secs(1)..=Duration::from_secs(24 * 3600),
+            Window::default().max,
+            problems,
+        ),
+    }
+}
+
+fn budget(section: &Section<file::Budget>, problems: &mut Vec<Problem>) -> Budget {
+    let keys = &section.keys;
+    let default = Config::default().budget;
+    let bounds = 1..=MAX_PER_HOUR;
+    let before = problems.len();
+    let budget = Budget {
+        per_hour: whole(
+            &keys.per_hour,
+            "per_hour",
+            bounds.clone(),
+            default.per_hour,
+            problems,
+        ),
+        per_caller: whole(
+            &keys.per_caller,
+            "per_caller",
+            bounds.clone(),
+            default.per_caller,
+            problems,
+        ),
+        reserve: whole(&keys.reserve, "reserve", bounds, default.reserve, problems),
+    };
+    let at = keys.reserve.as_ref().or(keys.per_hour.as_ref());
+    if let (Some(at), true) = (at, problems.len() == before && section.is_whole)
+        && budget.reserve >= budget.per_hour
+    {
+        let Budget {
+            per_hour, reserve, ..
+        } = budget;
+        let message = format!("a reserve of {reserve} leaves nothing of {per_hour} per hour");
+        let fix = match (&keys.reserve, per_hour) {
+            (_, 1) => "raise per_hour to 2 or more".to_owned(),
+            (None, _) => format!("add reserve = {}, or raise this", per_hour.div_ceil(6)),
+            (Some(_), _) => format!("write a number below {per_hour}"),
+        };
+        problems.push(
+            Problem::new(at.span(), message)
+                .fix(fix)
+                .note("the reserve is the part of per_hour that only root's own askings may use"),
+        );
+    }
+    budget
+}
+
+fn allow(section: &Section<file::Allow>, problems: &mut Vec<Problem>) -> Allow {
+    let default = Allow::default();
+    let keys = &section.keys;
+    let mut prefixes = Vec::new();
+    for entry in keys.prefixes.iter().flat_map(Spanned::get_ref) {
+        match super::prefix::parse(entry.get_ref()) {
+            Ok(prefix) => prefixes.push(prefix),
+            Err((message, fix)) => problems.push(Problem::new(entry.span(), message).fix(fix)),
+        }
+    }
+    Allow {
+        local: keys
+            .local
+            .as_ref()
+            .map_or(default.local, |local| *local.get_ref()),
+        prefixes,
+    }
+}
+
+fn log(section: &Section<file::Log>, problems: &mut Vec<Problem>) -> Log {
+    let default = Log::default();
+    let formats = [("text", Format::Text), ("json", Format::Json)];
+    let levels = [
+        ("error", Level::Error),
+        ("warn", Level::Warn),
+        ("info", Level::Info),
+        ("debug", Level::Debug),
+        ("trace", Level::Trace),
+    ];
+    Log {
+        format: one_of(&section.keys.format, "format", &formats, &[], problems)
+            .unwrap_or(default.format),
+        level: one_of(&section.keys.level, "level", &levels, &[], problems)
+            .unwrap_or(default.level),
+    }
+}

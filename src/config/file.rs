@@ -1,0 +1,208 @@
+//! The shape of the file: which keys there are, and of what type.
+//!
+//! Follows TOML 1.0 and `config/acmegate.toml`. What values mean is `check`'s matter; keys are all
+//! optional, and those whose value may be wrong in more than its type carry their place.
+
+use std::fmt;
+use std::ops::Range;
+
+use serde::Deserialize;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use toml::Spanned;
+
+/// The whole file.
+#[derive(Debug, Default)]
+pub(super) struct File {
+    pub(super) daemon: Section<Daemon>,
+    pub(super) http: Section<Http>,
+    pub(super) window: Section<Window>,
+    pub(super) budget: Section<Budget>,
+    pub(super) firewall: Section<Firewall>,
+    pub(super) allow: Section<Allow>,
+    pub(super) log: Section<Log>,
+    pub(super) grants: Vec<Section<Grant>>,
+    pub(super) sites: Vec<Section<Site>>,
+    /// Whether a `site` is there at all, readable or not.
+    pub(super) has_sites: bool,
+}
+
+/// One table of the file. The default is one that is not there.
+#[derive(Debug)]
+pub(super) struct Section<T> {
+    /// What stands in it.
+    pub(super) keys: T,
+    /// Its header.
+    pub(super) at: Range<usize>,
+    /// Nothing had to be taken out, so that what is absent was really not written.
+    pub(super) is_whole: bool,
+}
+
+impl<T: Default> Default for Section<T> {
+    fn default() -> Self {
+        Self {
+            keys: T::default(),
+            at: 0..0,
+            is_whole: true,
+        }
+    }
+}
+
+impl<T: Default> Section<T> {
+    /// A table of which nothing is known because nothing of it could be read.
+    pub(super) fn unread(at: Range<usize>) -> Self {
+        Self {
+            keys: T::default(),
+            at,
+            is_whole: false,
+        }
+    }
+}
+
+/// A key's value and its place, if it is there.
+pub(super) type Key<T> = Option<Spanned<T>>;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Daemon {
+    pub(super) user: Key<Word>,
+    pub(super) state_dir: Key<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Http {
+    pub(super) listen: Key<Vec<Spanned<String>>>,
+    pub(super) redirect_status: Key<i64>,
+    pub(super) head_timeout: Key<Word>,
+    pub(super) max_connections: Key<i64>,
+    pub(super) max_connections_per_source: Key<i64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Window {
+    pub(super) max: Key<Word>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Budget {
+    pub(super) per_hour: Key<i64>,
+    pub(super) per_caller: Key<i64>,
+    pub(super) reserve: Key<i64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Firewall {
+    pub(super) mode: Key<String>,
+    pub(super) ports: Key<Vec<Spanned<i64>>>,
+    pub(super) set: Key<String>,
+    pub(super) mark: Key<Word>,
+    pub(super) owner: Key<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Allow {
+    pub(super) local: Key<bool>,
+    pub(super) prefixes: Key<Vec<Spanned<String>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Log {
+    pub(super) format: Key<String>,
+    pub(super) level: Key<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Grant {
+    pub(super) user: Key<Word>,
+    pub(super) group: Key<Word>,
+    pub(super) may: Key<Vec<Spanned<String>>>,
+    pub(super) identifiers: Key<Vec<Spanned<String>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Site {
+    pub(super) identifiers: Key<Vec<Spanned<String>>>,
+    pub(super) default: Key<bool>,
+    pub(super) answer: Key<Answer>,
+    pub(super) redirect: Key<String>,
+    pub(super) accounts: Key<Vec<Spanned<String>>>,
+}
+
+/// Text, or a number that people forget to quote.
+#[derive(Debug)]
+pub(super) enum Word {
+    Text(String),
+    Number(i64),
+}
+
+/// `answer`: a word or a table.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Word(String),
+    Table(AnswerTable),
+}
+
+/// `answer = { … }`: exactly one of these, which is for `site` to check.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct AnswerTable {
+    pub(super) webroot: Key<String>,
+    pub(super) upstream: Key<String>,
+    pub(super) thumbprint: Key<String>,
+}
+
+impl<'de> Deserialize<'de> for Word {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct WordVisitor;
+
+        impl Visitor<'_> for WordVisitor {
+            type Value = Word;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Word, E> {
+                Ok(Word::Text(text.to_owned()))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Word, E> {
+                Ok(Word::Number(number))
+            }
+        }
+
+        deserializer.deserialize_any(WordVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Answer {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnswerVisitor;
+
+        impl<'de> Visitor<'de> for AnswerVisitor {
+            type Value = Answer;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an answer")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Answer, E> {
+                Ok(Answer::Word(text.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Answer, A::Error> {
+                AnswerTable::deserialize(MapAccessDeserializer::new(map)).map(Answer::Table)
+            }
+        }
+
+        deserializer.deserialize_any(AnswerVisitor)
+    }
+}

@@ -1,0 +1,278 @@
+//! `[firewall]`: which mode, which ports, whose set.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::ops::Range;
+
+use toml::Spanned;
+
+use super::error::{Problem, nearest};
+use super::file::{self, Key, Section, Word};
+use super::value::one_of;
+use super::{Firewall, Mode, SetFamily, SetName};
+use crate::gate::window::MAX_PORTS;
+
+/// The longest name of nftables (NFT_NAME_MAXLEN without its NUL).
+const MAX_NAME_BYTES: usize = 255;
+
+/// The words of `mode`, before `set` has its name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum ModeWord {
+    Guard,
+    Set,
+    GateOnly,
+}
+
+/// What `[http] listen` says.
+pub(super) struct Listeners {
+    /// The addresses.
+    pub(super) addresses: Vec<SocketAddr>,
+    /// Where they stand, if they do.
+    pub(super) at: Option<Range<usize>>,
+}
+
+/// Checks `[firewall]`. `listen` is where the default ports come from; `None` where that is unknown.
+pub(super) fn firewall(
+    section: &Section<file::Firewall>,
+    listen: Option<&Listeners>,
+    problems: &mut Vec<Problem>,
+) -> Firewall {
+    let keys = &section.keys;
+    let default = Firewall::default();
+    let before = problems.len();
+    let words = [
+        ("guard", ModeWord::Guard),
+        ("set", ModeWord::Set),
+        ("gate-only", ModeWord::GateOnly),
+    ];
+    let word = one_of(&keys.mode, "mode", &words, &["attach", "divert"], problems);
+    let mode = word.unwrap_or(ModeWord::Guard);
+    // What was taken out or misspelled may have made the rest right.
+    let is_whole = section.is_whole && problems.len() == before;
+    let set = set_name(keys, mode, is_whole, problems);
+    let owned = one_of(
+        &keys.owner,
+        "owner",
+        &[("auto", true), ("never", false)],
+        &[],
+        problems,
+    );
+    let ports = match (&keys.ports, listen) {
+        (Some(ports), _) => ports_of(ports, mode, problems),
+        (None, Some(listen)) if is_whole => default_ports(listen, section, mode, problems),
+        _ => default.ports.clone(),
+    };
+    Firewall {
+        mode: match (mode, set) {
+            (ModeWord::Set, Some(set)) => Mode::Set(set),
+            (ModeWord::GateOnly, _) => Mode::GateOnly,
+            _ => Mode::Guard,
+        },
+        ports,
+        mark: mark(&keys.mark, default.mark, problems),
+        owned: owned.unwrap_or(default.owned),
+    }
+}
+
+fn ports_of(
+    ports: &Spanned<Vec<Spanned<i64>>>,
+    mode: ModeWord,
+    problems: &mut Vec<Problem>,
+) -> Vec<u16> {
+    let entries = ports.get_ref();
+    let count = entries.len();
+    if count > MAX_PORTS {
+        let message = format!("{count} ports, where a window opens at most {MAX_PORTS}");
+        problems
+            .push(Problem::new(ports.span(), message).fix("name those that challenges come to"));
+    }
+    if count == 0 && mode != ModeWord::GateOnly {
+        let fix = "write [80], or mode = \"gate-only\"";
+        problems.push(Problem::new(ports.span(), "no port to open or shut").fix(fix));
+    }
+    let mut known: Vec<u16> = Vec::new();
+    for entry in entries {
+        match u16::try_from(*entry.get_ref()) {
+            Ok(port) if port > 0 && !known.contains(&port) => known.push(port),
+            Ok(port) if port > 0 => {
+                let message = format!("port {port} stands here twice");
+                problems.push(Problem::new(entry.span(), message).fix("leave one out"));
+            }
+            _ => {
+                let message = format!("there is no port {}", entry.get_ref());
+                problems.push(Problem::new(entry.span(), message).fix("write 1 to 65535"));
+            }
+        }
+    }
+    known
+}
+
+/// The ports that are listened on. A listener on port 0 gets another port each time, which no
+/// window can be opened for.
+fn default_ports(
+    listen: &Listeners,
+    section: &Section<file::Firewall>,
+    mode: ModeWord,
+    problems: &mut Vec<Problem>,
+) -> Vec<u16> {
+    let ports: BTreeSet<u16> = listen
+        .addresses
+        .iter()
+        .map(SocketAddr::port)
+        .filter(|port| *port != 0)
+        .collect();
+    let mode_at = section.keys.mode.as_ref().map(Spanned::span);
+    let at = mode_at
+        .or(listen.at.clone())
+        .unwrap_or_else(|| section.at.clone());
+    if ports.is_empty() && mode != ModeWord::GateOnly {
+        problems.push(
+            Problem::new(at, "no port to open or shut")
+                .fix("add ports = [80] below [firewall], or write mode = \"gate-only\"")
+                .note("without `ports`, they are those of [http] listen, and it has none"),
+        );
+    } else if ports.len() > MAX_PORTS {
+        let message = format!(
+            "listening on {} ports, of which a window opens 4",
+            ports.len()
+        );
+        problems.push(
+            Problem::new(at, message).fix("name those that challenges come to: ports = [80]"),
+        );
+    }
+    ports.into_iter().collect()
+}
+
+fn set_name(
+    keys: &file::Firewall,
+    mode: ModeWord,
+    is_whole: bool,
+    problems: &mut Vec<Problem>,
+) -> Option<SetName> {
+    match &keys.set {
+        Some(key) => match parse_set(key.get_ref()) {
+            Ok(set) => {
+                if mode != ModeWord::Set && is_whole {
+                    problems.push(
+                        Problem::new(key.span(), "`set` is for mode \"set\" alone")
+                            .fix("leave it out, or write mode = \"set\""),
+                    );
+                }
+                Some(set)
+            }
+            Err((message, fix)) => {
+                problems.push(Problem::new(key.span(), message).fix(fix));
+                None
+            }
+        },
+        None => {
+            if let (Some(at), true) = (&keys.mode, mode == ModeWord::Set && is_whole) {
+                problems.push(
+                    Problem::new(at.span(), "mode \"set\" needs to know the set")
+                        .fix("add set = \"inet filter acmegate\"")
+                        .note("the set that your rule reads: family, table and name, as in `nft list set inet filter acmegate`"),
+                );
+            }
+            None
+        }
+    }
+}
+
+/// Reads `family table set`.
+fn parse_set(text: &str) -> Result<SetName, (String, String)> {
+    let like = "write family, table and set: \"inet filter acmegate\"".to_owned();
+    let parts: Vec<&str> = text.split_whitespace().collect();
+    let [family, table, set] = parts[..] else {
+        let count = parts.len();
+        return Err((format!("a set is named by three words, not {count}"), like));
+    };
+    let families = [
+        ("ip", SetFamily::Ip),
+        ("ip6", SetFamily::Ip6),
+        ("inet", SetFamily::Inet),
+    ];
+    let Some((_, family)) = families.iter().find(|(word, _)| *word == family) else {
+        let fix = match nearest(family, ["inet", "ip6", "ip"]) {
+            Some(meant) => format!("did you mean \"{meant} {table} {set}\"?"),
+            None => "the family is inet, ip or ip6".to_owned(),
+        };
+        return Err((
+            format!("`{family}` is no family that sees ports of this host"),
+            fix,
+        ));
+    };
+    for name in [table, set] {
+        if !is_name(name) {
+            return Err((format!("`{name}` is no name of nftables"), like));
+        }
+    }
+    if *family == SetFamily::Inet && table == "acmegate" {
+        return Err((
+            "table `inet acmegate` is acmegate's own".to_owned(),
+            "name the table that your own rule stands in".to_owned(),
+        ));
+    }
+    Ok(SetName {
+        family: *family,
+        table: table.to_owned(),
+        set: set.to_owned(),
+    })
+}
+
+/// What nft(8) reads as an identifier.
+fn is_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    name.len() <= MAX_NAME_BYTES
+        && bytes
+            .next()
+            .is_some_and(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'_' | b'.'))
+        && bytes
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-' | b'/'))
+}
+
+fn mark(key: &Key<Word>, default: u32, problems: &mut Vec<Problem>) -> u32 {
+    let Some(key) = key else {
+        return default;
+    };
+    let mark = match key.get_ref() {
+        Word::Number(number) => u32::try_from(*number).ok(),
+        Word::Text(text) => match text.strip_prefix("0x") {
+            Some(digits) if !digits.starts_with('+') => u32::from_str_radix(digits, 16).ok(),
+            _ => text.parse().ok(),
+        },
+    };
+    let (message, fix) = match mark {
+        Some(mark) if mark.is_power_of_two() => return mark,
+        Some(0) => (
+            "a mark without a bit",
+            "write one bit: \"0x08000000\"".to_owned(),
+        ),
+        Some(mark) => (
+            "a mark with more than one bit",
+            format!("write one bit: \"0x{:08x}\"", 1u32 << mark.ilog2()),
+        ),
+        None => (
+            "not a mark of 32 bits",
+            "write one bit: \"0x08000000\"".to_owned(),
+        ),
+    };
+    problems.push(Problem::new(key.span(), message).fix(fix));
+    default
+}
+
+impl SetFamily {
+    /// The family's word in nft(8).
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ip => "ip",
+            Self::Ip6 => "ip6",
+            Self::Inet => "inet",
+        }
+    }
+}
+
+impl std::fmt::Display for SetName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} {}", self.family.as_str(), self.table, self.set)
+    }
+}

@@ -1,0 +1,294 @@
+//! Reads a file so that every mistake in it is found, not only the first.
+//!
+//! A key that is unknown or of the wrong type is reported and taken out, and the rest of its table
+//! is read again. Nothing here knows what a value means.
+
+use std::ops::Range;
+
+use serde::de::{DeserializeOwned, Deserializer, Visitor};
+use serde::forward_to_deserialize_any;
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+use super::error::{Problem, nearest};
+use super::file::{
+    Allow, AnswerTable, Budget, Daemon, File, Firewall, Grant, Http, Log, Section, Site, Window,
+};
+
+/// The tables that may stand in a file, and the keys of each.
+fn tables() -> [(&'static str, &'static [&'static str]); 9] {
+    [
+        ("daemon", keys::<Daemon>()),
+        ("http", keys::<Http>()),
+        ("window", keys::<Window>()),
+        ("budget", keys::<Budget>()),
+        ("firewall", keys::<Firewall>()),
+        ("allow", keys::<Allow>()),
+        ("log", keys::<Log>()),
+        ("grant", keys::<Grant>()),
+        ("site", keys::<Site>()),
+    ]
+}
+
+/// Keys that the design has but this version has not, so that they are not called misspelled.
+const LATER: [(&str, &str); 1] = [("allow", "countries")];
+
+/// Reads a file. What cannot be read is in `problems` and absent from the answer; after a mistake in
+/// the TOML itself there is nothing but `problems`.
+pub(super) fn read(text: &str, problems: &mut Vec<Problem>) -> Option<File> {
+    let (root, errors) = DeTable::parse_recoverable(text);
+    if !errors.is_empty() {
+        problems.extend(syntax(text, &errors));
+        return None;
+    }
+    let mut file = File::default();
+    for (key, value) in root.into_inner() {
+        match key.get_ref().as_ref() {
+            "daemon" => file.daemon = table("daemon", value, problems),
+            "http" => file.http = table("http", value, problems),
+            "window" => file.window = table("window", value, problems),
+            "budget" => file.budget = table("budget", value, problems),
+            "firewall" => file.firewall = table("firewall", value, problems),
+            "allow" => file.allow = table("allow", value, problems),
+            "log" => file.log = table("log", value, problems),
+            "grant" => file.grants = tables_of("grant", value, problems),
+            "site" => {
+                file.has_sites = true;
+                file.sites = tables_of("site", value, problems);
+            }
+            other => problems.push(unknown_table(other, key.span())),
+        }
+    }
+    Some(file)
+}
+
+/// Mistakes of TOML, one a line: the parser recovers, but what it says of the same line afterwards,
+/// or of the rest of an array that does not end, is about the first mistake.
+fn syntax(text: &str, errors: &[toml::de::Error]) -> Vec<Problem> {
+    let mut problems: Vec<Problem> = Vec::new();
+    let mut seen = 0;
+    for error in errors {
+        let at = error.span().unwrap_or_default();
+        if !problems.is_empty() && !text[seen.min(at.start)..at.start].contains('\n') {
+            continue;
+        }
+        seen = at.start;
+        let (message, expected) = match error.message().split_once(", expected ") {
+            Some((message, expected)) => (message, expected),
+            None => (error.message(), ""),
+        };
+        let fix = match expected {
+            "" if message == "duplicate key" => "it is set above already".to_owned(),
+            "" => String::new(),
+            "literal string" => "write it in quotes".to_owned(),
+            expected => format!("expected {expected}"),
+        };
+        problems.push(Problem::new(at, format!("not TOML: {message}")).fix(fix));
+        if message.contains("array") {
+            break;
+        }
+    }
+    problems
+}
+
+fn unknown_table(name: &str, at: Range<usize>) -> Problem {
+    let tables = tables();
+    let problem = Problem::new(at, format!("unknown key `{name}`"));
+    if let Some((home, _)) = tables.iter().find(|(_, keys)| keys.contains(&name)) {
+        return problem.fix(format!("it belongs under {}", header(home)));
+    }
+    match nearest(name, tables.iter().map(|(table, _)| *table)) {
+        Some(meant) => problem.fix(format!("did you mean `{}`?", header(meant))),
+        None => {
+            let known: Vec<String> = tables.iter().map(|(table, _)| header(table)).collect();
+            problem.fix(format!("the tables are {}", known.join(", ")))
+        }
+    }
+}
+
+fn header(table: &str) -> String {
+    match table {
+        "grant" | "site" => format!("[[{table}]]"),
+        _ => format!("[{table}]"),
+    }
+}
+
+fn table<T: DeserializeOwned + Default>(
+    name: &'static str,
+    value: Spanned<DeValue<'_>>,
+    problems: &mut Vec<Problem>,
+) -> Section<T> {
+    let at = value.span();
+    let (found, fix) = match value.into_inner() {
+        DeValue::Table(keys) => return section(name, keys, at, problems),
+        DeValue::Array(_) => ("an array", format!("write [{name}] with single brackets")),
+        _ => ("a value", format!("write [{name}] and its keys below")),
+    };
+    let message = format!("`{name}` is a table, not {found}");
+    problems.push(Problem::new(at.clone(), message).fix(fix));
+    Section::unread(at)
+}
+
+fn tables_of<T: DeserializeOwned + Default>(
+    name: &'static str,
+    value: Spanned<DeValue<'_>>,
+    problems: &mut Vec<Problem>,
+) -> Vec<Section<T>> {
+    let at = value.span();
+    let DeValue::Array(items) = value.into_inner() else {
+        let message = format!("there may be several `{name}`, so each is a table of an array");
+        problems.push(Problem::new(at, message).fix(format!("write [[{name}]]")));
+        return Vec::new();
+    };
+    items
+        .into_iter()
+        .map(|item| table(name, item, problems))
+        .collect()
+}
+
+/// Reads one table as often as it takes, each time without the key that was wrong.
+fn section<T: DeserializeOwned + Default>(
+    name: &'static str,
+    mut table: DeTable<'_>,
+    at: Range<usize>,
+    problems: &mut Vec<Problem>,
+) -> Section<T> {
+    let before = problems.len();
+    take_unknown(name, keys::<T>(), &mut table, problems);
+    if let Some(DeValue::Table(answer)) = table.get_mut("answer").map(Spanned::get_mut) {
+        take_unknown("answer", keys::<AnswerTable>(), answer, problems);
+    }
+    loop {
+        let value = Spanned::new(at.clone(), DeValue::Table(table.clone()));
+        let error = match T::deserialize(ValueDeserializer::from(value)) {
+            Ok(keys) => {
+                return Section {
+                    keys,
+                    at,
+                    is_whole: problems.len() == before,
+                };
+            }
+            Err(error) => error,
+        };
+        let wrong = error.span().unwrap_or_else(|| at.clone());
+        let key = table
+            .iter()
+            .find(|(_, value)| value.span().start <= wrong.start && wrong.end <= value.span().end)
+            .map(|(key, _)| key.get_ref().to_string());
+        problems.push(mistyped(
+            key.as_deref().unwrap_or(name),
+            wrong,
+            error.message(),
+        ));
+        // Without a key to take out the next round would be the same as this one.
+        if key.is_none_or(|key| table.remove(key.as_str()).is_none()) {
+            return Section::unread(at);
+        }
+    }
+}
+
+fn take_unknown(
+    name: &str,
+    known: &[&'static str],
+    table: &mut DeTable<'_>,
+    problems: &mut Vec<Problem>,
+) {
+    let entries = std::mem::take(table).into_iter();
+    *table = entries
+        .filter(|(key, _)| {
+            let word = key.get_ref().as_ref();
+            let is_known = known.contains(&word);
+            if !is_known {
+                problems.push(unknown_key(name, word, known, key.span()));
+            }
+            is_known
+        })
+        .collect();
+}
+
+fn unknown_key(table: &str, word: &str, known: &[&'static str], at: Range<usize>) -> Problem {
+    let problem = Problem::new(at, format!("unknown key `{word}`"));
+    if LATER.contains(&(table, word)) {
+        return problem.fix("not in this version");
+    }
+    if let Some(meant) = nearest(word, known.iter().copied()) {
+        return problem.fix(format!("did you mean `{meant}`?"));
+    }
+    let tables = tables();
+    if let Some((home, _)) = tables.iter().find(|(_, keys)| keys.contains(&word)) {
+        return problem.fix(format!("it belongs under {}", header(home)));
+    }
+    let known: Vec<String> = known.iter().map(|key| format!("`{key}`")).collect();
+    problem.fix(format!("the keys here are {}", known.join(", ")))
+}
+
+/// Says in plain words what serde says of a value of the wrong type. Values are left out: they
+/// stand in the source line.
+fn mistyped(key: &str, at: Range<usize>, message: &str) -> Problem {
+    let Some((found, expected)) = message
+        .strip_prefix("invalid type: ")
+        .or_else(|| message.strip_prefix("invalid value: "))
+        .and_then(|rest| rest.rsplit_once(", expected "))
+    else {
+        return Problem::new(at, format!("`{key}`: {message}"));
+    };
+    let found = match found.split([' ', '`']).next().unwrap_or("") {
+        "integer" => "a whole number",
+        "floating" => "a fraction",
+        "string" => "text",
+        "boolean" => "true or false",
+        "sequence" => "an array",
+        "map" => "a table",
+        _ => "something else",
+    };
+    let (expected, fix) = match expected {
+        "a string" => ("text", "write it in quotes"),
+        "a sequence" => ("an array", "write it in brackets: [ … ]"),
+        "a boolean" => ("true or false", "write true or false, without quotes"),
+        "i64" => ("a whole number", "write a whole number, without quotes"),
+        "an answer" => (
+            "an answer",
+            "write \"pushed\" or { webroot = \"/…\" } or the like",
+        ),
+        other => (other, ""),
+    };
+    let message = if found == expected {
+        format!("`{key}` is out of bounds")
+    } else {
+        format!("`{key}`: expected {expected}, found {found}")
+    };
+    Problem::new(at, message).fix(fix)
+}
+
+/// The keys of a table, as its type has them: serde hands them to the deserializer.
+fn keys<T: DeserializeOwned>() -> &'static [&'static str] {
+    struct Probe<'keys>(&'keys mut &'static [&'static str]);
+
+    impl<'de> Deserializer<'de> for Probe<'_> {
+        type Error = serde::de::value::Error;
+
+        fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, Self::Error> {
+            Err(serde::de::Error::custom("only asked for its keys"))
+        }
+
+        fn deserialize_struct<V: Visitor<'de>>(
+            self,
+            _name: &'static str,
+            fields: &'static [&'static str],
+            visitor: V,
+        ) -> Result<V::Value, Self::Error> {
+            *self.0 = fields;
+            self.deserialize_any(visitor)
+        }
+
+        forward_to_deserialize_any! {
+            bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf
+            option unit unit_struct newtype_struct seq tuple tuple_struct map enum identifier
+            ignored_any
+        }
+    }
+
+    let mut keys: &'static [&'static str] = &[];
+    let _ = T::deserialize(Probe(&mut keys));
+    keys
+}

@@ -1,0 +1,80 @@
+//! What a configuration may say, but perhaps does not mean.
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+use super::{Config, Mode, Source};
+use crate::gate::allow_list::AllowList;
+use crate::gate::challenge::ChallengeType;
+
+/// Validators of one CA may come by one address, when the peer is seen behind a NAT; about this
+/// many at once must pass.
+const USUAL_PARALLEL: u32 = 100;
+
+impl Config {
+    /// What is allowed but perhaps not meant: a sentence each, for `config check`. Nothing here stops
+    /// acmegate from starting.
+    pub fn warnings(&self) -> Vec<String> {
+        let mut warnings = Vec::new();
+        self.warn_of_allow_list(&mut warnings);
+        self.warn_of_ports(&mut warnings);
+        if matches!(self.daemon.user.as_str(), "root" | "0") {
+            warnings.push(
+                "[daemon] user is root: the process that reads the Internet's bytes would keep every file of this host within reach; name an account of its own".to_owned(),
+            );
+        }
+        if self.http.max_connections_per_source < USUAL_PARALLEL {
+            warnings.push(format!(
+                "[http] max_connections_per_source is {}: a CA that validates many names at once may open {USUAL_PARALLEL} connections",
+                self.http.max_connections_per_source,
+            ));
+        }
+        for site in &self.sites {
+            if matches!(site.source, Source::Upstream(_)) && site.gate.accounts.is_empty() {
+                let name = site.gate.identifiers.first();
+                let name = name.map_or_else(|| "the default site".to_owned(), ToString::to_string);
+                warnings.push(format!(
+                    "{name}: whatever ACME account the upstream answers for is passed on; name the right ones in `accounts` (`acmegate status` shows those that were seen)",
+                ));
+            }
+        }
+        warnings
+    }
+
+    fn warn_of_allow_list(&self, warnings: &mut Vec<String>) {
+        if self.firewall.mode == Mode::GateOnly {
+            return;
+        }
+        let list: AllowList = self.allow.list();
+        let all_v4 = list.v4().iter().any(|prefix| prefix.prefix_len() == 0);
+        let all_v6 = list.v6().iter().any(|prefix| prefix.prefix_len() == 0);
+        let who = match (all_v4, all_v6) {
+            (true, true) => "the whole Internet",
+            (true, false) => "every IPv4 address",
+            (false, true) => "every IPv6 address",
+            (false, false) => return,
+        };
+        warnings.push(format!(
+            "[allow] prefixes hold {who}: the ports are open to them at all times, window or not",
+        ));
+    }
+
+    fn warn_of_ports(&self, warnings: &mut Vec<String>) {
+        let ports = &self.firewall.ports;
+        let challenge = ChallengeType::Http01;
+        if !ports.is_empty() && !ports.contains(&challenge.port()) {
+            warnings.push(format!(
+                "[firewall] ports do not hold {}: {challenge} comes to that port alone, unless something in front forwards it",
+                challenge.port(),
+            ));
+        }
+        let listened: BTreeSet<u16> = self.http.listen.iter().map(SocketAddr::port).collect();
+        for port in listened.iter().filter(|port| !ports.contains(port)) {
+            if self.firewall.mode != Mode::GateOnly && *port != 0 {
+                warnings.push(format!(
+                    "port {port} of [http] listen is not in [firewall] ports: no window opens it, so only the allow-list is served there",
+                ));
+            }
+        }
+    }
+}

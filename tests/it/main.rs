@@ -1,0 +1,3 @@
+//! One file per behaviour; no privileges, loopback only.
+
+mod config;
