@@ -1,0 +1,443 @@
+//! The desk: what callers of the control socket get, and what the status says.
+//!
+//! It checks who may ask what, turns words into values, and passes on to the book of leases and
+//! the store of answers. Every refusal says what to do next.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+
+use super::leases::{LeaseError, Leases};
+use super::parts;
+use crate::answer::Pushed;
+use crate::config::{Config, Mode, Source, format_duration};
+use crate::control::protocol::{Ask, Exit, FamilyName, Open, Response};
+use crate::control::server::Authority;
+use crate::control::status::{self, Status};
+use crate::firewall::message::Claim;
+use crate::firewall::record::command_name;
+use crate::gate::caller::{Ask as GateAsk, Caller, may};
+use crate::gate::identifier::{Identifier, Pattern};
+use crate::gate::site::site_for;
+use crate::gate::token::{KeyAuthorization, Token};
+use crate::gate::window::{Families, Family, Holder, LeaseName, Refusal, Trigger};
+use crate::observe::Observer;
+
+/// How long a pushed token lives if its pusher does not say: longer than any order's pending
+/// authorization is useful to a client, short enough that a lost cleanup does not matter.
+const DEFAULT_ANSWER_LIFETIME: Duration = Duration::from_secs(3600);
+
+/// Everything that callers can reach.
+pub struct Desk {
+    /// The configuration in force.
+    pub config: watch::Receiver<Arc<Config>>,
+    /// The book of leases.
+    pub leases: Arc<Leases>,
+    /// The pushed key authorizations.
+    pub pushed: Arc<Pushed>,
+    /// What was seen.
+    pub observer: Arc<Observer>,
+    /// The addresses that are really listened on.
+    pub listeners: Vec<std::net::SocketAddr>,
+    /// How far landlock went.
+    pub landlock: &'static str,
+    /// What is wrong since the last start or reload, for the status.
+    pub problems: Mutex<Vec<String>>,
+}
+
+impl Authority for Desk {
+    fn obey(&self, caller: Caller, ask: Ask) -> Pin<Box<dyn Future<Output = Response> + Send + '_>> {
+        Box::pin(async move {
+            let verb = word(&ask);
+            let response = self.serve(caller, ask).await.unwrap_or_else(|refusal| refusal);
+            tracing::info!(
+                ask = verb,
+                uid = caller.uid,
+                pid = caller.pid,
+                code = response.code,
+                message = %response.message,
+                "control"
+            );
+            response
+        })
+    }
+
+    fn status(&self) -> Pin<Box<dyn Future<Output = Status> + Send + '_>> {
+        Box::pin(async move { self.tell() })
+    }
+}
+
+fn word(ask: &Ask) -> &'static str {
+    match ask {
+        Ask::Open(open) if open.dry_run => "open --dry-run",
+        Ask::Open(_) => "open",
+        Ask::Close { .. } => "close",
+        Ask::AnswerAdd { .. } => "answer add",
+        Ask::AnswerRemove { .. } => "answer remove",
+        Ask::FirewallApply => "firewall apply",
+        Ask::FirewallRemove => "firewall remove",
+    }
+}
+
+impl Desk {
+    async fn serve(&self, caller: Caller, ask: Ask) -> Result<Response, Response> {
+        match ask {
+            Ask::Open(open) => self.open(caller, open).await,
+            Ask::Close { lease } => self.close(caller, &lease).await,
+            Ask::AnswerAdd { identifier, key_authorization, milliseconds } => {
+                self.add_answer(caller, &identifier, &key_authorization, milliseconds)
+            }
+            Ask::AnswerRemove { identifier, token } => {
+                self.remove_answer(caller, &identifier, &token)
+            }
+            Ask::FirewallApply => {
+                self.permit(caller, GateAsk::Firewall, "change the firewall")?;
+                self.leases.apply_firewall().await.map_err(|error| self.explain(error))?;
+                Ok(Response::done("our part of the ruleset is in the kernel"))
+            }
+            Ask::FirewallRemove => {
+                self.permit(caller, GateAsk::Firewall, "change the firewall")?;
+                self.leases.remove_firewall().await.map_err(|error| self.explain(error))?;
+                Ok(Response::done(
+                    "our part of the ruleset is gone, every lease ended; `acmegate firewall apply` puts it back",
+                ))
+            }
+        }
+    }
+
+    fn permit(&self, caller: Caller, ask: GateAsk<'_>, what: &str) -> Result<(), Response> {
+        if may(&self.config.borrow().grants, caller, ask) {
+            return Ok(());
+        }
+        Err(Response::refused(
+            Exit::NoPerm,
+            format!("uid {} may not {what}: run as root, or add a [[grant]] for this account", caller.uid),
+        ))
+    }
+
+    async fn open(&self, caller: Caller, open: Open) -> Result<Response, Response> {
+        self.permit(caller, GateAsk::Open, "open a window")?;
+        let name = lease_name(&open.lease)?;
+        self.permit_lease(caller, &name)?;
+        let (ports, max) = {
+            let config = self.config.borrow();
+            let ports = if open.ports.is_empty() { config.firewall.ports.clone() } else { open.ports };
+            (ports, config.window.max)
+        };
+        let identifiers = open
+            .identifiers
+            .map(|texts| texts.iter().map(|text| identifier(text)).collect::<Result<Vec<_>, _>>())
+            .transpose()?;
+        let length = open.milliseconds.map_or(max, Duration::from_millis);
+        if length > max {
+            return Err(Response::refused(
+                Exit::Data,
+                format!(
+                    "{} is longer than the {} of [window] max",
+                    format_duration(length),
+                    format_duration(max)
+                ),
+            ));
+        }
+        let claim = Claim {
+            name,
+            // A pid of another process namespace would name somebody else here.
+            holder: open
+                .holder
+                .filter(|holder| caller.pid == Some(holder.caller_pid))
+                .map(|holder| Holder {
+                    pid: holder.pid,
+                    start_ticks: holder.start_ticks,
+                    command: command_name(&holder.command),
+                }),
+            caller: caller.uid,
+            trigger: Trigger::Asked,
+            ports: ports.clone(),
+            families: match open.family {
+                None => Families::BOTH,
+                Some(FamilyName::Ipv4) => Families { v4: true, v6: false },
+                Some(FamilyName::Ipv6) => Families { v4: false, v6: true },
+            },
+            is_scoped: identifiers.is_some(),
+            length,
+        };
+        let what = describe(&claim);
+        let (doubts, message) = if open.dry_run {
+            let doubts = self.leases.check(claim).await.map_err(|error| self.explain(error))?;
+            (doubts, format!("would open: {what}"))
+        } else {
+            let doubts = self.leases.open(claim, identifiers).await.map_err(|error| self.explain(error))?;
+            (doubts, format!("open: {what}"))
+        };
+        let mut response = Response::done(message);
+        if !doubts.is_empty() {
+            response.warnings.push(format!("in the way of some packets, perhaps: {doubts}"));
+        }
+        response.ports = ports;
+        response.gate_ports = self.listeners.iter().map(std::net::SocketAddr::port).collect();
+        Ok(response)
+    }
+
+    /// A name that somebody else's lease has is theirs: renewing it would change its end.
+    fn permit_lease(&self, caller: Caller, name: &LeaseName) -> Result<(), Response> {
+        let windows = self.leases.windows();
+        let owner = windows.borrow().lease(name).map(|lease| lease.caller);
+        match owner {
+            Some(owner) if owner != caller.uid && caller.uid != 0 => Err(Response::refused(
+                Exit::NoPerm,
+                format!("the lease {name} belongs to uid {owner}: choose another name with --lease"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    async fn close(&self, caller: Caller, lease: &str) -> Result<Response, Response> {
+        let name = lease_name(lease)?;
+        let windows = self.leases.windows();
+        let owner = windows.borrow().lease(&name).map(|lease| lease.caller);
+        let ask = GateAsk::Close { owner: owner.unwrap_or(caller.uid) };
+        self.permit(caller, ask, "close this window")?;
+        let was_there = self.leases.close(&name).await.map_err(|error| self.explain(error))?;
+        Ok(match was_there {
+            true => Response::done(format!("closed: lease {name}")),
+            // A post-hook after the lease expired is no failure.
+            false => Response::done(format!("no lease {name}: nothing to close")),
+        })
+    }
+
+    fn add_answer(
+        &self,
+        caller: Caller,
+        name: &str,
+        key_authorization: &str,
+        milliseconds: Option<u64>,
+    ) -> Result<Response, Response> {
+        let identifier = identifier(name)?;
+        self.permit(caller, GateAsk::Answer(&identifier), "push tokens for this identifier")?;
+        let answer = KeyAuthorization::parse(key_authorization.as_bytes()).ok_or_else(|| {
+            Response::refused(
+                Exit::Data,
+                "this is not a key authorization: it must be TOKEN.THUMBPRINT (certbot: $CERTBOT_VALIDATION of http-01)",
+            )
+        })?;
+        {
+            let config = self.config.borrow();
+            let gate = config.gate();
+            let Some((_, site)) = site_for(&gate.sites, &identifier) else {
+                return Err(Response::refused(
+                    Exit::Config,
+                    format!("no [[site]] has {identifier}, so it would never be answered: add it to a site's identifiers"),
+                ));
+            };
+            if !site.accounts.is_empty() && !site.accounts.contains(answer.thumbprint()) {
+                return Err(Response::refused(
+                    Exit::Config,
+                    format!(
+                        "the site of {identifier} does not name the account {}: add it to the site's `accounts` if it is yours",
+                        answer.thumbprint().as_str()
+                    ),
+                ));
+            }
+        }
+        let lifetime = milliseconds.map_or(DEFAULT_ANSWER_LIFETIME, Duration::from_millis);
+        let token = answer.token().as_str().to_owned();
+        self.pushed
+            .add(identifier.clone(), answer, lifetime, now())
+            .map_err(|full| Response::refused(Exit::TempFail, full.to_string()))?;
+        Ok(Response::done(format!("answering {identifier} with the token {token}")))
+    }
+
+    fn remove_answer(&self, caller: Caller, name: &str, token: &str) -> Result<Response, Response> {
+        let identifier = identifier(name)?;
+        self.permit(caller, GateAsk::Answer(&identifier), "withdraw tokens of this identifier")?;
+        let token = Token::parse(token.as_bytes())
+            .map_err(|error| Response::refused(Exit::Data, error.to_string()))?;
+        Ok(match self.pushed.remove(&identifier, &token, now()) {
+            true => Response::done(format!("no longer answering {identifier} with that token")),
+            false => Response::done(format!("{identifier} had no such token: nothing to withdraw")),
+        })
+    }
+
+    fn explain(&self, error: LeaseError) -> Response {
+        let config = self.config.borrow();
+        match error {
+            LeaseError::Refused(refusal) => {
+                let exit = match refusal {
+                    Refusal::Port | Refusal::Family | Refusal::Length => Exit::Data,
+                    Refusal::TooMany | Refusal::Budget => Exit::TempFail,
+                };
+                let more = match refusal {
+                    Refusal::Port => format!(" (it names {:?})", config.firewall.ports),
+                    Refusal::Length => format!(" ({})", format_duration(config.window.max)),
+                    Refusal::Budget => format!(
+                        " ({} an hour, {} for one account, {} of them root's own): see [budget]",
+                        config.budget.per_hour, config.budget.per_caller, config.budget.reserve
+                    ),
+                    Refusal::Family | Refusal::TooMany => String::new(),
+                };
+                Response::refused(exit, format!("not opened: {refusal}{more}"))
+            }
+            LeaseError::Blocked(why) => Response::refused(Exit::Config, format!("not opened: {why}")),
+            LeaseError::Failed(why) => Response::refused(Exit::Os, why),
+            LeaseError::Lost => Response::refused(
+                Exit::Software,
+                "the enforcer is gone; acmegate ends, and what is open closes in the kernel by itself",
+            ),
+        }
+    }
+
+    fn tell(&self) -> Status {
+        let now = now();
+        let config = self.config.borrow().clone();
+        let windows = self.leases.windows().borrow().clone();
+        let health = self.leases.health();
+        let left = |until: Instant| millis(until.saturating_duration_since(now));
+        let mut problems = self.problems.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        if !health.note.is_empty() {
+            problems.push(format!("shut: {}", health.note));
+        }
+        let gate = config.gate();
+        let seen = self.observer.thumbprints();
+        Status {
+            version: crate::control::protocol::VERSION,
+            program: env!("CARGO_PKG_VERSION").to_owned(),
+            config: config.source.as_ref().map(|path| path.display().to_string()),
+            problems,
+            firewall: status::Firewall {
+                mode: match &config.firewall.mode {
+                    Mode::Guard => "guard".to_owned(),
+                    Mode::Set(_) => "set".to_owned(),
+                    Mode::GateOnly => "gate-only".to_owned(),
+                },
+                installed: health.is_installed,
+                owned: health.is_owned,
+                gaps: health.gaps,
+                landlock: self.landlock.to_owned(),
+            },
+            windows: parts::orders(&config)
+                .settings
+                .ports
+                .iter()
+                .flat_map(|port| Family::ALL.map(|family| (*port, family)))
+                .map(|(port, family)| {
+                    let until = windows.open_until(family, port, now);
+                    status::Window {
+                        port,
+                        family: family_word(family).to_owned(),
+                        open: until.is_some(),
+                        milliseconds: until.map(left),
+                    }
+                })
+                .collect(),
+            leases: windows
+                .leases()
+                .filter(|lease| lease.deadline > now)
+                .map(|lease| status::Lease {
+                    name: lease.name.to_string(),
+                    holder: lease.holder.as_ref().map(|holder| format!("{} (pid {})", holder.command, holder.pid)),
+                    caller: lease.caller,
+                    trigger: match lease.trigger {
+                        Trigger::Asked => "asked".to_owned(),
+                        Trigger::Automatic => "automatic".to_owned(),
+                    },
+                    ports: lease.scope.ports.clone(),
+                    families: Family::ALL
+                        .into_iter()
+                        .filter(|family| lease.scope.families.has(*family))
+                        .map(|family| family_word(family).to_owned())
+                        .collect(),
+                    identifiers: lease
+                        .scope
+                        .identifiers
+                        .as_ref()
+                        .map(|names| names.iter().map(ToString::to_string).collect()),
+                    milliseconds: left(lease.deadline),
+                })
+                .collect(),
+            budget: status::Budget {
+                used: windows.openings().iter().filter(|opening| opening.forgotten_at > now).count(),
+                per_hour: config.budget.per_hour,
+                per_caller: config.budget.per_caller,
+                reserve: config.budget.reserve,
+            },
+            listeners: self.listeners.iter().map(ToString::to_string).collect(),
+            sites: config
+                .sites
+                .iter()
+                .enumerate()
+                .map(|(at, site)| status::Site {
+                    identifiers: match site.gate.is_default {
+                        true => vec!["default".to_owned()],
+                        false => site.gate.identifiers.iter().map(Pattern::to_string).collect(),
+                    },
+                    answer: match &site.source {
+                        Source::Pushed => "pushed".to_owned(),
+                        Source::Webroot(path) => format!("webroot {}", path.display()),
+                        Source::Upstream(address) => format!("upstream {address}"),
+                        Source::Thumbprint(_) => "thumbprint".to_owned(),
+                    },
+                    accounts: site.gate.accounts.iter().map(|account| account.as_str().to_owned()).collect(),
+                    seen: seen
+                        .iter()
+                        .filter(|(name, _)| site_for(&gate.sites, name).is_some_and(|(id, _)| id.0 == at))
+                        .map(|(_, account)| account.as_str().to_owned())
+                        .collect::<std::collections::BTreeSet<_>>()
+                        .into_iter()
+                        .collect(),
+                })
+                .collect(),
+            pushed: self.pushed.list(now).len(),
+            connections: self
+                .observer
+                .counts()
+                .into_iter()
+                .map(|(reason, count)| status::Count { reason: reason.word().to_owned(), count })
+                .collect(),
+        }
+    }
+}
+
+fn describe(claim: &Claim) -> String {
+    let ports: Vec<String> = claim.ports.iter().map(u16::to_string).collect();
+    let families = match claim.families {
+        Families { v4: true, v6: false } => "IPv4",
+        Families { v4: false, v6: true } => "IPv6",
+        _ => "IPv4 and IPv6",
+    };
+    format!(
+        "tcp {} for {families}, {} at most, lease {}",
+        ports.join(", "),
+        format_duration(claim.length),
+        claim.name
+    )
+}
+
+fn family_word(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    }
+}
+
+fn lease_name(text: &str) -> Result<LeaseName, Response> {
+    LeaseName::parse(text).ok_or_else(|| {
+        Response::refused(Exit::Data, "a lease name is 1 to 40 of letters, digits and . _ : @ + -")
+    })
+}
+
+fn identifier(text: &str) -> Result<Identifier, Response> {
+    Identifier::parse(text).map_err(|error| {
+        Response::refused(Exit::Data, format!("`{}` is not an identifier: {error}", text.escape_debug()))
+    })
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

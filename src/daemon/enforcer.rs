@@ -1,0 +1,79 @@
+//! The enforcer as a process: from its first instruction to its sealed loop.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use rustix::process::{Signal, set_parent_process_death_signal};
+use rustix::thread::CapabilitySet;
+
+use super::seal::{Calls, Seal};
+use super::{Fatal, parts};
+use crate::config::{Config, Unchecked};
+use crate::control::protocol::Exit;
+use crate::firewall::enforcer::{Enforcer, Orders, Reload};
+use crate::firewall::netlink::KernelError;
+use crate::firewall::ruleset::Mode;
+
+/// Runs as the enforcer: standard input is one end of a socket pair, the other end the front's.
+///
+/// # Errors
+/// [`Fatal`]; a front that went away is none.
+pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
+    let front = io::stdin()
+        .as_fd()
+        .try_clone_to_owned()
+        .map(UnixStream::from)
+        .map_err(|error| Fatal::new(Exit::Usage, format!("this is started by `acmegate run` alone: {error}")))?;
+    // Killing the front at any moment ends this process too, even between two frames.
+    set_parent_process_death_signal(Some(Signal::KILL))
+        .map_err(|error| Fatal::new(Exit::Os, error))?;
+    let config = load(config_path).map_err(|error| Fatal::new(Exit::Config, error))?;
+    super::start_log(&config);
+    let orders = parts::orders(&config);
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| Fatal::new(Exit::Os, error))?;
+    let path = config.source.clone();
+    let reload: Reload = Box::new(move || -> Result<Orders, String> {
+        load(path.as_deref()).map(|config| parts::orders(&config))
+    });
+    let capabilities = match orders.settings.mode {
+        Mode::GateOnly => CapabilitySet::empty(),
+        _ => CapabilitySet::NET_ADMIN,
+    };
+    runtime.block_on(async {
+        front.set_nonblocking(true).map_err(|error| Fatal::new(Exit::Os, error))?;
+        let front = tokio::net::UnixStream::from_std(front).map_err(|error| {
+            Fatal::new(Exit::Usage, format!("this is started by `acmegate run` alone: {error}"))
+        })?;
+        let (enforcer, events) = Enforcer::prepare(orders, reload).map_err(fatal)?;
+        // A current-thread runtime has this one thread, so sealing it now seals everything.
+        let seal = Seal {
+            capabilities,
+            readable: parts::config_dir(&config).into_iter().collect(),
+            connect_ports: Vec::new(),
+            calls: Calls::Enforcer,
+        };
+        seal.apply().map_err(|error| {
+            Fatal::new(Exit::Os, format!("cannot give up what the enforcer must not have: {error}"))
+        })?;
+        enforcer.serve(front, events).await.map_err(fatal)
+    })
+}
+
+fn load(path: Option<&Path>) -> Result<Config, String> {
+    Config::load_with(path, &parts::AnyAccount, &Unchecked).map_err(|error| error.to_string())
+}
+
+fn fatal(error: KernelError) -> Fatal {
+    let exit = match &error {
+        KernelError::Owned => Exit::TempFail,
+        KernelError::Refused(_, error) if error.is_permission_denied() => Exit::NoPerm,
+        _ => Exit::Os,
+    };
+    Fatal::new(exit, error)
+}

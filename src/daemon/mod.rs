@@ -1,0 +1,285 @@
+//! Wires: processes, seals, start and stop.
+//!
+//! The order is the design: read the configuration, become the right user, bind every socket, start
+//! the enforcer by executing ourselves, give everything up, and only then build a runtime and read
+//! the first foreign byte. Clean stop takes our part of the ruleset away; a crash, or the signal
+//! that a restart sends, leaves it, and the next start adopts it.
+
+pub mod desk;
+pub mod enforcer;
+pub mod leases;
+pub mod link;
+pub mod listen;
+pub mod notify;
+pub mod parts;
+pub mod port;
+pub mod privilege;
+pub mod seal;
+mod serve;
+
+use std::fmt;
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::chown;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+
+use rustix::fs::{FlockOperation, flock};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+use self::notify::Notify;
+use self::parts::Remembered;
+use self::privilege::HostAccounts;
+use self::seal::{Calls, Landlocked, Seal};
+use crate::answer::Pushed;
+use crate::config::{Config, Disk, Format, Level, Mode};
+use crate::control::protocol::{CONTROL_SOCKET, Exit, OBSERVE_SOCKET};
+use crate::control::server;
+use crate::observe;
+
+/// Open descriptors besides connections: listeners, sockets, handles, the runtime's own.
+const OTHER_DESCRIPTORS: u64 = 256;
+
+/// What `acmegate run` was told.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// `--config`.
+    pub config: Option<PathBuf>,
+    /// `--runtime-dir`.
+    pub runtime_dir: PathBuf,
+}
+
+/// Why the daemon did not start, or ended.
+#[derive(Debug)]
+pub struct Fatal {
+    /// sysexits.
+    pub exit: Exit,
+    /// For the operator.
+    pub message: String,
+}
+
+impl Fatal {
+    fn new(exit: Exit, message: impl fmt::Display) -> Self {
+        Self { exit, message: message.to_string() }
+    }
+}
+
+impl fmt::Display for Fatal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+/// Runs the daemon until a signal ends it.
+///
+/// # Errors
+/// [`Fatal`].
+pub fn run(options: &Options) -> Result<(), Fatal> {
+    let mut accounts = Remembered::over(HostAccounts);
+    let config = Config::load_with(options.config.as_deref(), &accounts, &Disk)
+        .map_err(|error| Fatal::new(Exit::Config, error))?;
+    privilege::become_user(&config.daemon.user, |uid, gid| {
+        for directory in [options.runtime_dir.clone(), config.daemon.state_dir.clone(), parts::built_in_webroot(&config)] {
+            fs::create_dir_all(&directory)?;
+            chown(&directory, Some(uid.as_raw()), Some(gid.as_raw()))?;
+        }
+        Ok(())
+    })
+    .map_err(|error| Fatal::new(Exit::Config, error))?;
+    start_log(&config);
+
+    let _lock = lock(&options.runtime_dir)?;
+    raise_descriptor_limit(&config);
+    let mut problems = Vec::new();
+    let listeners = listeners(&config, &mut problems)?;
+    let sockets = control_sockets(&options.runtime_dir, &config)?;
+    // Only the built-in one is ours to make; a configured webroot belongs to its ACME client.
+    let _ = fs::create_dir_all(parts::built_in_webroot(&config));
+    let pushed = Arc::new(Pushed::default());
+    let rules = parts::rules(&config, &pushed, &mut problems)
+        .map_err(|error| Fatal::new(Exit::Config, error))?;
+    let notify = Notify::from_env();
+    let (enforcer, child) = start_enforcer(&config)?;
+    accounts.seal();
+
+    let workers = std::thread::available_parallelism().map_or(1, |count| count.get().min(4));
+    let seal = Seal {
+        capabilities: rustix::thread::CapabilitySet::empty(),
+        readable: parts::readable(&config),
+        connect_ports: parts::upstream_ports(&config),
+        calls: Calls::Front,
+    };
+    let landlocked = seal.apply().map_err(|error| {
+        Fatal::new(Exit::Os, format!("cannot give up what the front must not have: {error}"))
+    })?;
+
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .max_blocking_threads(16)
+        .enable_all()
+        .build()
+        .map_err(|error| Fatal::new(Exit::Os, format!("cannot start: {error}")))?;
+    runtime.block_on(serve::serve(serve::Daemon {
+        options: options.clone(),
+        accounts,
+        upstream_ports: parts::upstream_ports(&config),
+        config: Arc::new(config),
+        listeners,
+        sockets,
+        pushed,
+        rules,
+        problems,
+        notify,
+        enforcer,
+        child,
+        landlocked,
+    }))
+}
+
+/// The two sockets, bound.
+pub struct ControlSockets {
+    control: std::os::unix::net::UnixListener,
+    observe: std::os::unix::net::UnixListener,
+}
+
+fn start_log(config: &Config) {
+    use tracing_subscriber::filter::LevelFilter;
+    let level = match config.log.level {
+        Level::Error => LevelFilter::ERROR,
+        Level::Warn => LevelFilter::WARN,
+        Level::Info => LevelFilter::INFO,
+        Level::Debug => LevelFilter::DEBUG,
+        Level::Trace => LevelFilter::TRACE,
+    };
+    observe::log::start(config.log.format == Format::Json, level);
+}
+
+/// Makes the runtime directory and holds its lock: one daemon for one directory.
+fn lock(directory: &Path) -> Result<fs::File, Fatal> {
+    let refused = |error: io::Error| {
+        Fatal::new(
+            Exit::Os,
+            format!(
+                "cannot use the runtime directory {}: {error}; start as root or by systemd, or name another \
+                 with --runtime-dir",
+                directory.display()
+            ),
+        )
+    };
+    fs::create_dir_all(directory).map_err(refused)?;
+    let file = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(directory.join("lock"))
+        .map_err(refused)?;
+    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+        Ok(()) => Ok(file),
+        Err(rustix::io::Errno::WOULDBLOCK) => Err(Fatal::new(
+            Exit::TempFail,
+            format!("another acmegate runs already (it holds the lock in {})", directory.display()),
+        )),
+        Err(error) => Err(refused(error.into())),
+    }
+}
+
+fn listeners(
+    config: &Config,
+    problems: &mut Vec<String>,
+) -> Result<Vec<(std::net::TcpListener, SocketAddr)>, Fatal> {
+    let inherited = listen::inherited().map_err(|error| Fatal::new(Exit::Config, error))?;
+    let listeners = if inherited.is_empty() {
+        listen::bind(&config.http.listen).map_err(|error| Fatal::new(Exit::Os, error))?
+    } else {
+        inherited
+    };
+    let mut bound = Vec::new();
+    for listener in listeners {
+        let address = listener
+            .local_addr()
+            .map_err(|error| Fatal::new(Exit::Os, format!("a listener has no address: {error}")))?;
+        let is_guarded = config.firewall.ports.contains(&address.port());
+        if !is_guarded && config.firewall.mode != Mode::GateOnly {
+            problems.push(format!(
+                "the gate listens on port {} but [firewall] ports does not name it: no window opens it",
+                address.port()
+            ));
+        }
+        bound.push((listener, address));
+    }
+    Ok(bound)
+}
+
+fn control_sockets(directory: &Path, config: &Config) -> Result<ControlSockets, Fatal> {
+    // With grants the kernel lets everybody knock, and the table decides by credentials.
+    let mode = if config.grants.is_empty() { 0o600 } else { 0o666 };
+    let bind = |name: &str, mode| {
+        let path = directory.join(name);
+        server::bind(&path, mode).map_err(|error| {
+            Fatal::new(Exit::Os, format!("cannot make the socket {}: {error}", path.display()))
+        })
+    };
+    Ok(ControlSockets {
+        control: bind(CONTROL_SOCKET, mode)?,
+        observe: bind(OBSERVE_SOCKET, 0o666)?,
+    })
+}
+
+fn raise_descriptor_limit(config: &Config) {
+    let limit = getrlimit(Resource::Nofile);
+    let wanted = u64::from(config.http.max_connections) + OTHER_DESCRIPTORS;
+    let current = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    if limit.current.is_some_and(|own| own < current) {
+        let raised = Rlimit { current: Some(current), maximum: limit.maximum };
+        if let Err(error) = setrlimit(Resource::Nofile, raised) {
+            tracing::warn!(%error, "cannot raise the limit of open files");
+        }
+    }
+    if current < wanted {
+        tracing::warn!(
+            limit = current,
+            wanted,
+            "the limit of open files is lower than [http] max_connections; connections beyond it wait"
+        );
+    }
+}
+
+/// Starts the enforcer, our own program, with one end of a socket pair as its standard input and
+/// nothing of our environment.
+fn start_enforcer(config: &Config) -> Result<(UnixStream, Child), Fatal> {
+    let failed = |error: io::Error| Fatal::new(Exit::Os, format!("cannot start the enforcer: {error}"));
+    if config.firewall.mode != Mode::GateOnly && !privilege::has_net_admin() {
+        return Err(Fatal::new(
+            Exit::NoPerm,
+            "opening windows needs CAP_NET_ADMIN. Ways out: start it by systemd (acmegate.service), or as root; \
+             or set [firewall] mode = \"gate-only\" and let the gate alone decide",
+        ));
+    }
+    let (ours, theirs) = UnixStream::pair().map_err(failed)?;
+    let mut command = Command::new("/proc/self/exe");
+    command.arg("enforcer").env_clear().stdin(Stdio::from(OwnedFd::from(theirs)));
+    if let Some(path) = &config.source {
+        command.arg("--config").arg(path);
+    }
+    for name in ["JOURNAL_STREAM", "NO_COLOR"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    let child = command.spawn().map_err(failed)?;
+    ours.set_nonblocking(true).map_err(failed)?;
+    Ok((ours, child))
+}
+
+/// What the status calls it.
+fn landlock_word(landlocked: Landlocked) -> &'static str {
+    match landlocked {
+        Landlocked::Fully => "fully",
+        Landlocked::Partly => "partly",
+        Landlocked::Not => "not",
+    }
+}

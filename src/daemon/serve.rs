@@ -1,0 +1,290 @@
+//! The sealed front, serving: tasks, signals, reload, and the end.
+
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::process::Child;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+use super::desk::Desk;
+use super::leases::{Leases, watch_deadlines, watch_holders};
+use super::link::Link;
+use super::notify::Notify;
+use super::parts::{self, Remembered};
+use super::privilege::HostAccounts;
+use super::seal::Landlocked;
+use super::{ControlSockets, Fatal, Options, landlock_word};
+use crate::answer::Pushed;
+use crate::config::{Config, Unchecked};
+use crate::control::protocol::Exit;
+use crate::control::server::{Authority, serve_control, serve_observe};
+use crate::front::{self, Front, Rules};
+use crate::observe::Observer;
+
+/// How long held connections may take to end after a stop was asked for. A validation's answer
+/// takes milliseconds; systemd waits 90 s.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How often the observer looks whether something was left unwritten.
+const TICK: Duration = Duration::from_secs(10);
+
+/// Everything that was prepared before the seal.
+pub struct Daemon {
+    pub options: Options,
+    pub accounts: Remembered<HostAccounts>,
+    pub upstream_ports: Vec<u16>,
+    pub config: Arc<Config>,
+    pub listeners: Vec<(TcpListener, SocketAddr)>,
+    pub sockets: ControlSockets,
+    pub pushed: Arc<Pushed>,
+    pub rules: Rules,
+    pub problems: Vec<String>,
+    pub notify: Notify,
+    pub enforcer: UnixStream,
+    pub child: Child,
+    pub landlocked: Landlocked,
+}
+
+/// How the daemon ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum End {
+    /// For good: our part of the ruleset goes.
+    Stop,
+    /// A restart follows: it stays, and windows with it.
+    HandOver,
+}
+
+/// Serves until a signal ends it or the enforcer is lost.
+pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
+    let os = |error: std::io::Error| Fatal::new(Exit::Os, error);
+    let mut signals = Signals::listen().map_err(os)?;
+    let enforcer = tokio::net::UnixStream::from_std(daemon.enforcer).map_err(os)?;
+    let (link, carrying) = Link::new(enforcer);
+    let mut lost = tokio::spawn(carrying);
+    let (leases, to_watch) = Leases::new(link);
+    let leases = Arc::new(leases);
+    if leases.adopt().await.is_err() {
+        return Err(enforcer_lost(daemon.child).await);
+    }
+
+    let observer = Arc::new(Observer::new(tokio::time::Instant::now().into_std()));
+    let (config_tx, config) = watch::channel(Arc::clone(&daemon.config));
+    let (rules_tx, rules) = watch::channel(Arc::new(daemon.rules));
+    let (stop_tx, stop) = watch::channel(false);
+    let desk = Arc::new(Desk {
+        config,
+        leases: Arc::clone(&leases),
+        pushed: Arc::clone(&daemon.pushed),
+        observer: Arc::clone(&observer),
+        listeners: daemon.listeners.iter().map(|(_, address)| *address).collect(),
+        landlock: landlock_word(daemon.landlocked),
+        problems: Mutex::new(daemon.problems),
+    });
+    for problem in desk.problems().iter() {
+        tracing::warn!("{problem}");
+    }
+
+    let front = Arc::new(Front::new(rules, leases.windows(), observer.clone()));
+    let mut serving: JoinSet<std::io::Result<()>> = JoinSet::new();
+    for (listener, _) in daemon.listeners {
+        serving.spawn(front::serve(listener, Arc::clone(&front), stop.clone(), DRAIN));
+    }
+    let authority: Arc<dyn Authority> = desk.clone();
+    serving.spawn(serve_control(daemon.sockets.control, Arc::clone(&authority), stop.clone()));
+    serving.spawn(serve_observe(daemon.sockets.observe, authority, stop));
+    // These have no end of their own and are dropped with the set.
+    let mut watching: JoinSet<()> = JoinSet::new();
+    watching.spawn(watch_holders(Arc::clone(&leases), to_watch));
+    watching.spawn(watch_deadlines(Arc::clone(&leases)));
+
+    let reloader = Reloader {
+        options: daemon.options,
+        accounts: daemon.accounts,
+        upstream_ports: daemon.upstream_ports,
+        started_with: daemon.config,
+        pushed: daemon.pushed,
+        desk: desk.clone(),
+        config: config_tx,
+        rules: rules_tx,
+    };
+    let ready = desk.line();
+    daemon.notify.ready(&ready);
+    tracing::info!(landlock = desk.landlock, "{ready}");
+
+    let mut tick = tokio::time::interval(TICK);
+    let end = loop {
+        tokio::select! {
+            end = signals.end() => break end,
+            () = signals.reload() => {
+                daemon.notify.reloading();
+                reloader.reload().await;
+                daemon.notify.ready(&desk.line());
+            }
+            _ = tick.tick() => observer.tick(tokio::time::Instant::now().into_std()),
+            _ = &mut lost => return Err(enforcer_lost(daemon.child).await),
+            Some(served) = serving.join_next() => {
+                let error = match served {
+                    Ok(Ok(())) => "a listener ended".to_owned(),
+                    Ok(Err(error)) => error.to_string(),
+                    Err(error) => error.to_string(),
+                };
+                return Err(Fatal::new(Exit::Software, format!("cannot go on serving: {error}")));
+            }
+        }
+    };
+
+    daemon.notify.stopping();
+    tracing::info!(hand_over = end == End::HandOver, "stopping");
+    let _ = stop_tx.send(true);
+    let drained = async { while serving.join_next().await.is_some() {} };
+    if tokio::time::timeout(DRAIN * 2, drained).await.is_err() {
+        tracing::warn!("some connections did not end in time and are cut");
+    }
+    if end == End::Stop
+        && let Err(error) = leases.remove_firewall().await
+    {
+        tracing::error!(?error, "our part of the ruleset could not be taken away: `acmegate firewall remove`");
+    }
+    // The enforcer ends when our end of the socket pair does.
+    watching.shutdown().await;
+    lost.abort();
+    reap(daemon.child).await;
+    Ok(())
+}
+
+impl Desk {
+    fn problems(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+        self.problems.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn line(&self) -> String {
+        let listeners: Vec<String> = self.listeners.iter().map(ToString::to_string).collect();
+        let health = self.leases.health();
+        let listening = match listeners.as_slice() {
+            [] => "windows only".to_owned(),
+            listeners => format!("listening on {}", listeners.join(", ")),
+        };
+        if health.note.is_empty() { listening } else { format!("{listening}; {}", health.note) }
+    }
+}
+
+async fn enforcer_lost(child: Child) -> Fatal {
+    let how = reap(child).await.map_or_else(String::new, |status| format!(" ({status})"));
+    Fatal::new(
+        Exit::Software,
+        format!("the enforcer is gone{how}; what is open closes in the kernel by itself"),
+    )
+}
+
+/// Waits a moment for a child that is about to end; it is killed by the kernel when we end anyway.
+async fn reap(mut child: Child) -> Option<std::process::ExitStatus> {
+    for _ in 0..100 {
+        if let Ok(Some(status)) = child.try_wait() {
+            return Some(status);
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    None
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hand_over: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            // The unit's RestartKillSignal.
+            hand_over: signal(SignalKind::user_defined1())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+impl Signals {
+    async fn end(&mut self) -> End {
+        tokio::select! {
+            _ = self.terminate.recv() => End::Stop,
+            _ = self.interrupt.recv() => End::Stop,
+            _ = self.hand_over.recv() => End::HandOver,
+        }
+    }
+}
+
+struct Reloader {
+    options: Options,
+    accounts: Remembered<HostAccounts>,
+    upstream_ports: Vec<u16>,
+    started_with: Arc<Config>,
+    pushed: Arc<Pushed>,
+    desk: Arc<Desk>,
+    config: watch::Sender<Arc<Config>>,
+    rules: watch::Sender<Arc<Rules>>,
+}
+
+impl Reloader {
+    /// Reads everything again; keeps the old configuration, loudly, when the new one is bad.
+    async fn reload(&self) {
+        let mut problems = Vec::new();
+        match self.try_reload(&mut problems).await {
+            Ok(()) => {
+                for problem in &problems {
+                    tracing::warn!("{problem}");
+                }
+                tracing::info!("configuration reloaded");
+            }
+            Err(error) => {
+                tracing::error!("the new configuration is not used, the old one stays:\n{error}");
+                let line = error.lines().next().unwrap_or_default().trim_start_matches("error: ");
+                problems = vec![format!("the configuration file was changed but not accepted: {line}; `acmegate config check` shows more")];
+            }
+        }
+        *self.desk.problems() = problems;
+    }
+
+    async fn try_reload(&self, problems: &mut Vec<String>) -> Result<(), String> {
+        let path = self.started_with.source.as_deref().or(self.options.config.as_deref());
+        let config = Config::load_with(path, &self.accounts, &Unchecked)
+            .map_err(|error| error.to_string())?;
+        self.compare(&config, problems)?;
+        let rules = parts::rules(&config, &self.pushed, problems).map_err(|error| error.to_string())?;
+        // The enforcer reads the same files itself; if it refuses, nobody changes.
+        self.desk.leases.reload().await.map_err(|error| format!("the enforcer: {error:?}"))?;
+        self.rules.send_replace(Arc::new(rules));
+        self.config.send_replace(Arc::new(config));
+        Ok(())
+    }
+
+    /// What only a restart can change is told, and what the seal no longer allows is refused.
+    fn compare(&self, config: &Config, problems: &mut Vec<String>) -> Result<(), String> {
+        let before = &self.started_with;
+        let needs_restart = [
+            ("[http] listen", before.http.listen != config.http.listen),
+            ("[daemon] user", before.daemon.user != config.daemon.user),
+            ("[log]", before.log != config.log),
+            ("the first [[grant]]", before.grants.is_empty() && !config.grants.is_empty()),
+        ];
+        for (what, changed) in needs_restart {
+            if changed {
+                problems.push(format!("{what} was changed: that needs a restart"));
+            }
+        }
+        let new_port = parts::upstream_ports(config)
+            .into_iter()
+            .find(|port| !self.upstream_ports.contains(port));
+        match new_port {
+            Some(port) => Err(format!(
+                "an upstream on port {port}, which none had at start: the sealed process may not connect there before a restart"
+            )),
+            None => Ok(()),
+        }
+    }
+}
