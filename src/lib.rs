@@ -18,6 +18,7 @@
 #![forbid(unsafe_code)]
 
 pub mod answer;
+pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;

@@ -6,7 +6,7 @@ use super::error::Problem;
 use super::file::{self, Section, Word};
 use super::site;
 use super::value::word_of;
-use crate::gate::identifier::Pattern;
+use crate::gate::caller::{Grant, Verb, Who};
 
 /// Looks accounts up. An argument, so that checking a file needs no system.
 pub trait Accounts {
@@ -24,53 +24,6 @@ pub struct Group {
     pub gid: u32,
     /// The uids that name it as an additional group.
     pub members: Vec<u32>,
-}
-
-/// One `[[grant]]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Grant {
-    /// To whom.
-    pub who: Who,
-    /// What; not empty, nothing twice.
-    pub may: Vec<Verb>,
-    /// For which identifiers tokens may be pushed; empty exactly if `may` has no [`Verb::Answer`].
-    pub identifiers: Vec<Pattern>,
-}
-
-/// Whom a grant is for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Who {
-    /// The account with this uid.
-    User(u32),
-    /// Whoever has this gid as their own, or is one of the members.
-    Group {
-        /// The gid.
-        gid: u32,
-        /// The uids that name it as an additional group.
-        members: Vec<u32>,
-    },
-}
-
-/// What a caller may ask.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Verb {
-    /// Open a window.
-    Open,
-    /// Close one.
-    Close,
-    /// Push and withdraw tokens.
-    Answer,
-}
-
-impl Verb {
-    /// The verb as it is written.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Close => "close",
-            Self::Answer => "answer",
-        }
-    }
 }
 
 /// An id in digits. The last one means "no change" to chown(2) and its kin, and is nobody.

@@ -30,10 +30,11 @@ use ipnet::IpNet;
 
 pub use self::duration::{DurationError, format_duration, parse_duration};
 pub use self::error::{ConfigError, Problem};
-pub use self::grant::{Accounts, Grant, Group, Verb, Who};
+pub use self::grant::{Accounts, Group};
 pub use self::load::{DEFAULT_PATH, MAX_FILE_BYTES};
 pub use self::webroot::{Disk, Fault, Reader, Unchecked, Webroots};
 use crate::gate::allow_list::AllowList;
+use crate::gate::caller::Grant;
 use crate::gate::site::{self as gate_site, Redirect};
 use crate::gate::token::Thumbprint;
 use crate::gate::window::{Budget, Limits};

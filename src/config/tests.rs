@@ -2,6 +2,7 @@ use std::fs;
 use std::time::Instant;
 
 use super::*;
+use crate::gate::caller::{Verb, Who};
 use crate::gate::identifier::{Identifier, Pattern};
 use crate::gate::window::{Lease, Windows};
 use crate::gate::{Decision, Host, Reason, Request};
@@ -261,6 +262,7 @@ fn limits_are_what_the_enforcer_holds_leases_to() {
     assert_eq!((limits.budget.per_hour, limits.budget.reserve), (2, 1));
     let now = Instant::now();
     let lease = Lease {
+        id: 0,
         name: crate::gate::window::LeaseName::parse("x").unwrap(),
         holder: None,
         caller: 0,

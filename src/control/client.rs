@@ -72,8 +72,11 @@ impl std::error::Error for ClientError {}
 /// # Errors
 /// [`ClientError`]; a refusal is a [`Response`], not an error.
 pub fn ask(runtime_dir: &Path, ask: Ask) -> Result<Response, ClientError> {
-    let mut line = serde_json::to_vec(&Envelope { version: VERSION, ask })
-        .map_err(|error| ClientError::System(io::Error::other(error)))?;
+    let mut line = serde_json::to_vec(&Envelope {
+        version: VERSION,
+        ask,
+    })
+    .map_err(|error| ClientError::System(io::Error::other(error)))?;
     line.push(b'\n');
     exchange(&runtime_dir.join(CONTROL_SOCKET), &line)
 }
@@ -100,28 +103,36 @@ fn exchange<Answer: DeserializeOwned>(path: &Path, line: &[u8]) -> Result<Answer
     // A refusal may already wait although the daemon stopped reading: the answer counts.
     let sent = stream.write_all(line);
     let mut answer = Vec::new();
-    let read = (&mut stream).take(MAX_RESPONSE_BYTES).read_to_end(&mut answer);
+    let read = (&mut stream)
+        .take(MAX_RESPONSE_BYTES)
+        .read_to_end(&mut answer);
     if answer.is_empty() {
         sent.map_err(slow_or_broken)?;
         read.map_err(slow_or_broken)?;
-        return Err(ClientError::System(io::Error::other("acmegate hung up without an answer")));
+        return Err(ClientError::System(io::Error::other(
+            "acmegate hung up without an answer",
+        )));
     }
     serde_json::from_slice(&answer).map_err(|error| ClientError::System(io::Error::other(error)))
 }
 
 fn connect(path: &Path) -> Result<UnixStream, ClientError> {
     let explain = |error: io::Error| match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotADirectory => {
-            ClientError::NotRunning(path.to_owned())
-        }
+        io::ErrorKind::NotFound
+        | io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::NotADirectory => ClientError::NotRunning(path.to_owned()),
         io::ErrorKind::PermissionDenied => ClientError::NotPermitted(path.to_owned()),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::TooSlow,
         _ => ClientError::System(error),
     };
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(ClientError::System)?;
     // On a Unix socket this also bounds connect(2) itself, which waits while the queue is full.
-    socket.set_write_timeout(Some(DEADLINE)).map_err(ClientError::System)?;
-    socket.set_read_timeout(Some(DEADLINE)).map_err(ClientError::System)?;
+    socket
+        .set_write_timeout(Some(DEADLINE))
+        .map_err(ClientError::System)?;
+    socket
+        .set_read_timeout(Some(DEADLINE))
+        .map_err(ClientError::System)?;
     let address = SockAddr::unix(path).map_err(ClientError::System)?;
     socket.connect(&address).map_err(explain)?;
     Ok(UnixStream::from(std::os::fd::OwnedFd::from(socket)))

@@ -222,19 +222,40 @@ mod tests {
             ports: vec![80],
             family: Some(FamilyName::Ipv6),
             identifiers: Some(vec!["example.com".to_owned()]),
-            holder: Some(HolderWord { pid: 812, start_ticks: 7, command: "certbot".to_owned(), caller_pid: 813 }),
+            holder: Some(HolderWord {
+                pid: 812,
+                start_ticks: 7,
+                command: "certbot".to_owned(),
+                caller_pid: 813,
+            }),
             dry_run: false,
         });
-        let line = serde_json::to_vec(&Envelope { version: VERSION, ask: ask.clone() }).unwrap();
+        let line = serde_json::to_vec(&Envelope {
+            version: VERSION,
+            ask: ask.clone(),
+        })
+        .unwrap();
         assert_eq!(parse_request(&line).unwrap(), ask);
     }
 
     #[test]
     fn another_version_is_told_apart_from_a_mistake() {
         let later = br#"{"version":2,"ask":{"fly":{}},"more":1}"#;
-        assert!(matches!(parse_request(later), Err(RequestError::Version(2))));
-        for wrong in [&b"{}"[..], b"", b"[]", br#"{"version":1,"ask":{"fly":{}}}"#, br#"{"version":1,"ask":"firewall-apply","x":1}"#] {
-            assert!(matches!(parse_request(wrong), Err(RequestError::Malformed(_))));
+        assert!(matches!(
+            parse_request(later),
+            Err(RequestError::Version(2))
+        ));
+        for wrong in [
+            &b"{}"[..],
+            b"",
+            b"[]",
+            br#"{"version":1,"ask":{"fly":{}}}"#,
+            br#"{"version":1,"ask":"firewall-apply","x":1}"#,
+        ] {
+            assert!(matches!(
+                parse_request(wrong),
+                Err(RequestError::Malformed(_))
+            ));
         }
     }
 }

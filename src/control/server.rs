@@ -33,7 +33,8 @@ const RESPONSE_DEADLINE: Duration = Duration::from_secs(5);
 /// Whoever decides what a caller gets.
 pub trait Authority: Send + Sync + 'static {
     /// Does what is asked, or says why not.
-    fn obey(&self, caller: Caller, ask: Ask) -> Pin<Box<dyn Future<Output = Response> + Send + '_>>;
+    fn obey(&self, caller: Caller, ask: Ask)
+    -> Pin<Box<dyn Future<Output = Response> + Send + '_>>;
 
     /// Tells everything.
     fn status(&self) -> Pin<Box<dyn Future<Output = Status> + Send + '_>>;
@@ -147,9 +148,10 @@ async fn hear(mut stream: UnixStream, authority: &dyn Authority) {
         Ok(Err(error)) => Response::refused(Exit::Data, error.to_string()),
         Ok(Ok(line)) => match (parse_request(&line), stream.peer_cred()) {
             (Err(error), _) => Response::refused(Exit::Data, error.to_string()),
-            (_, Err(error)) => {
-                Response::refused(Exit::NoPerm, format!("the kernel does not say who calls: {error}"))
-            }
+            (_, Err(error)) => Response::refused(
+                Exit::NoPerm,
+                format!("the kernel does not say who calls: {error}"),
+            ),
             (Ok(ask), Ok(credentials)) => {
                 let caller = Caller {
                     uid: credentials.uid(),

@@ -49,10 +49,17 @@ pub struct Desk {
 }
 
 impl Authority for Desk {
-    fn obey(&self, caller: Caller, ask: Ask) -> Pin<Box<dyn Future<Output = Response> + Send + '_>> {
+    fn obey(
+        &self,
+        caller: Caller,
+        ask: Ask,
+    ) -> Pin<Box<dyn Future<Output = Response> + Send + '_>> {
         Box::pin(async move {
             let verb = word(&ask);
-            let response = self.serve(caller, ask).await.unwrap_or_else(|refusal| refusal);
+            let response = self
+                .serve(caller, ask)
+                .await
+                .unwrap_or_else(|refusal| refusal);
             tracing::info!(
                 ask = verb,
                 uid = caller.uid,
@@ -87,20 +94,28 @@ impl Desk {
         match ask {
             Ask::Open(open) => self.open(caller, open).await,
             Ask::Close { lease } => self.close(caller, &lease).await,
-            Ask::AnswerAdd { identifier, key_authorization, milliseconds } => {
-                self.add_answer(caller, &identifier, &key_authorization, milliseconds)
-            }
+            Ask::AnswerAdd {
+                identifier,
+                key_authorization,
+                milliseconds,
+            } => self.add_answer(caller, &identifier, &key_authorization, milliseconds),
             Ask::AnswerRemove { identifier, token } => {
                 self.remove_answer(caller, &identifier, &token)
             }
             Ask::FirewallApply => {
                 self.permit(caller, GateAsk::Firewall, "change the firewall")?;
-                self.leases.apply_firewall().await.map_err(|error| self.explain(error))?;
+                self.leases
+                    .apply_firewall()
+                    .await
+                    .map_err(|error| self.explain(error))?;
                 Ok(Response::done("our part of the ruleset is in the kernel"))
             }
             Ask::FirewallRemove => {
                 self.permit(caller, GateAsk::Firewall, "change the firewall")?;
-                self.leases.remove_firewall().await.map_err(|error| self.explain(error))?;
+                self.leases
+                    .remove_firewall()
+                    .await
+                    .map_err(|error| self.explain(error))?;
                 Ok(Response::done(
                     "our part of the ruleset is gone, every lease ended; `acmegate firewall apply` puts it back",
                 ))
@@ -114,7 +129,10 @@ impl Desk {
         }
         Err(Response::refused(
             Exit::NoPerm,
-            format!("uid {} may not {what}: run as root, or add a [[grant]] for this account", caller.uid),
+            format!(
+                "uid {} may not {what}: run as root, or add a [[grant]] for this account",
+                caller.uid
+            ),
         ))
     }
 
@@ -124,12 +142,21 @@ impl Desk {
         self.permit_lease(caller, &name)?;
         let (ports, max) = {
             let config = self.config.borrow();
-            let ports = if open.ports.is_empty() { config.firewall.ports.clone() } else { open.ports };
+            let ports = if open.ports.is_empty() {
+                config.firewall.ports.clone()
+            } else {
+                open.ports
+            };
             (ports, config.window.max)
         };
         let identifiers = open
             .identifiers
-            .map(|texts| texts.iter().map(|text| identifier(text)).collect::<Result<Vec<_>, _>>())
+            .map(|texts| {
+                texts
+                    .iter()
+                    .map(|text| identifier(text))
+                    .collect::<Result<Vec<_>, _>>()
+            })
             .transpose()?;
         let length = open.milliseconds.map_or(max, Duration::from_millis);
         if length > max {
@@ -158,26 +185,46 @@ impl Desk {
             ports: ports.clone(),
             families: match open.family {
                 None => Families::BOTH,
-                Some(FamilyName::Ipv4) => Families { v4: true, v6: false },
-                Some(FamilyName::Ipv6) => Families { v4: false, v6: true },
+                Some(FamilyName::Ipv4) => Families {
+                    v4: true,
+                    v6: false,
+                },
+                Some(FamilyName::Ipv6) => Families {
+                    v4: false,
+                    v6: true,
+                },
             },
             is_scoped: identifiers.is_some(),
             length,
         };
         let what = describe(&claim);
         let (doubts, message) = if open.dry_run {
-            let doubts = self.leases.check(claim).await.map_err(|error| self.explain(error))?;
+            let doubts = self
+                .leases
+                .check(claim)
+                .await
+                .map_err(|error| self.explain(error))?;
             (doubts, format!("would open: {what}"))
         } else {
-            let doubts = self.leases.open(claim, identifiers).await.map_err(|error| self.explain(error))?;
+            let doubts = self
+                .leases
+                .open(claim, identifiers)
+                .await
+                .map_err(|error| self.explain(error))?;
             (doubts, format!("open: {what}"))
         };
         let mut response = Response::done(message);
         if !doubts.is_empty() {
-            response.warnings.push(format!("in the way of some packets, perhaps: {doubts}"));
+            response
+                .warnings
+                .push(format!("in the way of some packets, perhaps: {doubts}"));
         }
         response.ports = ports;
-        response.gate_ports = self.listeners.iter().map(std::net::SocketAddr::port).collect();
+        response.gate_ports = self
+            .listeners
+            .iter()
+            .map(std::net::SocketAddr::port)
+            .collect();
         Ok(response)
     }
 
@@ -188,7 +235,9 @@ impl Desk {
         match owner {
             Some(owner) if owner != caller.uid && caller.uid != 0 => Err(Response::refused(
                 Exit::NoPerm,
-                format!("the lease {name} belongs to uid {owner}: choose another name with --lease"),
+                format!(
+                    "the lease {name} belongs to uid {owner}: choose another name with --lease"
+                ),
             )),
             _ => Ok(()),
         }
@@ -198,9 +247,15 @@ impl Desk {
         let name = lease_name(lease)?;
         let windows = self.leases.windows();
         let owner = windows.borrow().lease(&name).map(|lease| lease.caller);
-        let ask = GateAsk::Close { owner: owner.unwrap_or(caller.uid) };
+        let ask = GateAsk::Close {
+            owner: owner.unwrap_or(caller.uid),
+        };
         self.permit(caller, ask, "close this window")?;
-        let was_there = self.leases.close(&name).await.map_err(|error| self.explain(error))?;
+        let was_there = self
+            .leases
+            .close(&name)
+            .await
+            .map_err(|error| self.explain(error))?;
         Ok(match was_there {
             true => Response::done(format!("closed: lease {name}")),
             // A post-hook after the lease expired is no failure.
@@ -216,7 +271,11 @@ impl Desk {
         milliseconds: Option<u64>,
     ) -> Result<Response, Response> {
         let identifier = identifier(name)?;
-        self.permit(caller, GateAsk::Answer(&identifier), "push tokens for this identifier")?;
+        self.permit(
+            caller,
+            GateAsk::Answer(&identifier),
+            "push tokens for this identifier",
+        )?;
         let answer = KeyAuthorization::parse(key_authorization.as_bytes()).ok_or_else(|| {
             Response::refused(
                 Exit::Data,
@@ -229,7 +288,9 @@ impl Desk {
             let Some((_, site)) = site_for(&gate.sites, &identifier) else {
                 return Err(Response::refused(
                     Exit::Config,
-                    format!("no [[site]] has {identifier}, so it would never be answered: add it to a site's identifiers"),
+                    format!(
+                        "no [[site]] has {identifier}, so it would never be answered: add it to a site's identifiers"
+                    ),
                 ));
             };
             if !site.accounts.is_empty() && !site.accounts.contains(answer.thumbprint()) {
@@ -247,17 +308,25 @@ impl Desk {
         self.pushed
             .add(identifier.clone(), answer, lifetime, now())
             .map_err(|full| Response::refused(Exit::TempFail, full.to_string()))?;
-        Ok(Response::done(format!("answering {identifier} with the token {token}")))
+        Ok(Response::done(format!(
+            "answering {identifier} with the token {token}"
+        )))
     }
 
     fn remove_answer(&self, caller: Caller, name: &str, token: &str) -> Result<Response, Response> {
         let identifier = identifier(name)?;
-        self.permit(caller, GateAsk::Answer(&identifier), "withdraw tokens of this identifier")?;
+        self.permit(
+            caller,
+            GateAsk::Answer(&identifier),
+            "withdraw tokens of this identifier",
+        )?;
         let token = Token::parse(token.as_bytes())
             .map_err(|error| Response::refused(Exit::Data, error.to_string()))?;
         Ok(match self.pushed.remove(&identifier, &token, now()) {
             true => Response::done(format!("no longer answering {identifier} with that token")),
-            false => Response::done(format!("{identifier} had no such token: nothing to withdraw")),
+            false => Response::done(format!(
+                "{identifier} had no such token: nothing to withdraw"
+            )),
         })
     }
 
@@ -280,7 +349,9 @@ impl Desk {
                 };
                 Response::refused(exit, format!("not opened: {refusal}{more}"))
             }
-            LeaseError::Blocked(why) => Response::refused(Exit::Config, format!("not opened: {why}")),
+            LeaseError::Blocked(why) => {
+                Response::refused(Exit::Config, format!("not opened: {why}"))
+            }
             LeaseError::Failed(why) => Response::refused(Exit::Os, why),
             LeaseError::Lost => Response::refused(
                 Exit::Software,
@@ -295,7 +366,11 @@ impl Desk {
         let windows = self.leases.windows().borrow().clone();
         let health = self.leases.health();
         let left = |until: Instant| millis(until.saturating_duration_since(now));
-        let mut problems = self.problems.lock().unwrap_or_else(std::sync::PoisonError::into_inner).clone();
+        let mut problems = self
+            .problems
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .clone();
         if !health.note.is_empty() {
             problems.push(format!("shut: {}", health.note));
         }
@@ -304,7 +379,10 @@ impl Desk {
         Status {
             version: crate::control::protocol::VERSION,
             program: env!("CARGO_PKG_VERSION").to_owned(),
-            config: config.source.as_ref().map(|path| path.display().to_string()),
+            config: config
+                .source
+                .as_ref()
+                .map(|path| path.display().to_string()),
             problems,
             firewall: status::Firewall {
                 mode: match &config.firewall.mode {
@@ -337,7 +415,10 @@ impl Desk {
                 .filter(|lease| lease.deadline > now)
                 .map(|lease| status::Lease {
                     name: lease.name.to_string(),
-                    holder: lease.holder.as_ref().map(|holder| format!("{} (pid {})", holder.command, holder.pid)),
+                    holder: lease
+                        .holder
+                        .as_ref()
+                        .map(|holder| format!("{} (pid {})", holder.command, holder.pid)),
                     caller: lease.caller,
                     trigger: match lease.trigger {
                         Trigger::Asked => "asked".to_owned(),
@@ -358,7 +439,11 @@ impl Desk {
                 })
                 .collect(),
             budget: status::Budget {
-                used: windows.openings().iter().filter(|opening| opening.forgotten_at > now).count(),
+                used: windows
+                    .openings()
+                    .iter()
+                    .filter(|opening| opening.forgotten_at > now)
+                    .count(),
                 per_hour: config.budget.per_hour,
                 per_caller: config.budget.per_caller,
                 reserve: config.budget.reserve,
@@ -371,7 +456,12 @@ impl Desk {
                 .map(|(at, site)| status::Site {
                     identifiers: match site.gate.is_default {
                         true => vec!["default".to_owned()],
-                        false => site.gate.identifiers.iter().map(Pattern::to_string).collect(),
+                        false => site
+                            .gate
+                            .identifiers
+                            .iter()
+                            .map(Pattern::to_string)
+                            .collect(),
                     },
                     answer: match &site.source {
                         Source::Pushed => "pushed".to_owned(),
@@ -379,10 +469,17 @@ impl Desk {
                         Source::Upstream(address) => format!("upstream {address}"),
                         Source::Thumbprint(_) => "thumbprint".to_owned(),
                     },
-                    accounts: site.gate.accounts.iter().map(|account| account.as_str().to_owned()).collect(),
+                    accounts: site
+                        .gate
+                        .accounts
+                        .iter()
+                        .map(|account| account.as_str().to_owned())
+                        .collect(),
                     seen: seen
                         .iter()
-                        .filter(|(name, _)| site_for(&gate.sites, name).is_some_and(|(id, _)| id.0 == at))
+                        .filter(|(name, _)| {
+                            site_for(&gate.sites, name).is_some_and(|(id, _)| id.0 == at)
+                        })
                         .map(|(_, account)| account.as_str().to_owned())
                         .collect::<std::collections::BTreeSet<_>>()
                         .into_iter()
@@ -394,7 +491,10 @@ impl Desk {
                 .observer
                 .counts()
                 .into_iter()
-                .map(|(reason, count)| status::Count { reason: reason.word().to_owned(), count })
+                .map(|(reason, count)| status::Count {
+                    reason: reason.word().to_owned(),
+                    count,
+                })
                 .collect(),
         }
     }
@@ -403,8 +503,14 @@ impl Desk {
 fn describe(claim: &Claim) -> String {
     let ports: Vec<String> = claim.ports.iter().map(u16::to_string).collect();
     let families = match claim.families {
-        Families { v4: true, v6: false } => "IPv4",
-        Families { v4: false, v6: true } => "IPv6",
+        Families {
+            v4: true,
+            v6: false,
+        } => "IPv4",
+        Families {
+            v4: false,
+            v6: true,
+        } => "IPv6",
         _ => "IPv4 and IPv6",
     };
     format!(
@@ -424,13 +530,19 @@ fn family_word(family: Family) -> &'static str {
 
 fn lease_name(text: &str) -> Result<LeaseName, Response> {
     LeaseName::parse(text).ok_or_else(|| {
-        Response::refused(Exit::Data, "a lease name is 1 to 40 of letters, digits and . _ : @ + -")
+        Response::refused(
+            Exit::Data,
+            "a lease name is 1 to 40 of letters, digits and . _ : @ + -",
+        )
     })
 }
 
 fn identifier(text: &str) -> Result<Identifier, Response> {
     Identifier::parse(text).map_err(|error| {
-        Response::refused(Exit::Data, format!("`{}` is not an identifier: {error}", text.escape_debug()))
+        Response::refused(
+            Exit::Data,
+            format!("`{}` is not an identifier: {error}", text.escape_debug()),
+        )
     })
 }
 

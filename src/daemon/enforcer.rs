@@ -25,7 +25,12 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
         .as_fd()
         .try_clone_to_owned()
         .map(UnixStream::from)
-        .map_err(|error| Fatal::new(Exit::Usage, format!("this is started by `acmegate run` alone: {error}")))?;
+        .map_err(|error| {
+            Fatal::new(
+                Exit::Usage,
+                format!("this is started by `acmegate run` alone: {error}"),
+            )
+        })?;
     // Killing the front at any moment ends this process too, even between two frames.
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| Fatal::new(Exit::Os, error))?;
@@ -46,9 +51,14 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
         _ => CapabilitySet::NET_ADMIN,
     };
     runtime.block_on(async {
-        front.set_nonblocking(true).map_err(|error| Fatal::new(Exit::Os, error))?;
+        front
+            .set_nonblocking(true)
+            .map_err(|error| Fatal::new(Exit::Os, error))?;
         let front = tokio::net::UnixStream::from_std(front).map_err(|error| {
-            Fatal::new(Exit::Usage, format!("this is started by `acmegate run` alone: {error}"))
+            Fatal::new(
+                Exit::Usage,
+                format!("this is started by `acmegate run` alone: {error}"),
+            )
         })?;
         let (enforcer, events) = Enforcer::prepare(orders, reload).map_err(fatal)?;
         // A current-thread runtime has this one thread, so sealing it now seals everything.
@@ -59,7 +69,10 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
             calls: Calls::Enforcer,
         };
         seal.apply().map_err(|error| {
-            Fatal::new(Exit::Os, format!("cannot give up what the enforcer must not have: {error}"))
+            Fatal::new(
+                Exit::Os,
+                format!("cannot give up what the enforcer must not have: {error}"),
+            )
         })?;
         enforcer.serve(front, events).await.map_err(fatal)
     })

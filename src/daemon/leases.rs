@@ -14,7 +14,9 @@ use tokio::task::JoinSet;
 use super::link::{Link, Lost};
 use crate::firewall::message::{Claim, Health, Reply, Request};
 use crate::gate::identifier::Identifier;
-use crate::gate::window::{GRACE, Holder, Lease, LeaseName, MAX_LEASES, Opening, Refusal, Scope, Windows};
+use crate::gate::window::{
+    GRACE, Holder, Lease, LeaseName, MAX_LEASES, Opening, Refusal, Scope, Windows,
+};
 
 /// Why a lease was not given or not released.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +51,15 @@ impl Leases {
     pub fn new(link: Link) -> (Self, mpsc::Receiver<(LeaseName, Holder)>) {
         let (holders, to_watch) = mpsc::channel(MAX_LEASES);
         let windows = watch::Sender::new(Arc::new(Windows::default()));
-        (Self { link, windows, holders, turn: Mutex::new(()) }, to_watch)
+        (
+            Self {
+                link,
+                windows,
+                holders,
+                turn: Mutex::new(()),
+            },
+            to_watch,
+        )
     }
 
     /// The windows, as they change.
@@ -82,7 +92,11 @@ impl Leases {
                 }
                 Reply::Opening { caller, left } => {
                     id += 1;
-                    windows.adopt_opening(Opening { id, caller, forgotten_at: now + left });
+                    windows.adopt_opening(Opening {
+                        id,
+                        caller,
+                        forgotten_at: now + left,
+                    });
                 }
                 Reply::Health(health) => self.link.note_health(health),
                 _ => return Err(Lost),
@@ -146,7 +160,11 @@ impl Leases {
     /// Releases a lease only if it is still this holder's.
     async fn close_of(&self, name: &LeaseName, holder: &Holder) -> Result<bool, LeaseError> {
         let _turn = self.turn.lock().await;
-        let held_by = self.windows.borrow().lease(name).and_then(|lease| lease.holder.clone());
+        let held_by = self
+            .windows
+            .borrow()
+            .lease(name)
+            .and_then(|lease| lease.holder.clone());
         match held_by.as_ref() == Some(holder) {
             true => self.release(name).await,
             false => Ok(false),
@@ -165,7 +183,8 @@ impl Leases {
         }
         let graces = self.windows.borrow().clone();
         self.adopt().await?;
-        self.windows.send_modify(|windows| Arc::make_mut(windows).remember(&graces, now()));
+        self.windows
+            .send_modify(|windows| Arc::make_mut(windows).remember(&graces, now()));
         Ok(())
     }
 
@@ -187,7 +206,8 @@ impl Leases {
     pub async fn remove_firewall(&self) -> Result<(), LeaseError> {
         let _turn = self.turn.lock().await;
         // Shut here first: what the kernel does no longer, the gate does.
-        self.windows.send_modify(|windows| Arc::make_mut(windows).release_all(now()));
+        self.windows
+            .send_modify(|windows| Arc::make_mut(windows).release_all(now()));
         let health = self.confirmed(Request::Remove).await?;
         self.link.note_health(health);
         Ok(())
@@ -219,16 +239,17 @@ fn to_lease(claim: Claim, identifiers: Option<Vec<Identifier>>, now: Instant) ->
         holder: claim.holder,
         caller: claim.caller,
         trigger: claim.trigger,
-        scope: Scope { ports: claim.ports, families: claim.families, identifiers },
+        scope: Scope {
+            ports: claim.ports,
+            families: claim.families,
+            identifiers,
+        },
         deadline: now + claim.length,
     }
 }
 
 /// Releases the leases of holders that died, a grace after their death. Runs until dropped.
-pub async fn watch_holders(
-    leases: Arc<Leases>,
-    mut to_watch: mpsc::Receiver<(LeaseName, Holder)>,
-) {
+pub async fn watch_holders(leases: Arc<Leases>, mut to_watch: mpsc::Receiver<(LeaseName, Holder)>) {
     let mut watched: JoinSet<(LeaseName, Holder)> = JoinSet::new();
     loop {
         tokio::select! {
@@ -258,17 +279,19 @@ async fn died(holder: &Holder) {
     let Some(pid) = pid else {
         return;
     };
+    #[expect(
+        deprecated,
+        reason = "its successor is unsafe; an owned pidfd stays the same open descriptor until dropped"
+    )]
     let watched = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
-        Ok(descriptor) => AsyncFd::new(descriptor),
+        Ok(descriptor) => AsyncFd::new(descriptor).ok(),
         Err(rustix::io::Errno::SRCH) => return,
-        Err(error) => Err(error.into()),
+        Err(_) => None,
     };
     match watched {
         // A pidfd becomes readable when its process ends (pidfd_open(2)).
-        Ok(watched) => {
-            let _ = watched.readable().await;
-        }
-        Err(_) => std::future::pending().await,
+        Some(watched) => drop(watched.readable().await),
+        None => std::future::pending().await,
     }
 }
 
@@ -296,7 +319,6 @@ pub async fn watch_deadlines(leases: Arc<Leases>) {
         }
     }
 }
-
 
 fn now() -> Instant {
     tokio::time::Instant::now().into_std()

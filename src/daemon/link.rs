@@ -51,7 +51,10 @@ impl Link {
     /// [`Lost`].
     pub async fn ask(&self, request: Request) -> Result<Vec<Reply>, Lost> {
         let (reply, replies) = oneshot::channel();
-        self.questions.send((request, reply)).await.map_err(|_| Lost)?;
+        self.questions
+            .send((request, reply))
+            .await
+            .map_err(|_| Lost)?;
         replies.await.map_err(|_| Lost)
     }
 

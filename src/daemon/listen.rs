@@ -25,7 +25,8 @@ impl fmt::Display for ListenError {
         write!(f, "cannot listen on {}: ", self.address)?;
         match self.error.kind() {
             io::ErrorKind::AddrInUse => {
-                let holders: Vec<String> = who_listens(port).iter().map(ToString::to_string).collect();
+                let holders: Vec<String> =
+                    who_listens(port).iter().map(ToString::to_string).collect();
                 match holders.as_slice() {
                     [] => f.write_str("the port is in use")?,
                     holders => write!(f, "{} holds port {port}", holders.join(", "))?,
@@ -57,7 +58,9 @@ pub fn inherited() -> io::Result<Vec<TcpListener>> {
     let mut listeners = Vec::new();
     for at in 0..sockets.len() {
         let listener = sockets.take_tcp_listener(at).map_err(|error| {
-            io::Error::other(format!("inherited socket {at} is not a TCP listener: {error}"))
+            io::Error::other(format!(
+                "inherited socket {at} is not a TCP listener: {error}"
+            ))
         })?;
         listeners.extend(listener);
     }
@@ -90,7 +93,11 @@ pub fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ListenError> {
 }
 
 fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
     if address.is_ipv6() {
         socket.set_only_v6(!address.ip().is_unspecified())?;
     }
@@ -120,7 +127,14 @@ mod tests {
         let listeners = bind(&["127.0.0.1:0".parse().unwrap()]).unwrap();
         let address = listeners[0].local_addr().unwrap();
         let text = bind(&[address]).unwrap_err().to_string();
-        assert!(text.contains(&format!("(pid {}) holds port {}", std::process::id(), address.port())), "{text}");
+        assert!(
+            text.contains(&format!(
+                "(pid {}) holds port {}",
+                std::process::id(),
+                address.port()
+            )),
+            "{text}"
+        );
         assert!(text.contains("listen = []"), "{text}");
     }
 }

@@ -64,7 +64,10 @@ pub struct Fatal {
 
 impl Fatal {
     fn new(exit: Exit, message: impl fmt::Display) -> Self {
-        Self { exit, message: message.to_string() }
+        Self {
+            exit,
+            message: message.to_string(),
+        }
     }
 }
 
@@ -83,7 +86,11 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
     let config = Config::load_with(options.config.as_deref(), &accounts, &Disk)
         .map_err(|error| Fatal::new(Exit::Config, error))?;
     privilege::become_user(&config.daemon.user, |uid, gid| {
-        for directory in [options.runtime_dir.clone(), config.daemon.state_dir.clone(), parts::built_in_webroot(&config)] {
+        for directory in [
+            options.runtime_dir.clone(),
+            config.daemon.state_dir.clone(),
+            parts::built_in_webroot(&config),
+        ] {
             fs::create_dir_all(&directory)?;
             chown(&directory, Some(uid.as_raw()), Some(gid.as_raw()))?;
         }
@@ -114,7 +121,10 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
         calls: Calls::Front,
     };
     let landlocked = seal.apply().map_err(|error| {
-        Fatal::new(Exit::Os, format!("cannot give up what the front must not have: {error}"))
+        Fatal::new(
+            Exit::Os,
+            format!("cannot give up what the front must not have: {error}"),
+        )
     })?;
 
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -181,7 +191,10 @@ fn lock(directory: &Path) -> Result<fs::File, Fatal> {
         Ok(()) => Ok(file),
         Err(rustix::io::Errno::WOULDBLOCK) => Err(Fatal::new(
             Exit::TempFail,
-            format!("another acmegate runs already (it holds the lock in {})", directory.display()),
+            format!(
+                "another acmegate runs already (it holds the lock in {})",
+                directory.display()
+            ),
         )),
         Err(error) => Err(refused(error.into())),
     }
@@ -216,11 +229,18 @@ fn listeners(
 
 fn control_sockets(directory: &Path, config: &Config) -> Result<ControlSockets, Fatal> {
     // With grants the kernel lets everybody knock, and the table decides by credentials.
-    let mode = if config.grants.is_empty() { 0o600 } else { 0o666 };
+    let mode = if config.grants.is_empty() {
+        0o600
+    } else {
+        0o666
+    };
     let bind = |name: &str, mode| {
         let path = directory.join(name);
         server::bind(&path, mode).map_err(|error| {
-            Fatal::new(Exit::Os, format!("cannot make the socket {}: {error}", path.display()))
+            Fatal::new(
+                Exit::Os,
+                format!("cannot make the socket {}: {error}", path.display()),
+            )
         })
     };
     Ok(ControlSockets {
@@ -234,7 +254,10 @@ fn raise_descriptor_limit(config: &Config) {
     let wanted = u64::from(config.http.max_connections) + OTHER_DESCRIPTORS;
     let current = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
     if limit.current.is_some_and(|own| own < current) {
-        let raised = Rlimit { current: Some(current), maximum: limit.maximum };
+        let raised = Rlimit {
+            current: Some(current),
+            maximum: limit.maximum,
+        };
         if let Err(error) = setrlimit(Resource::Nofile, raised) {
             tracing::warn!(%error, "cannot raise the limit of open files");
         }
@@ -251,7 +274,8 @@ fn raise_descriptor_limit(config: &Config) {
 /// Starts the enforcer, our own program, with one end of a socket pair as its standard input and
 /// nothing of our environment.
 fn start_enforcer(config: &Config) -> Result<(UnixStream, Child), Fatal> {
-    let failed = |error: io::Error| Fatal::new(Exit::Os, format!("cannot start the enforcer: {error}"));
+    let failed =
+        |error: io::Error| Fatal::new(Exit::Os, format!("cannot start the enforcer: {error}"));
     if config.firewall.mode != Mode::GateOnly && !privilege::has_net_admin() {
         return Err(Fatal::new(
             Exit::NoPerm,
@@ -261,7 +285,10 @@ fn start_enforcer(config: &Config) -> Result<(UnixStream, Child), Fatal> {
     }
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let mut command = Command::new("/proc/self/exe");
-    command.arg("enforcer").env_clear().stdin(Stdio::from(OwnedFd::from(theirs)));
+    command
+        .arg("enforcer")
+        .env_clear()
+        .stdin(Stdio::from(OwnedFd::from(theirs)));
     if let Some(path) = &config.source {
         command.arg("--config").arg(path);
     }

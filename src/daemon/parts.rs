@@ -49,7 +49,11 @@ pub fn orders(config: &Config) -> Orders {
 ///
 /// # Errors
 /// A configured webroot cannot be opened. The built-in one may be missing.
-pub fn rules(config: &Config, pushed: &Arc<Pushed>, problems: &mut Vec<String>) -> io::Result<Rules> {
+pub fn rules(
+    config: &Config,
+    pushed: &Arc<Pushed>,
+    problems: &mut Vec<String>,
+) -> io::Result<Rules> {
     let mut sources = Vec::new();
     for site in &config.sites {
         sources.push(match &site.source {
@@ -109,7 +113,10 @@ pub fn readable(config: &Config) -> Vec<PathBuf> {
 
 /// The directory of the configuration, which both processes read at a reload.
 pub fn config_dir(config: &Config) -> Option<PathBuf> {
-    let file = config.source.clone().unwrap_or_else(|| config::DEFAULT_PATH.into());
+    let file = config
+        .source
+        .clone()
+        .unwrap_or_else(|| config::DEFAULT_PATH.into());
     file.parent().map(PathBuf::from)
 }
 
@@ -138,7 +145,11 @@ pub struct Remembered<Host> {
 impl<Host: Accounts> Remembered<Host> {
     /// A memory over the host's accounts.
     pub fn over(host: Host) -> Self {
-        Self { host: Some(host), users: Mutex::default(), groups: Mutex::default() }
+        Self {
+            host: Some(host),
+            users: Mutex::default(),
+            groups: Mutex::default(),
+        }
     }
 
     /// From now on only what is remembered is known.
@@ -149,13 +160,19 @@ impl<Host: Accounts> Remembered<Host> {
 
 impl<Host: Accounts> Accounts for Remembered<Host> {
     fn user(&self, name: &str) -> Option<u32> {
-        let mut users = self.users.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut users = self
+            .users
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let ask = || self.host.as_ref().and_then(|host| host.user(name));
         *users.entry(name.to_owned()).or_insert_with(ask)
     }
 
     fn group(&self, name: &str) -> Option<Group> {
-        let mut groups = self.groups.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut groups = self
+            .groups
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let ask = || self.host.as_ref().and_then(|host| host.group(name));
         groups.entry(name.to_owned()).or_insert_with(ask).clone()
     }
@@ -170,6 +187,9 @@ impl Accounts for AnyAccount {
     }
 
     fn group(&self, _name: &str) -> Option<Group> {
-        Some(Group { gid: u32::MAX, members: Vec::new() })
+        Some(Group {
+            gid: u32::MAX,
+            members: Vec::new(),
+        })
     }
 }

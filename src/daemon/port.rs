@@ -34,12 +34,19 @@ impl fmt::Display for Listening {
 
 /// Every listening socket on `port`, of either family, one per process.
 pub fn who_listens(port: u16) -> Vec<Listening> {
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"].map(|path| fs::read_to_string(path).unwrap_or_default());
-    let sockets: Vec<Socket> =
-        tables.iter().flat_map(|table| table.lines()).filter_map(|line| parse(line, port)).collect();
+    let tables = ["/proc/net/tcp", "/proc/net/tcp6"]
+        .map(|path| fs::read_to_string(path).unwrap_or_default());
+    let sockets: Vec<Socket> = tables
+        .iter()
+        .flat_map(|table| table.lines())
+        .filter_map(|line| parse(line, port))
+        .collect();
     let mut found: Vec<Listening> = Vec::new();
     for socket in sockets {
-        let listening = Listening { uid: socket.uid, process: holder(socket.inode) };
+        let listening = Listening {
+            uid: socket.uid,
+            process: holder(socket.inode),
+        };
         if !found.contains(&listening) {
             found.push(listening);
         }
@@ -60,7 +67,10 @@ fn parse(line: &str, port: u16) -> Option<Socket> {
     let (_, own_port) = words.get(1)?.rsplit_once(':')?;
     let is_listening = *words.get(3)? == LISTEN && u16::from_str_radix(own_port, 16) == Ok(port);
     is_listening.then_some(())?;
-    Some(Socket { uid: words.get(7)?.parse().ok()?, inode: words.get(9)?.parse().ok()? })
+    Some(Socket {
+        uid: words.get(7)?.parse().ok()?,
+        inode: words.get(9)?.parse().ok()?,
+    })
 }
 
 fn holder(inode: u64) -> Option<Process> {
@@ -69,14 +79,20 @@ fn holder(inode: u64) -> Option<Process> {
     processes
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
         .find(|pid| {
-            let descriptors = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+            let descriptors = fs::read_dir(format!("/proc/{pid}/fd"))
+                .into_iter()
+                .flatten()
+                .flatten();
             descriptors
                 .filter_map(|descriptor| fs::read_link(descriptor.path()).ok())
                 .any(|target| target.as_os_str() == wanted.as_str())
         })
         .map(|pid| {
             let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            Process { pid, command: command.trim_end().escape_debug().to_string() }
+            Process {
+                pid,
+                command: command.trim_end().escape_debug().to_string(),
+            }
         })
 }
 

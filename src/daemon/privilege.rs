@@ -68,7 +68,11 @@ pub fn become_user(
     }
     let Some((uid, gid)) = account(user) else {
         // In a namespace of one id there is nobody else to become.
-        return if is_mapped(1) { Err(UserError::Unknown(user.to_owned())) } else { Ok(()) };
+        return if is_mapped(1) {
+            Err(UserError::Unknown(user.to_owned()))
+        } else {
+            Ok(())
+        };
     };
     if uid.is_root() || !is_mapped(uid.as_raw()) {
         return Ok(());
@@ -92,7 +96,11 @@ fn keep_two_capabilities() -> io::Result<()> {
     let two = two & held.permitted;
     set_capabilities(
         None,
-        CapabilitySets { effective: held.effective, permitted: held.permitted, inheritable: two },
+        CapabilitySets {
+            effective: held.effective,
+            permitted: held.permitted,
+            inheritable: two,
+        },
     )?;
     // Without this bit the change of uid itself would clear the ambient set.
     set_capabilities_secure_bits(CapabilitiesSecureBits::NO_SETUID_FIXUP)?;
@@ -117,7 +125,9 @@ fn is_mapped(uid: u32) -> bool {
         return false;
     };
     map.lines().any(|line| {
-        let mut numbers = line.split_whitespace().map(|word| word.parse::<u64>().unwrap_or(0));
+        let mut numbers = line
+            .split_whitespace()
+            .map(|word| word.parse::<u64>().unwrap_or(0));
         let (inside, _, count) = (numbers.next(), numbers.next(), numbers.next());
         let (inside, count) = (inside.unwrap_or(0), count.unwrap_or(0));
         (inside..inside + count).contains(&u64::from(uid))
@@ -129,7 +139,10 @@ pub struct HostAccounts;
 
 impl crate::config::Accounts for HostAccounts {
     fn user(&self, name: &str) -> Option<u32> {
-        User::from_name(name).ok().flatten().map(|user| user.uid.as_raw())
+        User::from_name(name)
+            .ok()
+            .flatten()
+            .map(|user| user.uid.as_raw())
     }
 
     fn group(&self, name: &str) -> Option<crate::config::Group> {
@@ -140,6 +153,9 @@ impl crate::config::Accounts for HostAccounts {
             .filter_map(|member| User::from_name(member).ok().flatten())
             .map(|user| user.uid.as_raw())
             .collect();
-        Some(crate::config::Group { gid: group.gid.as_raw(), members })
+        Some(crate::config::Group {
+            gid: group.gid.as_raw(),
+            members,
+        })
     }
 }

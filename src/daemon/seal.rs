@@ -13,8 +13,7 @@ use landlock::{
     RulesetCreatedAttr, RulesetStatus, Scope,
 };
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities,
-    set_no_new_privs,
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities, set_no_new_privs,
 };
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -87,7 +86,11 @@ impl Seal {
             for path in &self.readable {
                 // What is not there cannot be read; it is no reason to start without a seal.
                 if let Ok(handle) = PathFd::new(path) {
-                    let access = if path.is_dir() { reading } else { AccessFs::ReadFile.into() };
+                    let access = if path.is_dir() {
+                        reading
+                    } else {
+                        AccessFs::ReadFile.into()
+                    };
                     ruleset = ruleset.add_rule(PathBeneath::new(handle, access))?;
                 }
             }
@@ -144,7 +147,9 @@ fn filter(
     otherwise: SeccompAction,
     matched: SeccompAction,
 ) -> io::Result<BpfProgram> {
-    let arch = std::env::consts::ARCH.try_into().map_err(io::Error::other)?;
+    let arch = std::env::consts::ARCH
+        .try_into()
+        .map_err(io::Error::other)?;
     SeccompFilter::new(rules, otherwise, matched, arch)
         .and_then(BpfProgram::try_from)
         .map_err(io::Error::other)
@@ -174,7 +179,11 @@ fn stream_socket(family: i32) -> io::Result<SeccompRule> {
     const TYPE_BITS: u64 = 0xf;
     SeccompRule::new(vec![
         condition(0, SeccompCmpOp::Eq, family as u64)?,
-        condition(1, SeccompCmpOp::MaskedEq(TYPE_BITS), libc::SOCK_STREAM as u64)?,
+        condition(
+            1,
+            SeccompCmpOp::MaskedEq(TYPE_BITS),
+            libc::SOCK_STREAM as u64,
+        )?,
     ])
     .map_err(io::Error::other)
 }
@@ -267,7 +276,13 @@ mod tests {
 
     #[test]
     fn neither_may_execute_or_trace() {
-        for call in [libc::SYS_execve, libc::SYS_execveat, libc::SYS_ptrace, libc::SYS_fork, libc::SYS_bpf] {
+        for call in [
+            libc::SYS_execve,
+            libc::SYS_execveat,
+            libc::SYS_ptrace,
+            libc::SYS_fork,
+            libc::SYS_bpf,
+        ] {
             assert!(!COMMON.contains(&call) && !FRONT.contains(&call));
         }
         assert!(!COMMON.contains(&libc::SYS_socket) && !COMMON.contains(&libc::SYS_connect));

@@ -57,6 +57,15 @@ enum End {
     HandOver,
 }
 
+/// What a signal says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Told {
+    /// SIGTERM, SIGINT, SIGUSR1.
+    End(End),
+    /// SIGHUP.
+    Reload,
+}
+
 /// Serves until a signal ends it or the enforcer is lost.
 pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let os = |error: std::io::Error| Fatal::new(Exit::Os, error);
@@ -79,7 +88,11 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         leases: Arc::clone(&leases),
         pushed: Arc::clone(&daemon.pushed),
         observer: Arc::clone(&observer),
-        listeners: daemon.listeners.iter().map(|(_, address)| *address).collect(),
+        listeners: daemon
+            .listeners
+            .iter()
+            .map(|(_, address)| *address)
+            .collect(),
         landlock: landlock_word(daemon.landlocked),
         problems: Mutex::new(daemon.problems),
     });
@@ -90,10 +103,19 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let front = Arc::new(Front::new(rules, leases.windows(), observer.clone()));
     let mut serving: JoinSet<std::io::Result<()>> = JoinSet::new();
     for (listener, _) in daemon.listeners {
-        serving.spawn(front::serve(listener, Arc::clone(&front), stop.clone(), DRAIN));
+        serving.spawn(front::serve(
+            listener,
+            Arc::clone(&front),
+            stop.clone(),
+            DRAIN,
+        ));
     }
     let authority: Arc<dyn Authority> = desk.clone();
-    serving.spawn(serve_control(daemon.sockets.control, Arc::clone(&authority), stop.clone()));
+    serving.spawn(serve_control(
+        daemon.sockets.control,
+        Arc::clone(&authority),
+        stop.clone(),
+    ));
     serving.spawn(serve_observe(daemon.sockets.observe, authority, stop));
     // These have no end of their own and are dropped with the set.
     let mut watching: JoinSet<()> = JoinSet::new();
@@ -117,12 +139,14 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let mut tick = tokio::time::interval(TICK);
     let end = loop {
         tokio::select! {
-            end = signals.end() => break end,
-            () = signals.reload() => {
-                daemon.notify.reloading();
-                reloader.reload().await;
-                daemon.notify.ready(&desk.line());
-            }
+            told = signals.next() => match told {
+                Told::End(end) => break end,
+                Told::Reload => {
+                    daemon.notify.reloading();
+                    reloader.reload().await;
+                    daemon.notify.ready(&desk.line());
+                }
+            },
             _ = tick.tick() => observer.tick(tokio::time::Instant::now().into_std()),
             _ = &mut lost => return Err(enforcer_lost(daemon.child).await),
             Some(served) = serving.join_next() => {
@@ -146,7 +170,10 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     if end == End::Stop
         && let Err(error) = leases.remove_firewall().await
     {
-        tracing::error!(?error, "our part of the ruleset could not be taken away: `acmegate firewall remove`");
+        tracing::error!(
+            ?error,
+            "our part of the ruleset could not be taken away: `acmegate firewall remove`"
+        );
     }
     // The enforcer ends when our end of the socket pair does.
     watching.shutdown().await;
@@ -157,7 +184,9 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
 
 impl Desk {
     fn problems(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
-        self.problems.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.problems
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     fn line(&self) -> String {
@@ -167,12 +196,18 @@ impl Desk {
             [] => "windows only".to_owned(),
             listeners => format!("listening on {}", listeners.join(", ")),
         };
-        if health.note.is_empty() { listening } else { format!("{listening}; {}", health.note) }
+        if health.note.is_empty() {
+            listening
+        } else {
+            format!("{listening}; {}", health.note)
+        }
     }
 }
 
 async fn enforcer_lost(child: Child) -> Fatal {
-    let how = reap(child).await.map_or_else(String::new, |status| format!(" ({status})"));
+    let how = reap(child)
+        .await
+        .map_or_else(String::new, |status| format!(" ({status})"));
     Fatal::new(
         Exit::Software,
         format!("the enforcer is gone{how}; what is open closes in the kernel by itself"),
@@ -210,11 +245,12 @@ impl Signals {
 }
 
 impl Signals {
-    async fn end(&mut self) -> End {
+    async fn next(&mut self) -> Told {
         tokio::select! {
-            _ = self.terminate.recv() => End::Stop,
-            _ = self.interrupt.recv() => End::Stop,
-            _ = self.hand_over.recv() => End::HandOver,
+            _ = self.terminate.recv() => Told::End(End::Stop),
+            _ = self.interrupt.recv() => Told::End(End::Stop),
+            _ = self.hand_over.recv() => Told::End(End::HandOver),
+            _ = self.hang_up.recv() => Told::Reload,
         }
     }
 }
@@ -243,21 +279,36 @@ impl Reloader {
             }
             Err(error) => {
                 tracing::error!("the new configuration is not used, the old one stays:\n{error}");
-                let line = error.lines().next().unwrap_or_default().trim_start_matches("error: ");
-                problems = vec![format!("the configuration file was changed but not accepted: {line}; `acmegate config check` shows more")];
+                let line = error
+                    .lines()
+                    .next()
+                    .unwrap_or_default()
+                    .trim_start_matches("error: ");
+                problems = vec![format!(
+                    "the configuration file was changed but not accepted: {line}; `acmegate config check` shows more"
+                )];
             }
         }
         *self.desk.problems() = problems;
     }
 
     async fn try_reload(&self, problems: &mut Vec<String>) -> Result<(), String> {
-        let path = self.started_with.source.as_deref().or(self.options.config.as_deref());
+        let path = self
+            .started_with
+            .source
+            .as_deref()
+            .or(self.options.config.as_deref());
         let config = Config::load_with(path, &self.accounts, &Unchecked)
             .map_err(|error| error.to_string())?;
         self.compare(&config, problems)?;
-        let rules = parts::rules(&config, &self.pushed, problems).map_err(|error| error.to_string())?;
+        let rules =
+            parts::rules(&config, &self.pushed, problems).map_err(|error| error.to_string())?;
         // The enforcer reads the same files itself; if it refuses, nobody changes.
-        self.desk.leases.reload().await.map_err(|error| format!("the enforcer: {error:?}"))?;
+        self.desk
+            .leases
+            .reload()
+            .await
+            .map_err(|error| format!("the enforcer: {error:?}"))?;
         self.rules.send_replace(Arc::new(rules));
         self.config.send_replace(Arc::new(config));
         Ok(())
@@ -270,7 +321,10 @@ impl Reloader {
             ("[http] listen", before.http.listen != config.http.listen),
             ("[daemon] user", before.daemon.user != config.daemon.user),
             ("[log]", before.log != config.log),
-            ("the first [[grant]]", before.grants.is_empty() && !config.grants.is_empty()),
+            (
+                "the first [[grant]]",
+                before.grants.is_empty() && !config.grants.is_empty(),
+            ),
         ];
         for (what, changed) in needs_restart {
             if changed {

@@ -124,7 +124,10 @@ impl Enforcer {
             Request::Check(claim) => match self.weigh(claim).await {
                 Ok((.., doubts)) => {
                     let note = doubts.join("; ");
-                    return vec![Reply::Health(Health { note, ..self.health.clone() })];
+                    return vec![Reply::Health(Health {
+                        note,
+                        ..self.health.clone()
+                    })];
                 }
                 Err(refusal) => Err(refusal),
             },
@@ -177,7 +180,11 @@ impl Enforcer {
             }
             let nft = self.kernel.connection();
             let settings = &self.orders.settings;
-            match self.survey.look(nft, settings, &claim.ports, claim.families).await {
+            match self
+                .survey
+                .look(nft, settings, &claim.ports, claim.families)
+                .await
+            {
                 Ok(Finding::Clear { doubts: found }) => doubts = found,
                 Ok(Finding::Shut(why)) => return Err(Reply::Blocked(why)),
                 Err(error) => return Err(failed(error)),

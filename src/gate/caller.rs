@@ -25,6 +25,17 @@ pub enum Verb {
     Answer,
 }
 
+impl Verb {
+    /// The verb as it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Close => "close",
+            Self::Answer => "answer",
+        }
+    }
+}
+
 /// What a caller asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ask<'ask> {
@@ -80,15 +91,21 @@ pub fn may(grants: &[Grant], caller: Caller, ask: Ask<'_>) -> bool {
     if caller.uid == 0 {
         return true;
     }
-    grants.iter().filter(|grant| grant.is_for(caller)).any(|grant| match ask {
-        Ask::Open => grant.may.contains(&Verb::Open),
-        Ask::Close { owner } => grant.may.contains(&Verb::Close) && owner == caller.uid,
-        Ask::Answer(identifier) => {
-            grant.may.contains(&Verb::Answer)
-                && grant.identifiers.iter().any(|pattern| pattern.covers(identifier))
-        }
-        Ask::Firewall => false,
-    })
+    grants
+        .iter()
+        .filter(|grant| grant.is_for(caller))
+        .any(|grant| match ask {
+            Ask::Open => grant.may.contains(&Verb::Open),
+            Ask::Close { owner } => grant.may.contains(&Verb::Close) && owner == caller.uid,
+            Ask::Answer(identifier) => {
+                grant.may.contains(&Verb::Answer)
+                    && grant
+                        .identifiers
+                        .iter()
+                        .any(|pattern| pattern.covers(identifier))
+            }
+            Ask::Firewall => false,
+        })
 }
 
 #[cfg(test)]
@@ -96,15 +113,27 @@ mod tests {
     use super::*;
 
     fn caller(uid: u32, gid: u32) -> Caller {
-        Caller { uid, gid, pid: None }
+        Caller {
+            uid,
+            gid,
+            pid: None,
+        }
     }
 
     #[test]
     fn root_may_everything_and_nobody_else_anything() {
         let name = Identifier::parse("example.com").unwrap();
-        for ask in [Ask::Open, Ask::Close { owner: 5 }, Ask::Answer(&name), Ask::Firewall] {
+        for ask in [
+            Ask::Open,
+            Ask::Close { owner: 5 },
+            Ask::Answer(&name),
+            Ask::Firewall,
+        ] {
             assert!(may(&[], caller(0, 0), ask));
-            assert!(!may(&[], caller(1000, 0), ask), "gid 0 is not root: {ask:?}");
+            assert!(
+                !may(&[], caller(1000, 0), ask),
+                "gid 0 is not root: {ask:?}"
+            );
         }
     }
 
@@ -112,7 +141,10 @@ mod tests {
     fn a_grant_gives_its_verbs_for_its_identifiers_only() {
         let grants = [
             Grant {
-                who: Who::Group { gid: 50, members: vec![1001] },
+                who: Who::Group {
+                    gid: 50,
+                    members: vec![1001],
+                },
                 may: vec![Verb::Open, Verb::Close],
                 identifiers: vec![],
             },

@@ -247,7 +247,10 @@ impl Windows {
     pub fn remember(&mut self, earlier: &Self, now: Instant) {
         let mut earlier = earlier.clone();
         earlier.expire(now);
-        let gone = earlier.leases.values().filter(|lease| !self.leases.contains_key(&lease.name));
+        let gone = earlier
+            .leases
+            .values()
+            .filter(|lease| !self.leases.contains_key(&lease.name));
         for lease in gone.cloned().collect::<Vec<_>>() {
             self.keep_grace(&lease, now + GRACE);
         }

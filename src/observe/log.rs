@@ -29,11 +29,20 @@ pub fn start(json: bool, level: LevelFilter) {
     let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let colours = std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
     let registry = tracing_subscriber::registry().with(level);
-    let text = fmt::layer().with_writer(stderr).with_target(false).with_ansi(colours);
+    let text = fmt::layer()
+        .with_writer(stderr)
+        .with_target(false)
+        .with_ansi(colours);
     // A second start in one process, as in tests, keeps the first.
     let _ = match (json, in_journal) {
         (true, _) => registry
-            .with(fmt::layer().json().flatten_event(true).with_writer(stderr).with_target(false))
+            .with(
+                fmt::layer()
+                    .json()
+                    .flatten_event(true)
+                    .with_writer(stderr)
+                    .with_target(false),
+            )
             .try_init(),
         (false, true) => registry.with(text.without_time()).try_init(),
         (false, false) => registry.with(text).try_init(),
@@ -71,7 +80,12 @@ pub struct Flood {
 impl Flood {
     /// Full measures.
     pub fn new(now: Instant) -> Self {
-        Self { answers: Bucket::new(now), rest: Bucket::new(now), unwritten: 0, settled: now }
+        Self {
+            answers: Bucket::new(now),
+            rest: Bucket::new(now),
+            unwritten: 0,
+            settled: now,
+        }
     }
 
     /// Whether this event is written; counts it when not.
@@ -103,14 +117,20 @@ struct Bucket {
 
 impl Bucket {
     fn new(now: Instant) -> Self {
-        Self { left: BURST, filled: now }
+        Self {
+            left: BURST,
+            filled: now,
+        }
     }
 
     fn take(&mut self, now: Instant) -> bool {
         let since = now.saturating_duration_since(self.filled);
         let gained = since.as_millis().saturating_mul(u128::from(PER_SECOND)) / 1000;
         if gained > 0 {
-            self.left = self.left.saturating_add(u32::try_from(gained).unwrap_or(BURST)).min(BURST);
+            self.left = self
+                .left
+                .saturating_add(u32::try_from(gained).unwrap_or(BURST))
+                .min(BURST);
             self.filled = now;
         }
         let may = self.left > 0;
@@ -128,7 +148,12 @@ mod tests {
         let start = Instant::now();
         let mut flood = Flood::new(start);
         let written = (0..100_000u32)
-            .filter(|at| flood.may_write(Reason::NoLease, start + Duration::from_micros(u64::from(*at) * 100)))
+            .filter(|at| {
+                flood.may_write(
+                    Reason::NoLease,
+                    start + Duration::from_micros(u64::from(*at) * 100),
+                )
+            })
             .count();
         let ten_seconds = (BURST + 10 * PER_SECOND) as usize;
         assert!(written <= ten_seconds, "{written}");

@@ -32,7 +32,10 @@ impl Observer {
     pub fn new(now: Instant) -> Self {
         Self {
             counts: Reason::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
-            told: Mutex::new(Told { flood: Flood::new(now), seen: Seen::default() }),
+            told: Mutex::new(Told {
+                flood: Flood::new(now),
+                seen: Seen::default(),
+            }),
         }
     }
 
@@ -53,19 +56,26 @@ impl Observer {
     /// Says how many events were not written, if any were not. To be called every few seconds.
     pub fn tick(&self, now: Instant) {
         if let Some(unwritten) = self.told().flood.settle(now) {
-            tracing::warn!(unwritten, "more connections ended than are written down; `acmegate status` counts them all");
+            tracing::warn!(
+                unwritten,
+                "more connections ended than are written down; `acmegate status` counts them all"
+            );
         }
     }
 
     fn told(&self) -> std::sync::MutexGuard<'_, Told> {
         // Nothing in here panics half-way through a change.
-        self.told.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.told
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 
 impl Witness for Observer {
     fn ended(&self, event: &Ended<'_>) {
-        let at = Reason::ALL.iter().position(|reason| *reason == event.reason);
+        let at = Reason::ALL
+            .iter()
+            .position(|reason| *reason == event.reason);
         if let Some(count) = at.and_then(|at| self.counts.get(at)) {
             count.fetch_add(1, Ordering::Relaxed);
         }

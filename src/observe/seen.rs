@@ -18,14 +18,18 @@ pub struct Seen {
 impl Seen {
     /// Remembers a pair.
     pub fn note(&mut self, identifier: &Identifier, thumbprint: &Thumbprint) {
-        let known = self.pairs.iter().any(|(name, account)| name == identifier && account == thumbprint);
+        let known = self
+            .pairs
+            .iter()
+            .any(|(name, account)| name == identifier && account == thumbprint);
         if known {
             return;
         }
         if self.pairs.len() >= MAX_SEEN {
             self.pairs.pop_front();
         }
-        self.pairs.push_back((identifier.clone(), thumbprint.clone()));
+        self.pairs
+            .push_back((identifier.clone(), thumbprint.clone()));
     }
 
     /// Every pair, oldest first.

@@ -1,0 +1,63 @@
+//! `acmegate answer add|remove`: key authorizations, pushed and withdrawn.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::Subcommand;
+
+use super::{Failure, finish};
+use crate::config::parse_duration;
+use crate::control::client;
+use crate::control::protocol::Ask;
+
+/// What is done.
+#[derive(Debug, Subcommand)]
+pub enum AnswerCommand {
+    /// Answer this identifier's validation with this key authorization
+    Add {
+        /// A name or an address
+        identifier: String,
+        /// TOKEN.THUMBPRINT
+        key_authorization: String,
+        /// For how long at most [default: 1h]
+        #[arg(long = "for", value_name = "TIME", value_parser = length)]
+        length: Option<Duration>,
+    },
+    /// Answer it no longer
+    Remove {
+        /// A name or an address
+        identifier: String,
+        /// TOKEN, or the whole TOKEN.THUMBPRINT
+        token: String,
+    },
+}
+
+fn length(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|error| error.to_string())
+}
+
+pub fn run(runtime_dir: &Path, command: &AnswerCommand) -> Result<ExitCode, Failure> {
+    let ask = match command {
+        AnswerCommand::Add {
+            identifier,
+            key_authorization,
+            length,
+        } => Ask::AnswerAdd {
+            identifier: identifier.clone(),
+            key_authorization: key_authorization.clone(),
+            milliseconds: length
+                .map(|length| u64::try_from(length.as_millis()).unwrap_or(u64::MAX)),
+        },
+        AnswerCommand::Remove { identifier, token } => Ask::AnswerRemove {
+            identifier: identifier.clone(),
+            token: token_of(token).to_owned(),
+        },
+    };
+    Ok(finish(&client::ask(runtime_dir, ask)?, false))
+}
+
+/// The part before the full stop, which no token holds.
+pub fn token_of(text: &str) -> &str {
+    text.split_once('.').map_or(text, |(token, _)| token)
+}

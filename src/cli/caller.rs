@@ -1,0 +1,272 @@
+//! Which ACME client is calling: the nearest ancestor that is no shell, no wrapper, and no session.
+//!
+//! Its pid and start name a lease, so that a pre-hook and a post-hook of one run mean the same one,
+//! and the daemon can tell when the client died without a post-hook.
+
+use std::fs;
+
+use crate::control::protocol::HolderWord;
+use crate::firewall::record::command_name;
+
+/// How far up is looked; deeper trees of wrappers than this do not happen.
+const MAX_DEPTH: usize = 16;
+
+/// What stands between a hook and its client and is neither.
+const SHELLS_AND_WRAPPERS: [&str; 21] = [
+    "sh",
+    "bash",
+    "dash",
+    "ash",
+    "busybox",
+    "zsh",
+    "ksh",
+    "mksh",
+    "fish",
+    "sudo",
+    "doas",
+    "su",
+    "env",
+    "timeout",
+    "nice",
+    "ionice",
+    "flock",
+    "setsid",
+    "nohup",
+    "run-parts",
+    "runuser",
+];
+
+/// Where a session or a service begins: whoever typed the command stands here, and no client.
+const SESSIONS: [&str; 16] = [
+    "systemd",
+    "init",
+    "cron",
+    "crond",
+    "atd",
+    "anacron",
+    "sshd",
+    "sshd-session",
+    "login",
+    "tmux: server",
+    "screen",
+    "containerd-shim",
+    "dockerd",
+    "conmon",
+    "agetty",
+    "script",
+];
+
+/// Clients that are shell scripts: their process is a shell with the script as its argument.
+const SCRIPTS: [&str; 5] = [
+    "dehydrated",
+    "acme.sh",
+    "getssl",
+    "letsencrypt.sh",
+    "certbot",
+];
+
+/// The calling client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Client {
+    /// Its process id.
+    pub pid: u32,
+    /// Its start in clock ticks after boot.
+    pub start_ticks: u64,
+    /// What it is called.
+    pub name: String,
+}
+
+/// One process, as /proc tells it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Process {
+    pid: u32,
+    parent: u32,
+    start_ticks: u64,
+    command: String,
+    arguments: Vec<String>,
+}
+
+/// The client that called this process, if one can be told.
+pub fn client() -> Option<Client> {
+    find(std::os::unix::process::parent_id(), read)
+}
+
+/// The lease that is meant when no name is given: the client's, or this user's own by hand.
+pub fn default_lease(client: Option<&Client>) -> String {
+    match client {
+        Some(client) => {
+            let name: String = client
+                .name
+                .chars()
+                .filter(char::is_ascii_alphanumeric)
+                .take(20)
+                .collect();
+            format!(
+                "{}-{}",
+                if name.is_empty() { "client" } else { &name },
+                client.pid
+            )
+        }
+        None => format!("manual-{}", rustix::process::getuid().as_raw()),
+    }
+}
+
+impl Client {
+    /// The client in the words of the control protocol.
+    pub fn to_holder(&self) -> HolderWord {
+        HolderWord {
+            pid: self.pid,
+            start_ticks: self.start_ticks,
+            command: command_name(&self.name),
+            caller_pid: std::process::id(),
+        }
+    }
+}
+
+fn find(first: u32, read: impl Fn(u32) -> Option<Process>) -> Option<Client> {
+    let mut pid = first;
+    for _ in 0..MAX_DEPTH {
+        if pid <= 1 {
+            return None;
+        }
+        let process = read(pid)?;
+        let is_shell = SHELLS_AND_WRAPPERS.contains(&process.command.trim_start_matches('-'));
+        let script = process
+            .arguments
+            .iter()
+            .skip(1)
+            .find(|argument| !argument.starts_with('-'));
+        let script = script
+            .and_then(|path| path.rsplit('/').next())
+            .filter(|name| SCRIPTS.contains(name));
+        if SESSIONS.contains(&process.command.as_str()) {
+            return None;
+        }
+        if !is_shell || script.is_some() {
+            // An interpreter's name says nothing; its script's does.
+            let name = script.map_or(process.command.clone(), str::to_owned);
+            return Some(Client {
+                pid,
+                start_ticks: process.start_ticks,
+                name,
+            });
+        }
+        pid = process.parent;
+    }
+    None
+}
+
+fn read(pid: u32) -> Option<Process> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    parse(pid, &stat, &arguments)
+}
+
+/// proc_pid_stat(5): `pid (comm) state ppid …`, the start being field 22. The command may hold
+/// spaces and parentheses of its own, so the last parenthesis ends it.
+fn parse(pid: u32, stat: &str, arguments: &[u8]) -> Option<Process> {
+    let (_, rest) = stat.split_once('(')?;
+    let (command, rest) = rest.rsplit_once(") ")?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    Some(Process {
+        pid,
+        parent: fields.get(1)?.parse().ok()?,
+        start_ticks: fields.get(19)?.parse().ok()?,
+        command: command.to_owned(),
+        arguments: arguments
+            .split(|byte| *byte == 0)
+            .filter(|argument| !argument.is_empty())
+            .map(|argument| String::from_utf8_lossy(argument).into_owned())
+            .collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(processes: &[(u32, u32, &str, &[&str])]) -> impl Fn(u32) -> Option<Process> {
+        let processes: Vec<Process> = processes
+            .iter()
+            .map(|(pid, parent, command, arguments)| Process {
+                pid: *pid,
+                parent: *parent,
+                start_ticks: 7,
+                command: (*command).to_owned(),
+                arguments: arguments
+                    .iter()
+                    .map(|argument| (*argument).to_owned())
+                    .collect(),
+            })
+            .collect();
+        move |pid| processes.iter().find(|process| process.pid == pid).cloned()
+    }
+
+    #[test]
+    fn certbot_is_found_behind_the_shell_of_its_hook() {
+        let read = tree(&[
+            (30, 20, "sh", &["sh", "-c", "acmegate open"]),
+            (
+                20,
+                1,
+                "certbot",
+                &["/usr/bin/python3", "/usr/bin/certbot", "renew"],
+            ),
+        ]);
+        let client = find(30, read).unwrap();
+        assert_eq!((client.pid, client.name.as_str()), (20, "certbot"));
+        assert_eq!(default_lease(Some(&client)), "certbot-20");
+    }
+
+    #[test]
+    fn a_client_that_is_a_script_is_no_mere_shell() {
+        let read = tree(&[
+            (
+                40,
+                30,
+                "bash",
+                &["bash", "/etc/dehydrated/hook.sh", "startup_hook"],
+            ),
+            (30, 20, "bash", &["bash", "/usr/bin/dehydrated", "-c"]),
+            (20, 1, "cron", &["cron"]),
+        ]);
+        let client = find(40, read).unwrap();
+        assert_eq!((client.pid, client.name.as_str()), (30, "dehydrated"));
+    }
+
+    #[test]
+    fn by_hand_there_is_no_client() {
+        let read = tree(&[
+            (40, 30, "bash", &["-bash"]),
+            (30, 1, "sshd", &["sshd: root@pts/0"]),
+        ]);
+        assert_eq!(find(40, read), None);
+        assert!(default_lease(None).starts_with("manual-"));
+    }
+
+    #[test]
+    fn a_command_with_parentheses_is_read_whole() {
+        let fields = (3..52).map(|at| {
+            if at == 3 {
+                "S".to_owned()
+            } else {
+                at.to_string()
+            }
+        });
+        let stat = format!("12 (a) b) {}", fields.collect::<Vec<_>>().join(" "));
+        let process = parse(12, &stat, b"x\0y\0").unwrap();
+        assert_eq!(
+            (
+                process.command.as_str(),
+                process.parent,
+                process.start_ticks
+            ),
+            ("a) b", 4, 22)
+        );
+    }
+
+    #[test]
+    fn this_very_test_has_a_parent() {
+        assert!(read(std::process::id()).is_some_and(|own| own.start_ticks > 0));
+    }
+}

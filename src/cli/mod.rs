@@ -1,0 +1,181 @@
+//! Asks: one file per subcommand. What a subcommand prints is for a person, one line where one is
+//! enough; what it exits with is sysexits.
+
+mod answer;
+mod caller;
+mod check;
+mod close;
+mod firewall;
+mod hook;
+mod open;
+mod status;
+mod terminal;
+
+use std::fmt;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::control::client::ClientError;
+use crate::control::protocol::{Exit, RUNTIME_DIR, Response};
+use crate::daemon::{self, Fatal, privilege};
+
+/// Lets ACME validations through a firewall, and nothing else.
+#[derive(Debug, Parser)]
+#[command(
+    name = "acmegate",
+    version,
+    max_term_width = 100,
+    arg_required_else_help = true
+)]
+pub struct Arguments {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+struct Global {
+    /// The configuration file [default: /etc/acmegate/acmegate.toml if it exists]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the daemon's sockets are
+    #[arg(long, global = true, value_name = "DIR", default_value = RUNTIME_DIR)]
+    runtime_dir: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gate: serve port 80 and open windows when asked
+    Run,
+    /// Open a window: a pre-hook
+    Open(open::OpenArgs),
+    /// Close it again: a post-hook
+    Close(close::CloseArgs),
+    /// Push or withdraw a key authorization
+    #[command(subcommand)]
+    Answer(answer::AnswerCommand),
+    /// Speak an ACME client's own hook contract
+    #[command(subcommand)]
+    Hook(hook::HookCommand),
+    /// Say what is open, for whom, how long, and what is wrong
+    Status(status::StatusArgs),
+    /// Show, install or remove our part of the ruleset
+    #[command(subcommand)]
+    Firewall(firewall::FirewallCommand),
+    /// Check the configuration
+    #[command(subcommand)]
+    Config(check::ConfigCommand),
+    /// Started by `run` alone: the process that may change the firewall
+    #[command(hide = true)]
+    Enforcer,
+}
+
+/// Why a subcommand failed.
+#[derive(Debug)]
+pub struct Failure {
+    exit: Exit,
+    message: String,
+}
+
+impl Failure {
+    fn new(exit: Exit, message: impl fmt::Display) -> Self {
+        Self {
+            exit,
+            message: message.to_string(),
+        }
+    }
+}
+
+impl From<ClientError> for Failure {
+    fn from(error: ClientError) -> Self {
+        Self::new(error.exit(), error)
+    }
+}
+
+impl From<Fatal> for Failure {
+    fn from(fatal: Fatal) -> Self {
+        Self {
+            exit: fatal.exit,
+            message: fatal.message,
+        }
+    }
+}
+
+/// Parses the command line and does what it says.
+pub fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Help and version are no errors; everything else is the caller's.
+            let _ = error.print();
+            return match error.use_stderr() {
+                true => ExitCode::from(Exit::Usage as u8),
+                false => ExitCode::SUCCESS,
+            };
+        }
+    };
+    match refuse_file_capabilities().and_then(|()| dispatch(arguments)) {
+        Ok(code) => code,
+        Err(failure) => {
+            eprintln!("acmegate: {}", failure.message);
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}
+
+fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
+    let Global {
+        config,
+        runtime_dir,
+    } = arguments.global;
+    match arguments.command {
+        Command::Run => daemon::run(&daemon::Options {
+            config,
+            runtime_dir,
+        })?,
+        Command::Enforcer => daemon::enforcer::run(config.as_deref())?,
+        Command::Open(args) => return open::run(&runtime_dir, &args),
+        Command::Close(args) => return close::run(&runtime_dir, &args),
+        Command::Answer(command) => return answer::run(&runtime_dir, &command),
+        Command::Hook(command) => return hook::run(&runtime_dir, &command),
+        Command::Status(args) => return status::run(&runtime_dir, &args),
+        Command::Firewall(command) => {
+            return firewall::run(config.as_deref(), &runtime_dir, &command);
+        }
+        Command::Config(command) => return check::run(config.as_deref(), &command),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A binary that lends its power by file capabilities would give every user of the host what only
+/// its administrator may.
+fn refuse_file_capabilities() -> Result<(), Failure> {
+    let binary = std::env::current_exe().unwrap_or_else(|_| "/proc/self/exe".into());
+    if privilege::is_lending_power(&binary) {
+        return Err(Failure::new(
+            Exit::NoPerm,
+            format!(
+                "{0} carries file capabilities, which lend its power to every user: \
+                 `setcap -r {0}` as root, and start it by systemd",
+                binary.display()
+            ),
+        ));
+    }
+    Ok(())
+}
+
+/// Prints what the daemon said and ends as it says.
+fn finish(response: &Response, quiet: bool) -> ExitCode {
+    for warning in &response.warnings {
+        eprintln!("acmegate: warning: {warning}");
+    }
+    if response.code != 0 {
+        eprintln!("acmegate: {}", response.message);
+    } else if !quiet {
+        println!("{}", response.message);
+    }
+    ExitCode::from(response.code)
+}

@@ -1,0 +1,210 @@
+//! `acmegate status`: what is open, for whom, how long; and why something is shut that should not be.
+
+use std::fmt::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use super::Failure;
+use super::terminal::{plain, seconds};
+use crate::control::client;
+use crate::control::protocol::Exit;
+use crate::control::status::Status;
+
+/// How it is told.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// One JSON object instead of text
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(runtime_dir: &Path, args: &StatusArgs) -> Result<ExitCode, Failure> {
+    let status = client::status(runtime_dir)?;
+    if args.json {
+        let text = serde_json::to_string_pretty(&status)
+            .map_err(|error| Failure::new(Exit::Software, error))?;
+        println!("{text}");
+    } else {
+        print!("{}", render(&status));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn render(status: &Status) -> String {
+    let mut out = String::new();
+    let _ = writeln!(
+        out,
+        "acmegate {}, {}",
+        status.program,
+        status
+            .config
+            .as_deref()
+            .map_or("built-in defaults".to_owned(), plain)
+    );
+    for problem in &status.problems {
+        let _ = writeln!(out, "  problem: {}", plain(problem));
+    }
+    let firewall = &status.firewall;
+    let stands = match (firewall.mode.as_str(), firewall.installed, firewall.owned) {
+        ("gate-only", ..) => "nothing in the kernel, the gate alone decides",
+        (_, false, _) => "NOT in the kernel",
+        (_, true, true) => "in the kernel, nobody else can change it",
+        (_, true, false) => "in the kernel",
+    };
+    let _ = writeln!(out, "firewall  mode {}: {stands}", firewall.mode);
+    if firewall.gaps > 0 {
+        let _ = writeln!(
+            out,
+            "          taken away by somebody and put back {} times",
+            firewall.gaps
+        );
+    }
+    for window in &status.windows {
+        let stands = match window.milliseconds {
+            Some(left) if window.open => format!("open for {} more", seconds(left)),
+            _ => "shut to the world".to_owned(),
+        };
+        let _ = writeln!(
+            out,
+            "window    tcp {} {}: {stands}",
+            window.port, window.family
+        );
+    }
+    for lease in &status.leases {
+        let holder = lease
+            .holder
+            .as_deref()
+            .map_or(String::new(), |holder| format!(" for {}", plain(holder)));
+        let _ = writeln!(
+            out,
+            "lease     {}: {} left, uid {}{holder}",
+            plain(&lease.name),
+            seconds(lease.milliseconds),
+            lease.caller
+        );
+        if let Some(identifiers) = &lease.identifiers {
+            let names: Vec<String> = identifiers.iter().map(|name| plain(name)).collect();
+            let _ = writeln!(out, "          covers only {}", names.join(", "));
+        }
+    }
+    let _ = writeln!(
+        out,
+        "budget    {} of {} openings in the last hour",
+        status.budget.used, status.budget.per_hour
+    );
+    match status.listeners.as_slice() {
+        [] => out.push_str("listener  none: windows only\n"),
+        listeners => {
+            for listener in listeners {
+                let _ = writeln!(out, "listener  {}", plain(listener));
+            }
+        }
+    }
+    for site in &status.sites {
+        let names: Vec<String> = site.identifiers.iter().map(|name| plain(name)).collect();
+        let _ = writeln!(
+            out,
+            "site      {}: {}",
+            names.join(", "),
+            plain(&site.answer)
+        );
+        for account in &site.accounts {
+            let _ = writeln!(out, "          vouches for {}", plain(account));
+        }
+        for account in site
+            .seen
+            .iter()
+            .filter(|account| !site.accounts.contains(account))
+        {
+            let _ = writeln!(out, "          seen: accounts = [\"{}\"]", plain(account));
+        }
+    }
+    if status.pushed > 0 {
+        let _ = writeln!(out, "pushed    {} tokens", status.pushed);
+    }
+    if !status.connections.is_empty() {
+        let counts: Vec<String> = status
+            .connections
+            .iter()
+            .map(|count| format!("{} {}", count.count, plain(&count.reason)))
+            .collect();
+        let _ = writeln!(out, "since start  {}", counts.join(", "));
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::status::{Budget, Count, Firewall, Lease, Site, Window};
+
+    #[test]
+    fn as_people_read_it() {
+        let status = Status {
+            version: 1,
+            program: "0.1.0".to_owned(),
+            config: Some("/etc/acmegate/acmegate.toml".to_owned()),
+            problems: vec![
+                "the configuration file was changed but not accepted: \u{1b}[31mx".to_owned(),
+            ],
+            firewall: Firewall {
+                mode: "guard".to_owned(),
+                installed: true,
+                owned: true,
+                gaps: 2,
+                landlock: "fully".to_owned(),
+            },
+            windows: vec![
+                Window {
+                    port: 80,
+                    family: "ipv4".to_owned(),
+                    open: true,
+                    milliseconds: Some(118_400),
+                },
+                Window {
+                    port: 80,
+                    family: "ipv6".to_owned(),
+                    open: false,
+                    milliseconds: None,
+                },
+            ],
+            leases: vec![Lease {
+                name: "certbot-812".to_owned(),
+                holder: Some("certbot (pid 812)".to_owned()),
+                caller: 0,
+                trigger: "asked".to_owned(),
+                ports: vec![80],
+                families: vec!["ipv4".to_owned()],
+                identifiers: Some(vec!["example.com".to_owned()]),
+                milliseconds: 118_400,
+            }],
+            budget: Budget {
+                used: 3,
+                per_hour: 120,
+                per_caller: 60,
+                reserve: 20,
+            },
+            listeners: vec!["[::]:80".to_owned()],
+            sites: vec![Site {
+                identifiers: vec!["example.com".to_owned(), "*.example.com".to_owned()],
+                answer: "pushed".to_owned(),
+                accounts: vec![],
+                seen: vec!["nP1qzpXGymHBrUEepNY9HCsQk7K8KhOypzEt62jcerQ".to_owned()],
+            }],
+            pushed: 1,
+            connections: vec![
+                Count {
+                    reason: "answered".to_owned(),
+                    count: 6,
+                },
+                Count {
+                    reason: "redirected".to_owned(),
+                    count: 1,
+                },
+            ],
+        };
+        insta::assert_snapshot!(render(&status));
+    }
+}
