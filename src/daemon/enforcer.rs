@@ -10,11 +10,10 @@ use rustix::thread::CapabilitySet;
 
 use super::seal::{Calls, Seal};
 use super::{Fatal, parts};
-use crate::config::{Config, Unchecked};
+use crate::config::{Config, Mode, Unchecked};
 use crate::control::protocol::Exit;
 use crate::firewall::enforcer::{Enforcer, Orders, Reload};
 use crate::firewall::netlink::KernelError;
-use crate::firewall::ruleset::Mode;
 
 /// Runs as the enforcer: standard input is one end of a socket pair, the other end the front's.
 ///
@@ -36,6 +35,7 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
         .map_err(|error| Fatal::new(Exit::Os, error))?;
     let config = load(config_path).map_err(|error| Fatal::new(Exit::Config, error))?;
     super::start_log(&config);
+    super::name_process(c"acmegate-enf");
     let orders = parts::orders(&config);
 
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -46,10 +46,6 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
     let reload: Reload = Box::new(move || -> Result<Orders, String> {
         load(path.as_deref()).map(|config| parts::orders(&config))
     });
-    let capabilities = match orders.settings.mode {
-        Mode::GateOnly => CapabilitySet::empty(),
-        _ => CapabilitySet::NET_ADMIN,
-    };
     runtime.block_on(async {
         front
             .set_nonblocking(true)
@@ -62,13 +58,7 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
         })?;
         let (enforcer, events) = Enforcer::prepare(orders, reload).map_err(fatal)?;
         // A current-thread runtime has this one thread, so sealing it now seals everything.
-        let seal = Seal {
-            capabilities,
-            readable: parts::config_dir(&config).into_iter().collect(),
-            connect_ports: Vec::new(),
-            calls: Calls::Enforcer,
-        };
-        seal.apply().map_err(|error| {
+        enforcer_seal(&config).apply().map_err(|error| {
             Fatal::new(
                 Exit::Os,
                 format!("cannot give up what the enforcer must not have: {error}"),
@@ -76,6 +66,19 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
         })?;
         enforcer.serve(front, events).await.map_err(fatal)
     })
+}
+
+/// What the enforcer may still do once it is sealed.
+pub fn enforcer_seal(config: &Config) -> Seal {
+    Seal {
+        capabilities: match config.firewall.mode {
+            Mode::GateOnly => CapabilitySet::empty(),
+            Mode::Guard | Mode::Set(_) => CapabilitySet::NET_ADMIN,
+        },
+        readable: parts::config_dir(config).into_iter().collect(),
+        connect_ports: Vec::new(),
+        calls: Calls::Enforcer,
+    }
 }
 
 fn load(path: Option<&Path>) -> Result<Config, String> {

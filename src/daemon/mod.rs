@@ -30,6 +30,7 @@ use std::sync::Arc;
 
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::thread::CapabilitySet;
 
 use self::notify::Notify;
 use self::parts::Remembered;
@@ -98,6 +99,7 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
     })
     .map_err(|error| Fatal::new(Exit::Config, error))?;
     start_log(&config);
+    name_process(c"acmegate");
 
     let _lock = lock(&options.runtime_dir)?;
     raise_descriptor_limit(&config);
@@ -114,13 +116,7 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
     accounts.seal();
 
     let workers = std::thread::available_parallelism().map_or(1, |count| count.get().min(4));
-    let seal = Seal {
-        capabilities: rustix::thread::CapabilitySet::empty(),
-        readable: parts::readable(&config),
-        connect_ports: parts::upstream_ports(&config),
-        calls: Calls::Front,
-    };
-    let landlocked = seal.apply().map_err(|error| {
+    let landlocked = front_seal(&config).apply().map_err(|error| {
         Fatal::new(
             Exit::Os,
             format!("cannot give up what the front must not have: {error}"),
@@ -148,6 +144,16 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
         child,
         landlocked,
     }))
+}
+
+/// What the front may still do once it is sealed.
+pub fn front_seal(config: &Config) -> Seal {
+    Seal {
+        capabilities: CapabilitySet::empty(),
+        readable: parts::readable(config),
+        connect_ports: parts::upstream_ports(config),
+        calls: Calls::Front,
+    }
 }
 
 /// The two sockets, bound.
@@ -300,6 +306,12 @@ fn start_enforcer(config: &Config) -> Result<(UnixStream, Child), Fatal> {
     let child = command.spawn().map_err(failed)?;
     ours.set_nonblocking(true).map_err(failed)?;
     Ok((ours, child))
+}
+
+/// Executing /proc/self/exe leaves `exe` as the name that ps and `nft list` show.
+fn name_process(name: &std::ffi::CStr) {
+    // A process that cannot be renamed works as well.
+    let _ = rustix::thread::set_name(name);
 }
 
 /// What the status calls it.

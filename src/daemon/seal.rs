@@ -133,11 +133,11 @@ impl Calls {
             }
         }
         let allow_list = filter(rules, errno(libc::EPERM), SeccompAction::Allow)?;
-        // clone3 hides its flags behind a pointer; without it glibc falls back to clone, whose
-        // flags can be read: threads yes, processes no.
+        // clone3 hides its flags behind a pointer; told that there is none, glibc falls back to
+        // clone, whose flags can be read. Of two filters the stricter answer counts. The
+        // allow-list comes last: once it stands, seccomp(2) itself is gone.
         let no_clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
         let no_clone3 = filter(no_clone3, SeccompAction::Allow, errno(libc::ENOSYS))?;
-        // The allow-list first: once it stands, seccomp(2) itself is gone. So it comes last.
         Ok(vec![no_clone3, allow_list])
     }
 }
@@ -247,6 +247,7 @@ const COMMON: &[i64] = &[
 /// What the front needs besides: threads, connections, webroots, and watching lease holders.
 const FRONT: &[i64] = &[
     libc::SYS_accept4,
+    libc::SYS_clone3,
     libc::SYS_connect,
     libc::SYS_dup,
     libc::SYS_faccessat2,
@@ -261,6 +262,8 @@ const FRONT: &[i64] = &[
     libc::SYS_setsockopt,
     libc::SYS_shutdown,
     libc::SYS_socketpair,
+    libc::SYS_wait4,
+    libc::SYS_waitid,
 ];
 
 #[cfg(test)]
