@@ -1,1 +1,3 @@
 //! Enforces: what the kernel is told.
+
+pub mod base_chains;

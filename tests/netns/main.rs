@@ -1,0 +1,4 @@
+//! Tests against a real kernel, each in network namespaces of its own and without privileges.
+
+mod base_chains;
+mod world;
