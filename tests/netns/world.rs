@@ -107,12 +107,14 @@ impl World {
 
     /// Replaces the whole ruleset by an nftables file.
     pub fn nft(&self, rules: &str) {
-        feed(
-            "nftables",
-            "nft",
-            &["-f", "-"],
-            &format!("flush ruleset\n{rules}"),
-        );
+        self.try_nft(rules)
+            .unwrap_or_else(|refusal| panic!("{refusal}"));
+    }
+
+    /// The same, where nft may refuse it.
+    pub fn try_nft(&self, rules: &str) -> Result<(), String> {
+        let rules = format!("flush ruleset\n{rules}");
+        try_feed("nftables", "nft", &["-f", "-"], &rules)
     }
 
     /// Replaces the whole ruleset by what `iptables-save` prints.
@@ -191,6 +193,10 @@ fn ip(arguments: &str) {
 
 /// Runs a program on `input`, and says which package it is from if it is not there.
 fn feed(package: &str, program: &str, arguments: &[&str], input: &str) {
+    try_feed(package, program, arguments, input).unwrap_or_else(|refusal| panic!("{refusal}"));
+}
+
+fn try_feed(package: &str, program: &str, arguments: &[&str], input: &str) -> Result<(), String> {
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())
@@ -205,9 +211,9 @@ fn feed(package: &str, program: &str, arguments: &[&str], input: &str) {
         .write_all(input.as_bytes())
         .expect("it reads its input");
     let output = child.wait_with_output().expect("it ends");
+    if output.status.success() {
+        return Ok(());
+    }
     let errors = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{program} {arguments:?}: {errors}\n{input}"
-    );
+    Err(format!("{program} {arguments:?}: {errors}\n{input}"))
 }

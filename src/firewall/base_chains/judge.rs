@@ -31,7 +31,6 @@ const NAT_INPUT: i32 = 100;
 /// Judges what becomes of the probe in `ruleset`, leaving out the tables named in `ours`.
 ///
 /// Pure; takes as long as the rules on the path are many, some microseconds as a rule.
-#[must_use]
 pub fn judge(ruleset: &Ruleset, probe: &Probe, ours: &[&str]) -> Path {
     let stops = stops(ruleset, probe, ours);
     let mut walk = Walk {

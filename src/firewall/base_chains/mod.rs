@@ -15,6 +15,7 @@
 
 mod bits;
 mod compat;
+mod decode;
 mod judge;
 mod packet;
 mod read;

@@ -12,8 +12,9 @@ use nlink::netlink::nftables::{
 };
 use nlink::netlink::{Connection, Nftables};
 
+use super::decode::{decode, goes_on_under_limits};
 use super::ruleset::{Base, Chain, Data, Element, Hook, Key, Rule, Ruleset, Set, Table};
-use super::step::{Step, decode, goes_on_under_limits};
+use super::step::Step;
 
 /// A reading takes a few milliseconds, and a ruleset that changes in each of so many in a row is
 /// being rebuilt in a loop.
