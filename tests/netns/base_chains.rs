@@ -507,6 +507,13 @@ const INPUT_RULES: &[(&str, Expected)] = &[
     ("reject", Drops),
     ("reject with tcp reset", Drops),
     ("ip dscp set cs1 ip ttl set 60 accept", Passes),
+    ("counter name web accept", Passes),
+    ("limit name slow drop\naccept", Unclear),
+    ("iifname { \"eth*\", \"wlan0\" } accept", Passes),
+    ("iifname { \"wlan*\", \"lo\" } accept", Drops),
+    ("ether saddr 02:00:00:00:00:99 accept", Unclear),
+    ("tcp dport . meta mark { 1-1024 . 0 } accept", Passes),
+    ("tcp dport . ip saddr { 80 . 10.0.0.1 } accept", Drops),
 ];
 
 #[test]
@@ -525,6 +532,8 @@ fn every_kind_of_rule_is_judged_as_the_kernel_does() {
                         size 100
                         limit rate over 10/second
                     }}
+                    counter web {{ }}
+                    limit slow {{ rate over 1000/second; }}
                     chain dropping {{ tcp dport 80 drop
                     }}
                     chain returning {{ return

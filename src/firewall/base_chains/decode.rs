@@ -316,3 +316,25 @@ fn ct_len(key: CtKey) -> usize {
         _ => 4,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use nlink::netlink::nftables::QueueExpr;
+
+    use super::*;
+
+    #[test]
+    fn a_queue_takes_the_packet_away() {
+        let steps = decode(&[RuleExpr::Queue(QueueExpr::num(5))]);
+        assert_eq!(steps, [Step::End(End::Leaves(Leaves::Queued))]);
+    }
+
+    #[test]
+    fn registers_of_both_kinds_name_the_same_bytes() {
+        assert_eq!(at(Register::R1), at(Register::Reg32_04));
+        assert_eq!(
+            (at(Register::R0), at(Register::Reg32_01), at(Register::R3)),
+            (0, 4, 48)
+        );
+    }
+}

@@ -16,10 +16,11 @@ use super::ruleset::{Base, Chain, Hook, Ruleset, Table};
 use super::step::{End, Leaves, Step};
 use super::{IpFamily, Probe};
 
-/// The rules that one judgement runs; the largest ruleset met has some 20,000.
-const MAX_RULES: u32 = 1_000_000;
+/// The rules that one judgement runs, each counted as often as it is run. Generated rulesets have
+/// some 20,000; this many take a fifth of a second.
+const MAX_RULES: u32 = 200_000;
 /// How deep one open rule may stand behind another. Each level is one call on the stack.
-const MAX_FORKS: u32 = 64;
+const MAX_FORKS: u32 = 200;
 /// The kernel refuses a deeper nest of jumps (`NFT_JUMP_STACK_SIZE`).
 const MAX_JUMPS: usize = 16;
 /// As many doubts as anybody reads.
@@ -53,7 +54,7 @@ pub fn judge(ruleset: &Ruleset, probe: &Probe, ours: &[&str]) -> Path {
             doubts: vec![Doubt::Changing],
         },
         Outcome::Passes(doubts) => Path::Passes { doubts },
-        Outcome::Drops(culprit) => Path::Drops(*culprit),
+        Outcome::Drops { place, rejects } => Path::Drops(culprit(ruleset, probe, place, rejects)),
     }
 }
 
@@ -127,7 +128,7 @@ struct Spot {
 #[derive(Debug, Clone)]
 enum Outcome {
     Passes(Vec<Doubt>),
-    Drops(Box<Culprit>),
+    Drops { place: Place, rejects: bool },
 }
 
 struct Walk<'a> {
@@ -174,7 +175,10 @@ impl<'a> Walk<'a> {
             let Some((chain_index, next)) = spot.frames.last_mut() else {
                 if stop.base.drops_by_policy {
                     let base = &table.chains[stop.chain];
-                    break self.dropped(place(table, base, base, None), false);
+                    break Outcome::Drops {
+                        place: place(table, base, base, None),
+                        rejects: false,
+                    };
                 }
                 let next_stop = spot.stop + 1;
                 self.arrive(&mut spot, next_stop);
@@ -200,10 +204,9 @@ impl<'a> Walk<'a> {
             if branches.drops_listed && !has_doubt_in(&doubts, chain, table) {
                 doubts.push(Doubt::DropsListed(here()));
             }
-            let here = here();
             let mut ways = branches.ways.into_iter();
             let Some(first) = ways.next() else {
-                break Outcome::Passes(vec![Doubt::Unclear(here)]);
+                break Outcome::Passes(vec![Doubt::Unclear(here())]);
             };
             for way in ways {
                 let mut other = Spot {
@@ -214,7 +217,7 @@ impl<'a> Walk<'a> {
                     Some(outcome) => outcome,
                     None => self.remembered(other, forks_left),
                 };
-                others.push((here.clone(), outcome));
+                others.push((here(), outcome));
             }
             spot.packet = first.packet;
             if let Some(outcome) = self.turn(&mut spot, table, first.end, &here) {
@@ -251,19 +254,29 @@ impl<'a> Walk<'a> {
         spot: &mut Spot,
         table: &Table,
         end: Option<End>,
-        rule: &Place,
+        rule: &impl Fn() -> Place,
     ) -> Option<Outcome> {
+        let unclear = || Some(Outcome::Passes(vec![Doubt::Unclear(rule())]));
         let verdict = match end? {
             End::Verdict(verdict) => verdict,
-            End::Reject => return Some(self.dropped(rule.clone(), true)),
-            End::Leaves(leaves) => return Some(Outcome::Passes(vec![left(leaves, rule)])),
-            End::Unknown => return Some(Outcome::Passes(vec![Doubt::Unclear(rule.clone())])),
+            End::Reject => {
+                return Some(Outcome::Drops {
+                    place: rule(),
+                    rejects: true,
+                });
+            }
+            End::Leaves(leaves) => return Some(Outcome::Passes(vec![left(leaves, rule())])),
+            End::Unknown => return unclear(),
         };
-        let (target, keep) = match &verdict {
-            Verdict::Drop => return Some(self.dropped(rule.clone(), false)),
+        let (target, comes_back) = match &verdict {
+            Verdict::Drop => {
+                return Some(Outcome::Drops {
+                    place: rule(),
+                    rejects: false,
+                });
+            }
             Verdict::Accept => {
-                let next_stop = spot.stop + 1;
-                self.arrive(spot, next_stop);
+                self.arrive(spot, spot.stop + 1);
                 return None;
             }
             Verdict::Return => {
@@ -274,42 +287,19 @@ impl<'a> Walk<'a> {
             Verdict::JumpTo(target) => (target, true),
             Verdict::GotoTo(target) => (target, false),
             // The enum is open; a verdict of a later kernel is not guessed at.
-            _ => return Some(Outcome::Passes(vec![Doubt::Unclear(rule.clone())])),
+            _ => return unclear(),
         };
         let Some(chain) = table.chain_index(target.as_str()) else {
-            return Some(Outcome::Passes(vec![Doubt::Unclear(rule.clone())]));
+            return unclear();
         };
-        if !keep {
+        if !comes_back {
             spot.frames.pop();
         }
-        if spot.frames.len() >= MAX_JUMPS {
+        if spot.frames.len() > MAX_JUMPS {
             return Some(Outcome::Passes(vec![Doubt::TooLong]));
         }
         spot.frames.push((chain, 0));
         None
-    }
-
-    fn dropped(&self, place: Place, rejects: bool) -> Outcome {
-        let manager = self
-            .ruleset
-            .tables
-            .iter()
-            .find(|table| table.family == place.family && table.name == place.table)
-            .map_or(Manager::Nftables, |table| {
-                let chains = table.chains.iter().map(|chain| chain.name.as_str());
-                Manager::guess(&place, chains)
-            });
-        let cause = place
-            .rule
-            .map_or(Cause::Policy, |handle| Cause::Rule { handle, rejects });
-        let (port, family) = (self.probe.port, self.probe.family);
-        Outcome::Drops(Box::new(Culprit {
-            place,
-            cause,
-            manager,
-            port,
-            packet: family,
-        }))
     }
 }
 
@@ -320,9 +310,9 @@ fn either(main: Outcome, other: Outcome, rule: Place) -> Outcome {
         Outcome::Passes(doubts)
     };
     match (main, other) {
-        (Outcome::Drops(main), Outcome::Drops(_)) => Outcome::Drops(main),
-        (Outcome::Passes(doubts), Outcome::Drops(_)) => differ(doubts),
-        (Outcome::Drops(_), Outcome::Passes(doubts)) => differ(doubts),
+        (main @ Outcome::Drops { .. }, Outcome::Drops { .. }) => main,
+        (Outcome::Passes(doubts), Outcome::Drops { .. })
+        | (Outcome::Drops { .. }, Outcome::Passes(doubts)) => differ(doubts),
         (Outcome::Passes(mut doubts), Outcome::Passes(more)) => {
             for doubt in more {
                 if !doubts.contains(&doubt) {
@@ -334,12 +324,30 @@ fn either(main: Outcome, other: Outcome, rule: Place) -> Outcome {
     }
 }
 
-fn left(leaves: Leaves, rule: &Place) -> Doubt {
+fn culprit(ruleset: &Ruleset, probe: &Probe, place: Place, rejects: bool) -> Culprit {
+    let its = |table: &&Table| table.family == place.family && table.name == place.table;
+    let table = ruleset.tables.iter().find(its);
+    let chains = table.into_iter().flat_map(|table| &table.chains);
+    let manager = Manager::guess(&place, chains.map(|chain| chain.name.as_str()));
+    let cause = match place.rule {
+        Some(handle) => Cause::Rule { handle, rejects },
+        None => Cause::Policy,
+    };
+    Culprit {
+        place,
+        cause,
+        manager,
+        port: probe.port,
+        packet: probe.family,
+    }
+}
+
+fn left(leaves: Leaves, rule: Place) -> Doubt {
     match leaves {
-        Leaves::Translated => Doubt::Translated(rule.clone()),
-        Leaves::Queued => Doubt::Queued(rule.clone()),
-        Leaves::Proxied => Doubt::Proxied(rule.clone()),
-        Leaves::Forwarded => Doubt::Forwarded(rule.clone()),
+        Leaves::Translated => Doubt::Translated(rule),
+        Leaves::Queued => Doubt::Queued(rule),
+        Leaves::Proxied => Doubt::Proxied(rule),
+        Leaves::Forwarded => Doubt::Forwarded(rule),
     }
 }
 

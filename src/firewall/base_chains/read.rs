@@ -83,9 +83,8 @@ async fn read_table(
     name: String,
     mut chains: Vec<Chain>,
 ) -> nlink::Result<Table> {
-    let places: HashMap<String, usize> = chains
-        .iter()
-        .enumerate()
+    let numbered = chains.iter().enumerate();
+    let places: HashMap<String, usize> = numbered
         .map(|(index, chain)| (chain.name.clone(), index))
         .collect();
     let mut asked = HashSet::new();
@@ -115,12 +114,7 @@ async fn read_table(
             sets.insert(info.name.clone(), set(&info, elements));
         }
     }
-    Ok(Table {
-        family,
-        name,
-        chains,
-        sets,
-    })
+    Ok(Table::new(family, name, chains, sets))
 }
 
 fn asked_set(step: &Step) -> Option<&str> {

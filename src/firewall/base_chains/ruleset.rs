@@ -31,11 +31,31 @@ pub(super) struct Table {
     pub(super) name: String,
     pub(super) chains: Vec<Chain>,
     pub(super) sets: HashMap<String, Set>,
+    by_name: HashMap<String, usize>,
 }
 
 impl Table {
+    pub(super) fn new(
+        family: Family,
+        name: String,
+        chains: Vec<Chain>,
+        sets: HashMap<String, Set>,
+    ) -> Self {
+        let numbered = chains.iter().enumerate();
+        let by_name = numbered
+            .map(|(index, chain)| (chain.name.clone(), index))
+            .collect();
+        Self {
+            family,
+            name,
+            chains,
+            sets,
+            by_name,
+        }
+    }
+
     pub(super) fn chain_index(&self, name: &str) -> Option<usize> {
-        self.chains.iter().position(|chain| chain.name == name)
+        self.by_name.get(name).copied()
     }
 }
 

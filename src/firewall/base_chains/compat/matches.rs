@@ -1,75 +1,11 @@
-//! The matches and targets of iptables that `iptables-nft` keeps as they were.
-//!
-//! Such an expression is a name, a revision and the C structure of `linux/netfilter/xt_*.h` in
-//! the machine's byte order. The ones that firewalls are made of (ufw, Docker, fail2ban) are put
-//! into the same steps as nftables' own; every other one may match or not.
+//! What `-m NAME` asks for.
 
-use nlink::netlink::attr::AttrIter;
-use nlink::netlink::nftables::{CmpOp, CtKey, MetaKey, PayloadBase, Verdict};
+use nlink::netlink::nftables::{CmpOp, CtKey, MetaKey, PayloadBase};
 
-use super::step::{End, Field, Leaves, Step};
+use super::super::step::{Field, Step};
+use super::{SCRATCH, Xt, masking};
 
-/// `NFTA_MATCH_NAME` and `NFTA_TARGET_NAME`, `…_REV`, `…_INFO`: the same numbers.
-const NAME: u16 = 1;
-const REVISION: u16 = 2;
-const INFO: u16 = 3;
-
-/// Where the steps made here keep what they compare; an iptables rule has nothing else there.
-const SCRATCH: usize = 0;
-
-/// The steps of an expression that nlink gives as `name` and its undecoded attributes.
-pub(super) fn steps(name: &str, data: &[u8]) -> Vec<Step> {
-    match name {
-        "match" => xt(data).map_or(vec![Step::Unsure], |xt| matching(&xt)),
-        "target" => xt(data).map_or(vec![Step::End(End::Unknown)], |xt| target(&xt)),
-        // A verdict that nlink does not model: a queue's.
-        "immediate" => vec![Step::End(End::Unknown)],
-        _ => vec![Step::Unsure],
-    }
-}
-
-struct Xt<'a> {
-    name: &'a str,
-    revision: u32,
-    info: &'a [u8],
-}
-
-fn xt(data: &[u8]) -> Option<Xt<'_>> {
-    let (mut name, mut revision, mut info) = (None, 0, &[][..]);
-    for (kind, payload) in AttrIter::new(data) {
-        match kind {
-            NAME => name = payload.split(|b| *b == 0).next(),
-            REVISION => revision = u32::from_be_bytes(payload.try_into().ok()?),
-            INFO => info = payload,
-            _ => {}
-        }
-    }
-    Some(Xt {
-        name: std::str::from_utf8(name?).ok()?,
-        revision,
-        info,
-    })
-}
-
-impl Xt<'_> {
-    fn u8(&self, at: usize) -> Option<u8> {
-        self.info.get(at).copied()
-    }
-
-    fn u16(&self, at: usize) -> Option<u16> {
-        Some(u16::from_ne_bytes(
-            self.info.get(at..at + 2)?.try_into().ok()?,
-        ))
-    }
-
-    fn u32(&self, at: usize) -> Option<u32> {
-        Some(u32::from_ne_bytes(
-            self.info.get(at..at + 4)?.try_into().ok()?,
-        ))
-    }
-}
-
-fn matching(xt: &Xt<'_>) -> Vec<Step> {
+pub(super) fn steps(xt: &Xt<'_>) -> Vec<Step> {
     let steps = match xt.name {
         "comment" | "limit" => Some(vec![Step::Matches(true)]),
         "conntrack" => conntrack(xt),
@@ -102,30 +38,6 @@ fn matching(xt: &Xt<'_>) -> Vec<Step> {
         _ => None,
     };
     steps.unwrap_or_else(|| vec![Step::Unsure])
-}
-
-fn target(xt: &Xt<'_>) -> Vec<Step> {
-    match xt.name {
-        "REJECT" => vec![Step::End(End::Reject)],
-        "TARPIT" | "DELUDE" | "CHAOS" | "STEAL" => {
-            vec![Step::End(End::Verdict(Verdict::Drop))]
-        }
-        "DNAT" | "REDIRECT" | "NETMAP" => vec![Step::End(End::Leaves(Leaves::Translated))],
-        "SNAT" | "MASQUERADE" => vec![Step::End(End::Verdict(Verdict::Accept))],
-        "NFQUEUE" => vec![Step::End(End::Leaves(Leaves::Queued))],
-        "SYNPROXY" | "TPROXY" => vec![Step::End(End::Leaves(Leaves::Proxied))],
-        "LOG" | "NFLOG" | "TRACE" | "AUDIT" | "CHECKSUM" | "TTL" | "HL" | "TOS" | "DSCP"
-        | "ECN" | "TCPMSS" | "TCPOPTSTRIP" | "CLASSIFY" | "SET" | "LED" | "RATEEST"
-        | "IDLETIMER" | "TEE" | "SECMARK" | "CONNSECMARK" => Vec::new(),
-        "NOTRACK" => vec![Step::Notrack],
-        "CT" => match xt.u16(0) {
-            Some(flags) if flags & 1 != 0 => vec![Step::Notrack],
-            _ => vec![Step::SetCt],
-        },
-        "MARK" => set_mark(xt).unwrap_or_else(forget_marks),
-        "CONNMARK" => set_connection_mark(xt).unwrap_or_else(forget_marks),
-        _ => vec![Step::End(End::Unknown)],
-    }
 }
 
 /// `-m conntrack`: the state alone. Any other criterion beside it makes it unsure.
@@ -192,15 +104,6 @@ fn masked_compare(field: Field, mask: u32, value: u32, op: CmpOp) -> Vec<Step> {
             bytes: value.to_ne_bytes().to_vec(),
         },
     ]
-}
-
-fn masking(mask: u32, xor: u32) -> Step {
-    Step::Mask {
-        from: SCRATCH,
-        to: SCRATCH,
-        mask: mask.to_ne_bytes().to_vec(),
-        xor: xor.to_ne_bytes().to_vec(),
-    }
 }
 
 fn header(offset: usize, len: usize) -> Step {
@@ -346,66 +249,4 @@ fn ip_range(xt: &Xt<'_>) -> Option<Vec<Step>> {
     let flags = xt.u8(64)?;
     (xt.revision == 1 && flags & 0b11 == SOURCE)
         .then(|| vec![Step::MatchesUnlisted(flags & SOURCE_INVERTED != 0)])
-}
-
-fn set_mark(xt: &Xt<'_>) -> Option<Vec<Step>> {
-    if xt.revision != 2 {
-        return None;
-    }
-    let load = Step::Load {
-        to: SCRATCH,
-        len: 4,
-        field: Field::Meta(MetaKey::Mark),
-    };
-    Some(vec![
-        load,
-        masking(!xt.u32(4)?, xt.u32(0)?),
-        Step::SetMark { from: SCRATCH },
-    ])
-}
-
-fn set_connection_mark(xt: &Xt<'_>) -> Option<Vec<Step>> {
-    let (value, mask, packet_mask) = (xt.u32(0)?, xt.u32(4)?, xt.u32(8)?);
-    let mode = match xt.revision {
-        1 => xt.u8(12)?,
-        2 => xt.u8(14)?,
-        _ => return None,
-    };
-    let connection = Field::Ct {
-        key: CtKey::Mark,
-        reply: false,
-    };
-    let load = |field| Step::Load {
-        to: SCRATCH,
-        len: 4,
-        field,
-    };
-    match mode {
-        0 => Some(vec![
-            load(connection),
-            masking(!mask, value),
-            Step::SetCtMark { from: SCRATCH },
-        ]),
-        1 if (mask, packet_mask) == (u32::MAX, u32::MAX) => Some(vec![
-            load(Field::Meta(MetaKey::Mark)),
-            Step::SetCtMark { from: SCRATCH },
-        ]),
-        2 if (mask, packet_mask) == (u32::MAX, u32::MAX) => {
-            Some(vec![load(connection), Step::SetMark { from: SCRATCH }])
-        }
-        _ => None,
-    }
-}
-
-/// A change of a mark that is not followed: neither mark is known afterwards.
-fn forget_marks() -> Vec<Step> {
-    vec![
-        Step::Load {
-            to: SCRATCH,
-            len: 4,
-            field: Field::Meta(MetaKey::Priority),
-        },
-        Step::SetMark { from: SCRATCH },
-        Step::SetCtMark { from: SCRATCH },
-    ]
 }
