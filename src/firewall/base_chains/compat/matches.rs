@@ -1,0 +1,252 @@
+//! What `-m NAME` asks for.
+
+use nlink::netlink::nftables::{CmpOp, CtKey, MetaKey, PayloadBase};
+
+use super::super::step::{Field, Step};
+use super::{SCRATCH, Xt, masking};
+
+pub(super) fn steps(xt: &Xt<'_>) -> Vec<Step> {
+    let steps = match xt.name {
+        "comment" | "limit" => Some(vec![Step::Matches(true)]),
+        "conntrack" => conntrack(xt),
+        "state" => xt.u32(0).map(|mask| state(mask, false)),
+        "tcp" => tcp(xt),
+        "multiport" => multiport(xt),
+        "addrtype" => address_type(xt),
+        "pkttype" => (|| Some(vec![Step::Matches((xt.u32(0)? == 0) != (xt.u32(4)? != 0))]))(),
+        "mark" => mark(xt, Field::Meta(MetaKey::Mark)),
+        "connmark" => mark(
+            xt,
+            Field::Ct {
+                key: CtKey::Mark,
+                reply: false,
+            },
+        ),
+        "connlimit" if xt.revision == 1 => {
+            // XT_CONNLIMIT_INVERT is `--connlimit-upto`.
+            xt.u32(20).map(|flags| vec![Step::Matches(flags & 1 != 0)])
+        }
+        "hashlimit" => hash_limit(xt),
+        "recent" => recent(xt),
+        "set" => ip_set(xt),
+        "iprange" => ip_range(xt),
+        // Other protocols than TCP, and headers that a plain SYN does not have: these matches
+        // fail when they do not find theirs, inverted or not.
+        "udp" | "udplite" | "icmp" | "icmp6" | "sctp" | "dccp" | "esp" | "ah" | "rt" | "frag" => {
+            Some(vec![Step::Matches(false)])
+        }
+        _ => None,
+    };
+    steps.unwrap_or_else(|| vec![Step::Unsure])
+}
+
+/// `-m conntrack`: the state alone. Any other criterion beside it makes it unsure.
+fn conntrack(xt: &Xt<'_>) -> Option<Vec<Step>> {
+    const STATE: u16 = 1;
+    const STATE_ALIAS: u16 = 1 << 13;
+    if !matches!(xt.revision, 2 | 3) {
+        return None;
+    }
+    let (wanted, inverted) = (xt.u16(146)?, xt.u16(148)?);
+    if wanted & !STATE_ALIAS != STATE {
+        return None;
+    }
+    // SNAT and DNAT are bits of a status; a connection that begins here has neither.
+    const UNTRACKED: u32 = 1 << 8;
+    let mask = u32::from(xt.u16(150)?);
+    let untracked = if mask & UNTRACKED != 0 {
+        STATE_UNTRACKED
+    } else {
+        0
+    };
+    Some(state(
+        (mask & STATE_TRACKED) | untracked,
+        inverted & STATE != 0,
+    ))
+}
+
+/// INVALID, ESTABLISHED, RELATED, NEW: the same bits in nftables and in iptables.
+const STATE_TRACKED: u32 = 0b1111;
+/// `NF_CT_STATE_UNTRACKED_BIT`.
+const STATE_UNTRACKED: u32 = 1 << 6;
+
+fn state(mask: u32, invert: bool) -> Vec<Step> {
+    let load = Field::Ct {
+        key: CtKey::State,
+        reply: false,
+    };
+    masked_compare(load, mask, 0, if invert { CmpOp::Eq } else { CmpOp::Neq })
+}
+
+fn mark(xt: &Xt<'_>, field: Field) -> Option<Vec<Step>> {
+    if xt.revision != 1 {
+        return None;
+    }
+    let op = if xt.u8(8)? != 0 {
+        CmpOp::Neq
+    } else {
+        CmpOp::Eq
+    };
+    Some(masked_compare(field, xt.u32(4)?, xt.u32(0)?, op))
+}
+
+fn masked_compare(field: Field, mask: u32, value: u32, op: CmpOp) -> Vec<Step> {
+    vec![
+        Step::Load {
+            to: SCRATCH,
+            len: 4,
+            field,
+        },
+        masking(mask, 0),
+        Step::Compare {
+            from: SCRATCH,
+            op,
+            bytes: value.to_ne_bytes().to_vec(),
+        },
+    ]
+}
+
+fn header(offset: usize, len: usize) -> Step {
+    let field = Field::Header {
+        base: PayloadBase::Transport,
+        offset,
+    };
+    Step::Load {
+        to: SCRATCH,
+        len,
+        field,
+    }
+}
+
+fn tcp(xt: &Xt<'_>) -> Option<Vec<Step>> {
+    let inverted = xt.u8(11)?;
+    let ports = |from, at: usize, bit| -> Option<[Step; 2]> {
+        let ranges = vec![(xt.u16(at)?, xt.u16(at + 2)?)];
+        let outside = inverted & bit != 0;
+        Some([
+            header(from, 2),
+            Step::Ports {
+                from: SCRATCH,
+                outside,
+                ranges,
+            },
+        ])
+    };
+    let mut steps = Vec::new();
+    if (xt.u16(0)?, xt.u16(2)?) != (0, u16::MAX) {
+        steps.extend(ports(0, 0, 1)?);
+    }
+    if (xt.u16(4)?, xt.u16(6)?) != (0, u16::MAX) {
+        steps.extend(ports(2, 4, 2)?);
+    }
+    if xt.u8(8)? != 0 {
+        steps.push(Step::Unsure);
+    }
+    let (mask, flags) = (xt.u8(9)?, xt.u8(10)?);
+    if mask != 0 {
+        let op = if inverted & 4 != 0 {
+            CmpOp::Neq
+        } else {
+            CmpOp::Eq
+        };
+        steps.extend([
+            header(13, 1),
+            Step::Mask {
+                from: SCRATCH,
+                to: SCRATCH,
+                mask: vec![mask],
+                xor: vec![0],
+            },
+            Step::Compare {
+                from: SCRATCH,
+                op,
+                bytes: vec![flags],
+            },
+        ]);
+    }
+    Some(steps)
+}
+
+fn multiport(xt: &Xt<'_>) -> Option<Vec<Step>> {
+    const SLOTS: usize = 15;
+    let offset = match xt.u8(0)? {
+        0 => 0,
+        1 => 2,
+        _ => return None,
+    };
+    let count = usize::from(xt.u8(1)?).min(SLOTS);
+    let (mut ranges, mut slot) = (Vec::new(), 0);
+    while slot < count {
+        let first = xt.u16(2 + 2 * slot)?;
+        // Revision 1 joins a slot that is flagged with the next one: a range.
+        let joined = xt.revision >= 1 && xt.u8(2 + 2 * SLOTS + slot)? != 0;
+        slot += usize::from(joined);
+        ranges.push((first, if joined { xt.u16(2 + 2 * slot)? } else { first }));
+        slot += 1;
+    }
+    let outside = xt.revision >= 1 && xt.u8(2 + 3 * SLOTS)? != 0;
+    Some(vec![
+        header(offset, 2),
+        Step::Ports {
+            from: SCRATCH,
+            outside,
+            ranges,
+        },
+    ])
+}
+
+/// `-m addrtype`: the destination is local, the source is unicast.
+fn address_type(xt: &Xt<'_>) -> Option<Vec<Step>> {
+    const UNICAST: u16 = 1 << 1;
+    const LOCAL: u16 = 1 << 2;
+    if xt.revision != 1 {
+        return None;
+    }
+    let (source, destination, flags) = (xt.u16(0)?, xt.u16(2)?, xt.u32(4)?);
+    let source = source == 0 || ((source & UNICAST != 0) != (flags & 1 != 0));
+    let destination = destination == 0 || ((destination & LOCAL != 0) != (flags & 2 != 0));
+    Some(vec![Step::Matches(source && destination)])
+}
+
+/// `-m hashlimit`: a first packet is under every limit; `--hashlimit-above` inverts.
+fn hash_limit(xt: &Xt<'_>) -> Option<Vec<Step>> {
+    const INVERT: u32 = 1 << 4;
+    // After the name (255 octets since revision 2), `avg` and `burst` comes the mode.
+    let mode = match xt.revision {
+        1 => xt.u32(16)?,
+        2 | 3 => xt.u32(256 + 16)?,
+        _ => return None,
+    };
+    Some(vec![Step::Matches(mode & INVERT == 0)])
+}
+
+/// `-m recent`: the source has not been here before. `--set` remembers it and matches.
+fn recent(xt: &Xt<'_>) -> Option<Vec<Step>> {
+    const SET: u8 = 1 << 1;
+    let (ask, invert) = (xt.u8(8)?, xt.u8(9)? != 0);
+    Some(if ask & SET != 0 {
+        vec![Step::Matches(!invert)]
+    } else {
+        vec![Step::MatchesUnlisted(invert)]
+    })
+}
+
+/// `-m set --match-set NAME src`: the source stands in no set.
+fn ip_set(xt: &Xt<'_>) -> Option<Vec<Step>> {
+    const INVERT: u8 = 1;
+    const ANY_SOURCE: u8 = 0b1110;
+    if xt.revision == 0 {
+        return None;
+    }
+    let flags = xt.u8(3)?;
+    // Source ports are unlisted too, but a set may hold all of them; the first field decides.
+    (flags & ANY_SOURCE != 0).then(|| vec![Step::MatchesUnlisted(flags & INVERT != 0)])
+}
+
+fn ip_range(xt: &Xt<'_>) -> Option<Vec<Step>> {
+    const SOURCE: u8 = 1;
+    const SOURCE_INVERTED: u8 = 1 << 4;
+    let flags = xt.u8(64)?;
+    (xt.revision == 1 && flags & 0b11 == SOURCE)
+        .then(|| vec![Step::MatchesUnlisted(flags & SOURCE_INVERTED != 0)])
+}

@@ -1,0 +1,370 @@
+//! Walks one packet through every base chain on its path.
+//!
+//! Where a rule may or may not match, both ways are walked to the end. Only if all of them drop
+//! is the packet certainly dropped; if they differ, the rule is a doubt. The walk remembers where
+//! it has been, so a thousand open rules in a row cost a thousand steps and not two to the
+//! thousandth; what that does not bound, [`MAX_RULES`] and [`MAX_FORKS`] do.
+
+use std::collections::HashMap;
+
+use nlink::netlink::nftables::{Family, Verdict};
+
+use super::packet::{Packet, Tracking};
+use super::report::{Cause, Culprit, Doubt, Manager, Path, Place};
+use super::rule::Scope;
+use super::ruleset::{Base, Chain, Hook, Ruleset, Table};
+use super::step::{End, Leaves, Step};
+use super::{IpFamily, Probe};
+
+/// The rules that one judgement runs, each counted as often as it is run. Generated rulesets have
+/// some 20,000; this many take a fifth of a second.
+const MAX_RULES: u32 = 200_000;
+/// How deep one open rule may stand behind another. Each level is one call on the stack.
+const MAX_FORKS: u32 = 200;
+/// The kernel refuses a deeper nest of jumps (`NFT_JUMP_STACK_SIZE`).
+const MAX_JUMPS: usize = 16;
+/// As many doubts as anybody reads.
+const MAX_DOUBTS: usize = 16;
+/// `NF_IP_PRI_NAT_DST` and `NF_IP_PRI_NAT_SRC`: where chains of type nat really run.
+const NAT_PREROUTING: i32 = -100;
+const NAT_INPUT: i32 = 100;
+
+/// Judges what becomes of the probe in `ruleset`, leaving out the tables named in `ours`.
+///
+/// Pure; takes as long as the rules on the path are many, some microseconds as a rule.
+pub fn judge(ruleset: &Ruleset, probe: &Probe, ours: &[&str]) -> Path {
+    let stops = stops(ruleset, probe, ours);
+    let mut walk = Walk {
+        ruleset,
+        probe,
+        stops,
+        tracks: tracks(ruleset, probe.family),
+        seen: HashMap::new(),
+        rules_left: MAX_RULES,
+    };
+    let mut spot = Spot {
+        stop: 0,
+        frames: Vec::new(),
+        packet: Packet::of(probe),
+    };
+    walk.arrive(&mut spot, 0);
+    match walk.follow(spot, MAX_FORKS) {
+        // Parts of two rulesets prove nothing.
+        _ if ruleset.generation.is_none() => Path::Passes {
+            doubts: vec![Doubt::Changing],
+        },
+        Outcome::Passes(doubts) => Path::Passes { doubts },
+        Outcome::Drops { place, rejects } => Path::Drops(culprit(ruleset, probe, place, rejects)),
+    }
+}
+
+/// One base chain on the path.
+#[derive(Clone, Copy)]
+struct Stop<'a> {
+    table: usize,
+    chain: usize,
+    base: &'a Base,
+    /// Where it really runs.
+    priority: i32,
+}
+
+fn stops<'a>(ruleset: &'a Ruleset, probe: &Probe, ours: &[&str]) -> Vec<Stop<'a>> {
+    let mut stops = Vec::new();
+    for (table_index, table) in ruleset.tables.iter().enumerate() {
+        if ours.contains(&table.name.as_str()) || !sees(table.family, probe.family) {
+            continue;
+        }
+        for (chain_index, chain) in table.chains.iter().enumerate() {
+            let Some(base) = &chain.base else { continue };
+            if base.hook == Hook::Ingress && !base.devices.contains(&probe.interface) {
+                continue;
+            }
+            let priority = match (base.nat, base.hook) {
+                (false, _) | (true, Hook::Ingress) => base.priority,
+                (true, Hook::Prerouting) => NAT_PREROUTING,
+                (true, Hook::Input) => NAT_INPUT,
+            };
+            stops.push(Stop {
+                table: table_index,
+                chain: chain_index,
+                base,
+                priority,
+            });
+        }
+    }
+    stops.sort_by_key(|stop| (stop.base.hook, stop.priority, stop.base.priority));
+    stops
+}
+
+fn tracks(ruleset: &Ruleset, family: IpFamily) -> bool {
+    let tables = ruleset
+        .tables
+        .iter()
+        .filter(|table| sees(table.family, family));
+    let mut rules = tables
+        .flat_map(|table| &table.chains)
+        .flat_map(|chain| &chain.rules);
+    rules.any(|rule| rule.steps.iter().any(Step::needs_tracking))
+}
+
+fn sees(table: Family, packet: IpFamily) -> bool {
+    match table {
+        Family::Inet | Family::Netdev => true,
+        Family::Ip => packet == IpFamily::V4,
+        Family::Ip6 => packet == IpFamily::V6,
+        _ => false,
+    }
+}
+
+/// Where the packet is: at which stop, and in which rule of which chains.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Spot {
+    stop: usize,
+    /// Chain and next rule, the innermost last; empty when the base chain's policy decides.
+    frames: Vec<(usize, usize)>,
+    packet: Packet,
+}
+
+#[derive(Debug, Clone)]
+enum Outcome {
+    Passes(Vec<Doubt>),
+    Drops { place: Place, rejects: bool },
+}
+
+struct Walk<'a> {
+    ruleset: &'a Ruleset,
+    probe: &'a Probe,
+    stops: Vec<Stop<'a>>,
+    /// Connections are tracked at all: the kernel begins with the first rule that asks for it.
+    tracks: bool,
+    seen: HashMap<Spot, Outcome>,
+    rules_left: u32,
+}
+
+impl<'a> Walk<'a> {
+    fn table(&self, stop: usize) -> Option<(&'a Table, Stop<'a>)> {
+        let stop = *self.stops.get(stop)?;
+        Some((self.ruleset.tables.get(stop.table)?, stop))
+    }
+
+    /// Enters the base chain number `stop`, or the first one after it that sees the packet: a
+    /// chain of type nat sees only what has a connection.
+    fn arrive(&self, spot: &mut Spot, stop: usize) {
+        spot.stop = stop;
+        spot.frames.clear();
+        while let Some((_, stop)) = self.table(spot.stop) {
+            let packet = spot.packet.arriving_at(stop.base.hook, stop.priority);
+            let tracked = self.tracks && packet.tracking != Tracking::Untracked;
+            if tracked || !stop.base.nat {
+                spot.packet = packet;
+                spot.frames.push((stop.chain, 0));
+                return;
+            }
+            spot.stop += 1;
+        }
+    }
+
+    fn follow(&mut self, mut spot: Spot, forks_left: u32) -> Outcome {
+        let mut doubts = Vec::new();
+        // What became of the other ways at each open rule, and which rule that was.
+        let mut others: Vec<(Place, Outcome)> = Vec::new();
+        let mut outcome = loop {
+            let Some((table, stop)) = self.table(spot.stop) else {
+                break Outcome::Passes(Vec::new());
+            };
+            let Some((chain_index, next)) = spot.frames.last_mut() else {
+                if stop.base.drops_by_policy {
+                    let base = &table.chains[stop.chain];
+                    break Outcome::Drops {
+                        place: place(table, base, base, None),
+                        rejects: false,
+                    };
+                }
+                let next_stop = spot.stop + 1;
+                self.arrive(&mut spot, next_stop);
+                continue;
+            };
+            let chain = &table.chains[*chain_index];
+            let Some(rule) = chain.rules.get(*next) else {
+                spot.frames.pop();
+                continue;
+            };
+            *next += 1;
+            if self.rules_left == 0 {
+                break Outcome::Passes(vec![Doubt::TooLong]);
+            }
+            self.rules_left -= 1;
+
+            let here = || place(table, &table.chains[stop.chain], chain, Some(rule.handle));
+            let scope = Scope {
+                probe: self.probe,
+                table,
+            };
+            let branches = scope.run(rule, spot.packet);
+            if branches.drops_listed && !has_doubt_in(&doubts, chain, table) {
+                doubts.push(Doubt::DropsListed(here()));
+            }
+            let mut ways = branches.ways.into_iter();
+            let Some(first) = ways.next() else {
+                break Outcome::Passes(vec![Doubt::Unclear(here())]);
+            };
+            for way in ways {
+                let mut other = Spot {
+                    packet: way.packet,
+                    ..spot.clone()
+                };
+                let outcome = match self.turn(&mut other, table, way.end, &here) {
+                    Some(outcome) => outcome,
+                    None => self.remembered(other, forks_left),
+                };
+                others.push((here(), outcome));
+            }
+            spot.packet = first.packet;
+            if let Some(outcome) = self.turn(&mut spot, table, first.end, &here) {
+                break outcome;
+            }
+        };
+        for (rule, other) in others.into_iter().rev() {
+            outcome = either(outcome, other, rule);
+        }
+        if let Outcome::Passes(found) = &mut outcome {
+            doubts.append(found);
+            doubts.dedup();
+            doubts.truncate(MAX_DOUBTS);
+            *found = doubts;
+        }
+        outcome
+    }
+
+    fn remembered(&mut self, spot: Spot, forks_left: u32) -> Outcome {
+        let Some(forks_left) = forks_left.checked_sub(1) else {
+            return Outcome::Passes(vec![Doubt::TooLong]);
+        };
+        if let Some(outcome) = self.seen.get(&spot) {
+            return outcome.clone();
+        }
+        let outcome = self.follow(spot.clone(), forks_left);
+        self.seen.insert(spot, outcome.clone());
+        outcome
+    }
+
+    /// Moves on by a rule's end, or says what became of the packet.
+    fn turn(
+        &self,
+        spot: &mut Spot,
+        table: &Table,
+        end: Option<End>,
+        rule: &impl Fn() -> Place,
+    ) -> Option<Outcome> {
+        let unclear = || Some(Outcome::Passes(vec![Doubt::Unclear(rule())]));
+        let verdict = match end? {
+            End::Verdict(verdict) => verdict,
+            End::Reject => {
+                return Some(Outcome::Drops {
+                    place: rule(),
+                    rejects: true,
+                });
+            }
+            End::Leaves(leaves) => return Some(Outcome::Passes(vec![left(leaves, rule())])),
+            End::Unknown => return unclear(),
+        };
+        let (target, comes_back) = match &verdict {
+            Verdict::Drop => {
+                return Some(Outcome::Drops {
+                    place: rule(),
+                    rejects: false,
+                });
+            }
+            Verdict::Accept => {
+                self.arrive(spot, spot.stop + 1);
+                return None;
+            }
+            Verdict::Return => {
+                spot.frames.pop();
+                return None;
+            }
+            Verdict::Continue => return None,
+            Verdict::JumpTo(target) => (target, true),
+            Verdict::GotoTo(target) => (target, false),
+            // The enum is open; a verdict of a later kernel is not guessed at.
+            _ => return unclear(),
+        };
+        let Some(chain) = table.chain_index(target.as_str()) else {
+            return unclear();
+        };
+        if !comes_back {
+            spot.frames.pop();
+        }
+        if spot.frames.len() > MAX_JUMPS {
+            return Some(Outcome::Passes(vec![Doubt::TooLong]));
+        }
+        spot.frames.push((chain, 0));
+        None
+    }
+}
+
+/// What becomes of a packet that goes one of two ways, by an open rule.
+fn either(main: Outcome, other: Outcome, rule: Place) -> Outcome {
+    let differ = |mut doubts: Vec<Doubt>| {
+        doubts.insert(0, Doubt::Unclear(rule));
+        Outcome::Passes(doubts)
+    };
+    match (main, other) {
+        (main @ Outcome::Drops { .. }, Outcome::Drops { .. }) => main,
+        (Outcome::Passes(doubts), Outcome::Drops { .. })
+        | (Outcome::Drops { .. }, Outcome::Passes(doubts)) => differ(doubts),
+        (Outcome::Passes(mut doubts), Outcome::Passes(more)) => {
+            for doubt in more {
+                if !doubts.contains(&doubt) {
+                    doubts.push(doubt);
+                }
+            }
+            Outcome::Passes(doubts)
+        }
+    }
+}
+
+fn culprit(ruleset: &Ruleset, probe: &Probe, place: Place, rejects: bool) -> Culprit {
+    let its = |table: &&Table| table.family == place.family && table.name == place.table;
+    let table = ruleset.tables.iter().find(its);
+    let chains = table.into_iter().flat_map(|table| &table.chains);
+    let manager = Manager::guess(&place, chains.map(|chain| chain.name.as_str()));
+    let cause = match place.rule {
+        Some(handle) => Cause::Rule { handle, rejects },
+        None => Cause::Policy,
+    };
+    Culprit {
+        place,
+        cause,
+        manager,
+        port: probe.port,
+        packet: probe.family,
+    }
+}
+
+fn left(leaves: Leaves, rule: Place) -> Doubt {
+    match leaves {
+        Leaves::Translated => Doubt::Translated(rule),
+        Leaves::Queued => Doubt::Queued(rule),
+        Leaves::Proxied => Doubt::Proxied(rule),
+        Leaves::Forwarded => Doubt::Forwarded(rule),
+    }
+}
+
+/// One such doubt a chain is enough: a blocklist of iptables is a thousand rules.
+fn has_doubt_in(doubts: &[Doubt], chain: &Chain, table: &Table) -> bool {
+    doubts.iter().any(|doubt| match doubt {
+        Doubt::DropsListed(place) => place.chain == chain.name && place.table == table.name,
+        _ => false,
+    })
+}
+
+fn place(table: &Table, base: &Chain, chain: &Chain, rule: Option<u64>) -> Place {
+    Place {
+        family: table.family,
+        table: table.name.clone(),
+        base_chain: base.name.clone(),
+        chain: chain.name.clone(),
+        rule,
+    }
+}

@@ -1,0 +1,229 @@
+//! What a judgement says, in the words an administrator needs.
+
+use std::fmt;
+
+use nlink::netlink::nftables::Family;
+
+use super::IpFamily;
+
+/// What becomes of the probe in the foreign chains.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use]
+pub enum Path {
+    /// No rule that is understood drops it for certain.
+    Passes {
+        /// What may still go wrong; at most 16 are kept.
+        doubts: Vec<Doubt>,
+    },
+    /// Every way through the rules drops it.
+    Drops(Culprit),
+}
+
+/// Where something stands in the ruleset.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The table's family.
+    pub family: Family,
+    /// The table.
+    pub table: String,
+    /// The base chain by which the packet came.
+    pub base_chain: String,
+    /// The chain itself; the same, or one that was jumped to.
+    pub chain: String,
+    /// The rule's handle, as `nft -a list chain` shows it; `None` for the base chain's policy.
+    pub rule: Option<u64>,
+}
+
+impl fmt::Display for Place {
+    /// `inet filter input rule 7`, the chain jumped to after its base chain.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} {} {}",
+            self.family.name(),
+            self.table,
+            self.base_chain
+        )?;
+        if self.chain != self.base_chain {
+            write!(f, " → {}", self.chain)?;
+        }
+        match self.rule {
+            Some(handle) => write!(f, " rule {handle}"),
+            None => f.write_str(" policy"),
+        }
+    }
+}
+
+/// Something that a passing verdict does not cover.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Doubt {
+    /// The rule drops sources that stand in some list; a perspective may be one of them.
+    DropsListed(Place),
+    /// Whether the packet passes depends on this rule, which is not understood.
+    Unclear(Place),
+    /// The rule sends the port elsewhere (DNAT, redirect): it never reaches a socket by this
+    /// number, and what forwards it was not looked at.
+    Translated(Place),
+    /// The rule hands the packet to a program by `queue`.
+    Queued(Place),
+    /// The rule has the kernel answer for the socket (`synproxy`, TPROXY).
+    Proxied(Place),
+    /// The rule sends the packet out by another device.
+    Forwarded(Place),
+    /// There are more rules, or more open ones, than are followed.
+    TooLong,
+    /// The ruleset was changed during every attempt to read it.
+    Changing,
+}
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DropsListed(place) => write!(f, "{place} drops some sources"),
+            Self::Unclear(place) => write!(f, "{place} decides, and is not understood"),
+            Self::Translated(place) => write!(f, "{place} sends the port elsewhere"),
+            Self::Queued(place) => write!(f, "{place} asks a program"),
+            Self::Proxied(place) => write!(f, "{place} hands the connection to a proxy"),
+            Self::Forwarded(place) => write!(f, "{place} sends the packet out again"),
+            Self::TooLong => f.write_str("the ruleset is too long to follow"),
+            Self::Changing => f.write_str("the ruleset changes faster than it can be read"),
+        }
+    }
+}
+
+/// What drops the packet in a chain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cause {
+    /// The base chain's policy.
+    Policy,
+    /// A rule.
+    Rule {
+        /// Its handle.
+        handle: u64,
+        /// It answers the peer (`reject`), which then fails at once instead of timing out.
+        rejects: bool,
+    },
+}
+
+/// The rule or policy that certainly drops the packet.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Culprit {
+    /// Where it stands.
+    pub place: Place,
+    /// What it is.
+    pub cause: Cause,
+    /// Who made the chain, as far as names tell.
+    pub manager: Manager,
+    pub(super) port: u16,
+    pub(super) packet: IpFamily,
+}
+
+impl fmt::Display for Culprit {
+    /// `inet filter input rule 7 rejects tcp port 80`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let verb = match self.cause {
+            Cause::Rule { rejects: true, .. } => "rejects",
+            Cause::Rule { rejects: false, .. } | Cause::Policy => "drops",
+        };
+        write!(f, "{} {verb} tcp port {}", self.place, self.port)
+    }
+}
+
+/// Who looks after a chain: whoever rebuilds it, and in whose words it is to be changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Manager {
+    /// The administrator, by `nft` or `/etc/nftables.conf`; also what is not recognised.
+    Nftables,
+    /// iptables over nftables: rules saved by hand or by some script.
+    IptablesNft,
+    /// ufw.
+    Ufw,
+    /// firewalld.
+    Firewalld,
+    /// geoip-shell.
+    GeoipShell,
+    /// A blocklist: fail2ban, CrowdSec.
+    Blocklist,
+}
+
+impl Manager {
+    /// Guesses by the names of the table, the base chain and the table's chains.
+    pub(super) fn guess<'a>(place: &Place, mut chains: impl Iterator<Item = &'a str>) -> Self {
+        let table = place.table.as_str();
+        if table == "firewalld" {
+            return Self::Firewalld;
+        }
+        if table.starts_with("geoip-shell") || place.chain.starts_with("GEOIP-SHELL") {
+            return Self::GeoipShell;
+        }
+        if ["f2b", "fail2ban", "crowdsec"]
+            .iter()
+            .any(|name| table.starts_with(name))
+        {
+            return Self::Blocklist;
+        }
+        let tables = ["filter", "nat", "mangle", "raw", "security"];
+        let hooks = ["PREROUTING", "INPUT"];
+        let iptables = matches!(place.family, Family::Ip | Family::Ip6)
+            && tables.contains(&table)
+            && hooks.contains(&place.base_chain.as_str());
+        if !iptables {
+            return Self::Nftables;
+        }
+        if chains.any(|name| name.starts_with("ufw-") || name.starts_with("ufw6-")) {
+            return Self::Ufw;
+        }
+        Self::IptablesNft
+    }
+}
+
+impl Culprit {
+    /// One sentence: what to change, and in which mode acmegate then works.
+    ///
+    /// An `accept` in a table of our own is never advised, for it opens nothing here.
+    pub fn advice(&self) -> String {
+        let Self { place, port, .. } = self;
+        match self.manager {
+            Manager::Nftables => {
+                let family = place.family.name();
+                let (table, chain) = (&place.table, &place.chain);
+                let before = match self.cause {
+                    Cause::Policy => String::new(),
+                    Cause::Rule { handle, .. } => format!(" before rule handle {handle}"),
+                };
+                format!(
+                    "add `set acmegate {{ type inet_service; flags timeout; }}` to table {family} \
+                     {table} and `tcp dport @acmegate accept` to its chain {chain}{before}, and \
+                     use mode `set` with {family} {table} acmegate."
+                )
+            }
+            Manager::IptablesNft => {
+                let program = match self.packet {
+                    IpFamily::V4 => "iptables",
+                    IpFamily::V6 => "ip6tables",
+                };
+                let (table, chain) = (&place.table, &place.base_chain);
+                format!(
+                    "open port {port} in iptables (`{program} -t {table} -I {chain} -p tcp --dport \
+                     {port} -j ACCEPT`, and save it) and keep mode `guard`; a rule with a set of \
+                     nftables in this table would be saved as one that opens every port."
+                )
+            }
+            Manager::Ufw => {
+                format!("open port {port} in ufw (`ufw allow {port}/tcp`) and keep mode `guard`.")
+            }
+            Manager::Firewalld => format!(
+                "open port {port} in firewalld (`firewall-cmd --permanent --add-port={port}/tcp`, \
+                 then `firewall-cmd --reload`) and keep mode `guard`."
+            ),
+            Manager::GeoipShell => format!(
+                "take port {port} out of geoip-shell (`geoip-shell configure -p tcp:allow:{port}`) \
+                 and keep mode `guard` with the same countries in its allow-list."
+            ),
+            Manager::Blocklist => format!(
+                "this blocklist shuts port {port} to everybody: take the port out of its \
+                 configuration and keep mode `guard`."
+            ),
+        }
+    }
+}

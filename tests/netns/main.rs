@@ -1,0 +1,5 @@
+//! Tests against a real kernel, each in network namespaces of its own and without privileges.
+
+mod base_chains;
+mod random_rulesets;
+mod world;
