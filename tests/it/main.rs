@@ -1,3 +1,6 @@
 //! One file per behaviour; no privileges, loopback only.
 
+mod answer;
 mod config;
+mod front;
+mod harness;
