@@ -73,6 +73,7 @@ pub fn now() -> Instant {
 /// A lease on the given port that covers every identifier.
 pub fn lease(name: &str, port: u16, length: Duration) -> Lease {
     Lease {
+        id: 0,
         name: LeaseName::parse(name).unwrap(),
         holder: None,
         caller: 0,
