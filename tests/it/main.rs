@@ -2,5 +2,8 @@
 
 mod answer;
 mod config;
+mod daemon;
 mod front;
 mod harness;
+#[path = "../lab/mod.rs"]
+mod lab;
