@@ -201,13 +201,23 @@ fn it_serves_on_a_socket_that_it_inherits() {
         .under(&["python3", "-c", hand_over])
         .start();
     assert!(get(&daemon, "www.example.com", "/x").starts_with("HTTP/1.1 301 "));
-    let enforcer =
-        std::fs::read_dir(format!("/proc/{}/fd", daemon.enforcer())).expect("its descriptors");
-    let sockets = enforcer
-        .flatten()
-        .filter(|entry| entry.file_name() == "3")
-        .count();
-    assert_eq!(sockets, 0, "the enforcer inherits no listener");
+    let sockets = |pid: u32| -> Vec<String> {
+        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors");
+        let targets = descriptors
+            .flatten()
+            .filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        let targets = targets.map(|target| target.display().to_string());
+        targets
+            .filter(|target| target.starts_with("socket:"))
+            .collect()
+    };
+    let fronts = sockets(daemon.front());
+    assert!(!fronts.is_empty());
+    let enforcers = sockets(daemon.enforcer());
+    assert!(
+        enforcers.iter().all(|socket| !fronts.contains(socket)),
+        "the enforcer inherits no listener"
+    );
 }
 
 #[test]
