@@ -38,6 +38,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// One listener and the connections that it brought.
 pub(super) struct Acceptor {
     listener: AsyncFd<TcpListener>,
+    /// Asked once: every connection of a plain listener has its port. (A diverting one, IP_TRANSPARENT,
+    /// will have to ask each socket.)
     local_port: u16,
     front: Arc<Front>,
     connections: JoinSet<()>,
