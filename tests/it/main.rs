@@ -4,3 +4,4 @@ mod answer;
 mod config;
 mod front;
 mod harness;
+mod shipped;
