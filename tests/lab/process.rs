@@ -183,7 +183,7 @@ fn bound_to_us(command: &Command) -> Command {
 
 /// Where a program is; a missing one fails the test with the name of its package.
 #[track_caller]
-fn find(program: &str) -> PathBuf {
+pub(super) fn find(program: &str) -> PathBuf {
     if program.contains('/') {
         return PathBuf::from(program);
     }
