@@ -23,19 +23,21 @@ impl Certbot<'_> {
     /// Issues and renews by `certbot certonly` with these options, each time as the world must see
     /// it: two certificates of the CA for [`NAME`].
     pub fn issues_and_renews(&self, start: impl Fn() -> Command, options: &[&str]) {
-        let mut serials = Vec::new();
         self.world.issues(self.daemon, || {
             self.certonly(start(), options).success();
         });
-        serials.push(self.serial());
+        self.renews(start());
+    }
+
+    /// Renews by `certbot renew`, as the world must see it.
+    pub fn renews(&self, mut command: Command) {
+        let before = self.serial();
         self.world.issues(self.daemon, || {
-            let mut command = start();
             command.args(["renew", "--force-renewal", "--no-random-sleep-on-renew"]);
             let output = self.certbot(command).success();
             assert!(output.text().contains("all renewals succeeded"), "{output}");
         });
-        serials.push(self.serial());
-        assert_ne!(serials[0], serials[1], "renewed means a new certificate");
+        assert_ne!(self.serial(), before, "renewed means a new certificate");
     }
 
     /// One `certbot certonly` with these options, however it ends.

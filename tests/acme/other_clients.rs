@@ -1,9 +1,8 @@
 //! Clients with ways of their own: lego answers for itself, dehydrated calls a script.
 
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
-use crate::lab::inside;
+use crate::lab::{find, inside};
 use crate::world::{Gate, NAME, Names, World, site};
 
 /// Debian's lego (4.9) has no hook before the order: whoever calls it opens.
@@ -27,6 +26,7 @@ esac
 
 #[test]
 fn lego_answers_for_itself_on_a_port_of_its_own() {
+    find("lego");
     inside(|| {
         let world = World::new(Names::V4);
         let gate = Gate::guard(&site("{ upstream = \"http://127.0.0.1:5080\" }"));
@@ -58,32 +58,22 @@ fn dehydrated_opens_pushes_and_closes_by_its_hook_script() {
     inside(|| {
         let world = World::new(Names::V4);
         world.with_gate(&Gate::set(&site("\"pushed\"")), |daemon| {
-            let hook = world.directory.write("dehydrated-hook", DEHYDRATED_HOOK);
-            let mode = std::fs::Permissions::from_mode(0o755);
-            std::fs::set_permissions(&hook, mode).expect("our own file");
-            let (url, base, bundle) = (
-                world.directory_url(),
-                world.directory.at("dehydrated"),
-                world.bundle(),
-            );
-            let config =
-                format!("CA={url}\nBASEDIR={base}\nWELLKNOWN={base}\nHOOK={hook}\nCURL_OPTS=\"--cacert {bundle}\"\n");
+            let hook = world.directory.program("dehydrated-hook", DEHYDRATED_HOOK);
+            let base = world.directory.at("dehydrated");
             std::fs::create_dir(&base).expect("a new directory");
+            let (url, bundle) = (world.directory_url(), world.bundle());
+            let config = format!(
+                "CA={url}\nBASEDIR={base}\nWELLKNOWN={base}\nHOOK={hook}\n\
+                 CURL_OPTS=\"--cacert {bundle}\"\n"
+            );
             let config = world.directory.write("dehydrated.conf", &config);
-            for order in [
-                &["--register", "--accept-terms"][..],
-                &["--cron", "-d", NAME][..],
-            ] {
+            let dehydrated = |order: &[&str]| {
                 let mut command = Command::new("dehydrated");
                 command.args(["--config", &config]).args(order);
-                if order[0] == "--register" {
-                    world.client(command, daemon).success();
-                } else {
-                    world.issues(daemon, || {
-                        world.client(command, daemon).success();
-                    });
-                }
-            }
+                world.client(command, daemon).success();
+            };
+            dehydrated(&["--register", "--accept-terms"]);
+            world.issues(daemon, || dehydrated(&["--cron", "--domain", NAME]));
             let certificate = format!("dehydrated/certs/{NAME}/fullchain.pem");
             world.verify(&world.directory.at(&certificate), NAME);
             assert_eq!(daemon.status()["pushed"], 0, "it was withdrawn again");

@@ -1,7 +1,6 @@
 //! The daemon as it is shipped, in directories of its own.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 use std::time::Duration;
 
@@ -157,8 +156,7 @@ impl Daemon {
         let script = format!(
             "#!/bin/sh\nexec '{BINARY}' --config '{config}' --runtime-dir '{run}' \"$@\"\n"
         );
-        let path = self.directory.write("bin/acmegate", &script);
-        fs::set_permissions(path, fs::Permissions::from_mode(0o755)).expect("our own file");
+        self.directory.program("bin/acmegate", &script);
         let others = std::env::var("PATH").unwrap_or_default();
         format!("{}:{others}:/usr/sbin:/sbin", self.directory.at("bin"))
     }
