@@ -13,7 +13,7 @@ use super::{Fatal, parts};
 use crate::config::{Config, Mode, Unchecked};
 use crate::control::protocol::Exit;
 use crate::firewall::enforcer::{Enforcer, Orders, Reload};
-use crate::firewall::netlink::KernelError;
+use crate::firewall::error::KernelError;
 
 /// Runs as the enforcer: standard input is one end of a socket pair, the other end the front's.
 ///

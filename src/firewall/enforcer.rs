@@ -12,8 +12,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio_stream::StreamExt;
 
+use super::error::KernelError;
+use super::inspect;
 use super::message::{Claim, FRAME_BYTES, Frame, Health, Reply, Request};
-use super::netlink::{Ensured, Kernel, KernelError};
+use super::netlink::{Ensured, Kernel};
 use super::ruleset::{Mode, Settings};
 use super::survey::{Finding, Survey};
 use crate::gate::window::{Lease, Limits, Opening, Scope, Windows};
@@ -347,12 +349,11 @@ impl Enforcer {
         let now = now();
         self.windows.expire(now);
         let settings = &self.orders.settings;
+        let nft = self.kernel.connection();
         let intact = self.health.is_installed
-            && matches!(self.kernel.is_current(settings).await, Ok(true))
+            && matches!(inspect::is_current(nft, settings).await, Ok(true))
             && matches!(
-                self.kernel
-                    .foreign_set_is_current(settings, &self.windows, now)
-                    .await,
+                inspect::foreign_set_is_current(nft, settings, &self.windows, now).await,
                 Ok(true)
             );
         if intact {

@@ -21,9 +21,10 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 
 use super::Front;
-use super::connection::{Connection, Progress, Report};
+use super::connection::{Connection, Progress};
 use super::edge::{now, with_buffer};
-use super::judge::{Finish, Outcome, Step, judge};
+use super::judge::{Finish, Step, judge};
+use super::report::{Outcome, Report};
 use crate::gate::window::Family;
 use crate::gate::{Admission, Peer};
 
@@ -222,7 +223,7 @@ fn send_at_once(socket: &OwnedFd, mut finish: Finish) -> Result<Outcome, Finish>
             reply.drain(..sent);
         }
         Err(Errno::AGAIN | Errno::INTR) => {}
-        Err(_) => return Ok(Finish::gone_unanswered(finish.outcome)),
+        Err(_) => return Ok(finish.outcome.untaken()),
     }
     match reply.is_empty() && !finish.may_have_unread {
         true => Ok(finish.outcome),

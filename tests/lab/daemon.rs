@@ -271,7 +271,7 @@ impl Daemon {
             None => Command::new(BINARY),
         };
         self.give_globals(&mut command);
-        command.arg("run").envs(self.environment.clone());
+        command.arg("run");
         // Whoever runs the tests may be a service that is told things itself.
         for name in [
             "NOTIFY_SOCKET",
@@ -281,6 +281,7 @@ impl Daemon {
         ] {
             command.env_remove(name);
         }
+        command.envs(self.environment.clone());
         command
     }
 
