@@ -2,6 +2,9 @@
 
 mod attempts;
 mod base_chains;
+mod host;
+mod kernel;
+mod killed;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod process;
