@@ -116,7 +116,7 @@ impl Host {
         let (stop, stopped) = channel();
         let to = [HOST_4, HOST_6].map(|address| socket_address(address, port));
         let log = Arc::clone(&probes);
-        let job = Box::new(move || {
+        let tries = move || {
             let mut next = Instant::now();
             loop {
                 let at = Instant::now();
@@ -131,7 +131,9 @@ impl Host {
                     return;
                 }
             }
-        });
+        };
+        // A thread of the peers' own: it lives where they live.
+        let job = Box::new(|| drop(std::thread::spawn(tries)));
         self.jobs.send(job).expect("the peers are there");
         Watch {
             probes,

@@ -63,3 +63,6 @@ fn element(json: &Value) -> (u64, Element) {
 pub fn open_ports() -> [Vec<u64>; 2] {
     ["window4", "window6"].map(|set| elements(set).into_keys().collect())
 }
+
+/// What [`open_ports`] says when nothing is open.
+pub const SHUT: [Vec<u64>; 2] = [Vec::new(), Vec::new()];

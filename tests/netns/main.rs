@@ -2,11 +2,18 @@
 
 mod attempts;
 mod base_chains;
+mod clock;
+mod enforcer;
+mod flushed;
+mod held;
 mod host;
 mod kernel;
 mod killed;
 #[path = "../lab/mod.rs"]
 mod lab;
+mod leases;
+mod lying_front;
+mod pairs;
 mod process;
 mod random_rulesets;
 mod seals;
