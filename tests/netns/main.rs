@@ -3,6 +3,7 @@
 mod attempts;
 mod base_chains;
 mod clock;
+mod commands;
 mod enforcer;
 mod flushed;
 mod held;
@@ -17,4 +18,5 @@ mod pairs;
 mod process;
 mod random_rulesets;
 mod seals;
+mod signals;
 mod world;
