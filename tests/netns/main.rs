@@ -2,6 +2,7 @@
 
 mod attempts;
 mod base_chains;
+mod callers;
 mod clock;
 mod commands;
 mod enforcer;
@@ -19,4 +20,5 @@ mod process;
 mod random_rulesets;
 mod seals;
 mod signals;
+mod users;
 mod world;
