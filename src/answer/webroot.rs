@@ -51,8 +51,15 @@ impl Webroot {
     /// # Errors
     /// It is not there, no directory, or out of reach: the operator's fault.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = openat(CWD, path.as_ref(), flags, Mode::empty())?;
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // A bare path handle is given to everybody, a sealed process included, and proves nothing.
+        drop(openat(
+            CWD,
+            path.as_ref(),
+            flags | OFlags::RDONLY,
+            Mode::empty(),
+        )?);
+        let directory = openat(CWD, path.as_ref(), flags | OFlags::PATH, Mode::empty())?;
         Ok(Self::from_handle(directory))
     }
 

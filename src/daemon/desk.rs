@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use super::leases::{LeaseError, Leases};
 use super::tell::tell;
 use crate::answer::Pushed;
+use crate::answer::pushed::{DEFAULT_LIFETIME, MAX_LIFETIME};
 use crate::config::{Config, format_duration};
 use crate::control::protocol::{Ask, Exit, FamilyName, Open, Response};
 use crate::control::server::Authority;
@@ -26,10 +27,6 @@ use crate::gate::site::site_for;
 use crate::gate::token::{KeyAuthorization, Token};
 use crate::gate::window::{Families, Holder, LeaseName, Refusal, Trigger};
 use crate::observe::Observer;
-
-/// How long a pushed token lives if its pusher does not say: longer than any order's pending
-/// authorization is useful to a client, short enough that a lost cleanup does not matter.
-const DEFAULT_ANSWER_LIFETIME: Duration = Duration::from_secs(3600);
 
 /// Everything that callers can reach.
 pub struct Desk {
@@ -303,7 +300,9 @@ impl Desk {
                 ));
             }
         }
-        let lifetime = milliseconds.map_or(DEFAULT_ANSWER_LIFETIME, Duration::from_millis);
+        let lifetime = milliseconds
+            .map_or(DEFAULT_LIFETIME, Duration::from_millis)
+            .min(MAX_LIFETIME);
         self.pushed
             .add(identifier.clone(), answer, lifetime, now())
             .map_err(|full| Response::refused(Exit::TempFail, full.to_string()))?;

@@ -318,7 +318,7 @@ impl Reloader {
         let before = &self.started_with;
         let needs_restart = [
             ("[http] listen", before.http.listen != config.http.listen),
-            ("[daemon] user", before.daemon.user != config.daemon.user),
+            ("[daemon]", before.daemon != config.daemon),
             ("[log]", before.log != config.log),
             (
                 "the first [[grant]]",

@@ -232,11 +232,14 @@ impl Exchange<'_> {
 
     /// Looks up what is to be looked up, sends, tells, and takes leave.
     async fn finish(&self, step: Step, report: &mut Report) {
-        let finish = match step {
+        let was_looked_up = matches!(step, Step::LookUp(_));
+        let mut finish = match step {
             Step::Finish(finish) => finish,
             Step::LookUp(look_up) => look_up_until(self.last - SENDING_TIME, look_up).await,
             Step::NeedMore => Finish::gone(),
         };
+        // A look-up takes long enough for more to have come.
+        finish.may_have_unread |= was_looked_up && self.has_unread();
         let Some(reply) = finish.reply else {
             return report.tell(finish.outcome);
         };
@@ -244,7 +247,7 @@ impl Exchange<'_> {
             Ok(Ok(())) => report.tell(finish.outcome),
             _ => return report.tell(finish.outcome.untaken()),
         }
-        if finish.may_have_unread || self.has_unread() {
+        if finish.may_have_unread {
             // RFC 9112 §9.6: a close with unread bytes resets the connection, and the reset can
             // overtake the answer.
             let _ = shutdown(self.stream, Shutdown::Write);

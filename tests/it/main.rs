@@ -7,3 +7,4 @@ mod front;
 mod harness;
 #[path = "../lab/mod.rs"]
 mod lab;
+mod shipped;

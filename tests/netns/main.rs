@@ -3,4 +3,5 @@
 mod base_chains;
 mod demo;
 mod random_rulesets;
+mod signals;
 mod world;
