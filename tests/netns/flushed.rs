@@ -177,3 +177,37 @@ fn a_missing_set_is_shut_and_said_and_heals() {
         assert!(!host.probe(HOST_4, 80).passed());
     });
 }
+
+#[test]
+fn lists_and_windows_that_somebody_empties_are_filled_again() {
+    inside(|| {
+        let host = Host::new();
+        let daemon = Daemon::start("[firewall]\nowner = \"never\"\n");
+        daemon
+            .cli(&["open", "--lease", "a", "--for", "5m"])
+            .success();
+        let before = nft(&["-s", "list", "ruleset"]);
+        let allow4 = before
+            .split_whitespace()
+            .find(|word| word.starts_with("allow4_"))
+            .expect("the allow-list")
+            .to_owned();
+        for set in [allow4.as_str(), "window4", "lease"] {
+            nft(&["flush", "set", "inet", "acmegate", set]);
+            wait_for(BACK, "what was emptied is filled again", || {
+                (nft(&["-s", "list", "ruleset"]).len() >= before.len()
+                    && elements("window4").contains_key(&80)
+                    && !elements("lease").is_empty()
+                    && nft(&["list", "set", "inet", "acmegate", &allow4]).contains("10.0.0.0/8"))
+                .then_some(())
+            });
+        }
+        assert!(host.is_open(80));
+        let told = gaps(&daemon);
+        assert!(told >= 3, "{told}");
+        // Once all is back nothing is done any more: the ruleset's generation stands still.
+        daemon.cli(&["close", "--lease", "a"]).success();
+        assert_eq!(gaps(&daemon), told);
+        assert!(!host.is_open(80));
+    });
+}
