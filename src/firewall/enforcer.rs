@@ -459,7 +459,10 @@ impl Batch {
         match change {
             Some(Ok(NftablesEvent::NewGen(generation))) => {
                 let touched_our_elements = std::mem::take(&mut self.touches_our_elements);
-                let is_ours = generation.pid == Some(std::process::id());
+                // The kernel tells the pid of the first namespace, which in a container is not the
+                // one that we know; the name is the same everywhere.
+                let is_ours = generation.pid == Some(std::process::id())
+                    || generation.proc_name.as_ref() == Some(&self.own_name);
                 (!is_ours).then(|| Committed {
                     name: generation
                         .proc_name
