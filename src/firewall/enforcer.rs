@@ -70,6 +70,7 @@ impl Enforcer {
     pub async fn serve(mut self, front: UnixStream, events: Events) -> Result<(), KernelError> {
         if self.orders.settings.mode != Mode::GateOnly {
             self.windows = self.kernel.adopt(now()).await?;
+            self.hold_to_limits().await;
             match self.assert().await {
                 Err(error @ (KernelError::Owned | KernelError::Refused(..))) => return Err(error),
                 Err(error) => tracing::error!(%error, "the firewall is not as it should be: shut"),
@@ -141,7 +142,8 @@ impl Enforcer {
                 }
             }
             Request::CloseAll => {
-                self.windows.release_all(now());
+                let all: Vec<_> = self.windows.leases().cloned().collect();
+                self.end(all).await;
                 self.assert().await.map(drop).map_err(failed)
             }
             Request::Snapshot => return self.snapshot(),
@@ -286,24 +288,48 @@ impl Enforcer {
                     .to_owned(),
             ));
         }
-        let now = now();
-        let gone: Vec<_> = self
-            .windows
-            .leases()
-            .filter(|lease| {
-                !lease
-                    .scope
-                    .ports
-                    .iter()
-                    .all(|port| orders.limits.ports.contains(port))
-            })
-            .map(|lease| lease.name.clone())
-            .collect();
-        for name in gone {
-            self.windows.release(&name, now);
-        }
         self.orders = orders;
-        self.assert().await.map(drop).map_err(failed)
+        self.hold_to_limits().await;
+        // The new orders stand. If the kernel cannot follow them, that is told as it is told at any
+        // other time: a refusal would leave the front with the old ones.
+        if let Err(error) = self.assert().await {
+            tracing::error!(%error, "the firewall is not as it should be: shut");
+        }
+        Ok(())
+    }
+
+    /// Ends leases of ports that the orders do not name, and cuts those that are too long: what
+    /// the kernel kept may be from other orders.
+    async fn hold_to_limits(&mut self) {
+        let limits = &self.orders.limits;
+        let longest = now() + limits.max;
+        let is_named = |lease: &Lease| {
+            let mut ports = lease.scope.ports.iter();
+            ports.all(|port| limits.ports.contains(port))
+        };
+        let (kept, gone): (Vec<_>, Vec<_>) = self.windows.leases().cloned().partition(is_named);
+        for lease in kept.into_iter().filter(|lease| lease.deadline > longest) {
+            self.windows.adopt(Lease {
+                deadline: longest,
+                ..lease
+            });
+        }
+        self.end(gone).await;
+    }
+
+    /// Ends leases, in the kernel too, where one that stayed would be adopted at the next start.
+    async fn end(&mut self, leases: Vec<Lease>) {
+        for lease in leases {
+            self.windows.release(&lease.name, now());
+            let settings = &self.orders.settings;
+            let written = self
+                .kernel
+                .write(settings, &self.windows, &lease, None, now())
+                .await;
+            if let Err(error) = written {
+                tracing::warn!(%error, lease = %lease.name, "a lease ended, but not in the kernel yet");
+            }
+        }
     }
 
     async fn remove(&mut self) -> Result<(), Reply> {

@@ -297,7 +297,7 @@ impl Settings {
                 rules: judge,
             },
             ChainPlan {
-                name: "mark",
+                name: "admit",
                 base: Some(MARK_PRIORITY),
                 rules: self.to("judge"),
             },
