@@ -177,14 +177,14 @@ async fn understand(response: Response<Incoming>, token: &Token) -> Answer {
 /// behind an answer that has arrived. Here nothing is read before something was written, a failed
 /// write counts as done, and a reset is the end of the answer. Whatever was cut off by that is no
 /// whole key authorization and fails for that.
-struct FrankStream {
-    stream: TcpStream,
+struct FrankStream<S> {
+    stream: S,
     has_written: bool,
     reader: Option<Waker>,
 }
 
-impl FrankStream {
-    fn new(stream: TcpStream) -> Self {
+impl<S> FrankStream<S> {
+    fn new(stream: S) -> Self {
         Self {
             stream,
             has_written: false,
@@ -200,7 +200,7 @@ fn is_reset(error: &io::Error) -> bool {
     )
 }
 
-impl AsyncRead for FrankStream {
+impl<S: AsyncRead + Unpin> AsyncRead for FrankStream<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -217,7 +217,7 @@ impl AsyncRead for FrankStream {
     }
 }
 
-impl AsyncWrite for FrankStream {
+impl<S: AsyncWrite + Unpin> AsyncWrite for FrankStream<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -240,5 +240,82 @@ impl AsyncWrite for FrankStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Has its answer ready, resets on writes, and ends in a reset.
+    struct Rude {
+        answer: &'static [u8],
+    }
+
+    impl AsyncRead for Rude {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if self.answer.is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+            buffer.put_slice(std::mem::take(&mut self.answer));
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for Rude {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_is_heard_before_the_question_and_all_of_it_afterwards() {
+        let mut stream = FrankStream::new(Rude { answer: b"answer" });
+        let mut heard = String::new();
+        let early = timeout(Duration::from_secs(1), stream.read_u8()).await;
+        assert!(early.is_err());
+        stream.write_all(b"question").await.unwrap();
+        stream.read_to_string(&mut heard).await.unwrap();
+        assert_eq!(heard, "answer");
+    }
+
+    #[tokio::test]
+    async fn hyper_hears_an_answer_that_was_there_before_its_question() {
+        let answer = b"HTTP/1.0 200 OK\r\n\r\nanswer";
+        let stream = FrankStream::new(Rude { answer });
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let mut connection = pin!(connection);
+        let request = Request::get("/").body(Empty::<Bytes>::new()).unwrap();
+        // The connection is polled first: the question is only queued by then.
+        let exchange = async {
+            tokio::task::yield_now().await;
+            let response = sender.send_request(request).await?;
+            response.into_body().collect().await
+        };
+        let mut exchange = pin!(exchange);
+        let content = tokio::select! {
+            biased;
+            _ = connection.as_mut() => exchange.await,
+            content = exchange.as_mut() => content,
+        };
+        assert_eq!(content.unwrap().to_bytes(), "answer");
     }
 }

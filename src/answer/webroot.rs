@@ -51,8 +51,15 @@ impl Webroot {
     /// # Errors
     /// It is not there, no directory, or out of reach: the operator's fault.
     pub fn open(path: impl AsRef<Path>) -> io::Result<Self> {
-        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let directory = openat(CWD, path.as_ref(), flags, Mode::empty())?;
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC;
+        // A bare path handle is given to everybody, a sealed process included, and proves nothing.
+        drop(openat(
+            CWD,
+            path.as_ref(),
+            flags | OFlags::RDONLY,
+            Mode::empty(),
+        )?);
+        let directory = openat(CWD, path.as_ref(), flags | OFlags::PATH, Mode::empty())?;
         Ok(Self::from_handle(directory))
     }
 
@@ -152,5 +159,32 @@ fn understand(file: OwnedFd, token: &Token) -> Answer {
         Some(answer) if answer.token() == token => Ok(answer),
         Some(_) => unfit("another token's key authorization"),
         None => unfit("not a key authorization, or not wholly written yet"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn behind_reads_that_hang_nobody_waits_longer_than_two_seconds() {
+        let webroot = Webroot::open("/").unwrap();
+        // What a hung file system leaves behind.
+        let _hung = webroot.in_flight.acquire_many(MAX_IN_FLIGHT as u32).await;
+        let begun = tokio::time::Instant::now();
+        let token = Token::parse(&[b'a'; 43]).unwrap();
+        let (reason, detail) = webroot.look_up(&token).await.unwrap_err();
+        assert_eq!(reason, Reason::WebrootFailed);
+        assert_eq!(detail.as_deref(), Some("not read within two seconds"));
+        assert_eq!(begun.elapsed().as_secs(), DEADLINE.as_secs());
+    }
+
+    #[test]
+    fn a_device_is_no_plain_file() {
+        let file = openat(CWD, "/dev/null", OFlags::RDONLY, Mode::empty()).unwrap();
+        let token = Token::parse(&[b'a'; 43]).unwrap();
+        let (reason, detail) = understand(file, &token).unwrap_err();
+        assert_eq!(reason, Reason::UnfitFile);
+        assert_eq!(detail.as_deref(), Some("not a plain file"));
     }
 }

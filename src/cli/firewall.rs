@@ -14,7 +14,8 @@ use crate::config::{Config, Unchecked};
 use crate::control::client;
 use crate::control::protocol::{Ask, Exit};
 use crate::daemon::parts::{self, AnyAccount};
-use crate::firewall::netlink::{Ensured, Kernel, KernelError};
+use crate::firewall::error::KernelError;
+use crate::firewall::netlink::{Ensured, Kernel};
 use crate::firewall::ruleset::Settings;
 
 /// What is done.

@@ -5,6 +5,7 @@ mod answer;
 mod caller;
 mod check;
 mod close;
+pub mod demo;
 mod firewall;
 mod hook;
 mod open;
@@ -68,6 +69,8 @@ enum Command {
     /// Check the configuration
     #[command(subcommand)]
     Config(check::ConfigCommand),
+    /// Show the whole story in throw-away namespaces: no root, no configuration
+    Demo(demo::DemoArgs),
     /// Started by `run` alone: the process that may change the firewall
     #[command(hide = true)]
     Enforcer,
@@ -146,6 +149,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
             return firewall::run(config.as_deref(), &runtime_dir, &command);
         }
         Command::Config(command) => return check::run(config.as_deref(), &command),
+        Command::Demo(args) => return Ok(demo::run(&args)),
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -7,13 +7,14 @@ use std::path::Path;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::CapabilitySet;
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::seal::{Calls, Seal};
 use super::{Fatal, parts};
 use crate::config::{Config, Mode, Unchecked};
 use crate::control::protocol::Exit;
 use crate::firewall::enforcer::{Enforcer, Orders, Reload};
-use crate::firewall::netlink::KernelError;
+use crate::firewall::error::KernelError;
 
 /// Runs as the enforcer: standard input is one end of a socket pair, the other end the front's.
 ///
@@ -56,6 +57,7 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
                 format!("this is started by `acmegate run` alone: {error}"),
             )
         })?;
+        let _deaf = hear_no_signal().map_err(|error| Fatal::new(Exit::Os, error))?;
         let (enforcer, events) = Enforcer::prepare(orders, reload).map_err(fatal)?;
         // A current-thread runtime has this one thread, so sealing it now seals everything.
         enforcer_seal(&config).apply().map_err(|error| {
@@ -66,6 +68,18 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
         })?;
         enforcer.serve(front, events).await.map_err(fatal)
     })
+}
+
+/// Signals are the front's business. A terminal, and a service manager that asks a whole group,
+/// send them to both processes; whoever ends first must be the front, or a clean stop would look
+/// like a lost enforcer and leave our table behind.
+fn hear_no_signal() -> io::Result<[tokio::signal::unix::Signal; 4]> {
+    Ok([
+        signal(SignalKind::terminate())?,
+        signal(SignalKind::interrupt())?,
+        signal(SignalKind::hangup())?,
+        signal(SignalKind::user_defined1())?,
+    ])
 }
 
 /// What the enforcer may still do once it is sealed.

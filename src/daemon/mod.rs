@@ -16,13 +16,14 @@ pub mod port;
 pub mod privilege;
 pub mod seal;
 mod serve;
+mod tell;
 
 use std::fmt;
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{OpenOptionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -191,6 +192,8 @@ fn lock(directory: &Path) -> Result<fs::File, Fatal> {
         .create(true)
         .truncate(false)
         .write(true)
+        // Whoever may read a file may lock it, and so keep the daemon from starting.
+        .mode(0o600)
         .open(directory.join("lock"))
         .map_err(refused)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {

@@ -12,11 +12,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio_stream::StreamExt;
 
+use super::error::KernelError;
+use super::inspect;
 use super::message::{Claim, FRAME_BYTES, Frame, Health, Reply, Request};
-use super::netlink::{Ensured, Kernel, KernelError};
+use super::netlink::{Ensured, Kernel};
 use super::ruleset::{Mode, Settings};
 use super::survey::{Finding, Survey};
-use crate::gate::window::{Lease, Limits, Opening, Scope, Windows};
+use crate::gate::window::{Lease, Limits, Opening, Refusal, Scope, Windows};
 
 /// What the enforcer holds itself to.
 #[derive(Clone, Debug)]
@@ -174,6 +176,9 @@ impl Enforcer {
             return Err(Reply::Failed(
                 "the firewall part was taken away by `firewall remove`; `acmegate firewall apply` puts it back".to_owned(),
             ));
+        }
+        if !self.orders.settings.can_open(claim.families) {
+            return Err(Reply::Refused(Refusal::Family));
         }
         let mut doubts = Vec::new();
         if self.orders.settings.mode != Mode::GateOnly {
@@ -373,12 +378,16 @@ impl Enforcer {
         let now = now();
         self.windows.expire(now);
         let settings = &self.orders.settings;
+        // What only our socket can change needs no look; a busy host changes its own rules often.
+        let is_sealed_off = self.kernel.is_owned() && settings.mode == Mode::Guard;
+        if is_sealed_off && self.health.is_installed {
+            return;
+        }
+        let nft = self.kernel.connection();
         let intact = self.health.is_installed
-            && matches!(self.kernel.is_current(settings).await, Ok(true))
+            && matches!(inspect::is_current(nft, settings).await, Ok(true))
             && matches!(
-                self.kernel
-                    .foreign_set_is_current(settings, &self.windows, now)
-                    .await,
+                inspect::foreign_set_is_current(nft, settings, &self.windows, now).await,
                 Ok(true)
             );
         if intact {

@@ -4,88 +4,27 @@
 //! set. It never runs a program. A live table changes only in ways that lose no packet: chains and
 //! sets stay, rules are flushed and added, lists are filled before any rule names them.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nlink::netlink::nftables::{
-    Family as NftFamily, NFT_TABLE_F_OWNER, NFT_TABLE_F_PERSIST, Rule, RuleSpec, Set, SetElement,
-    SetFlags, SetInfo, SetKeyType, Transaction,
+    Family as NftFamily, NFT_TABLE_F_OWNER, NFT_TABLE_F_PERSIST, Rule, RuleSpec, SetElement,
+    Transaction,
 };
 use nlink::netlink::{Connection, Nftables};
 
-use super::record;
-use super::ruleset::{
-    BUDGET_SET, ForeignSet, LEASE_SET, Mode, Settings, TABLE, budget_set, grace_set, lease_set,
-    rule_text, timed_sets, window_set,
+use super::elements::{
+    all_elements, foreign, lease_element, number, opening_element, replace, window_elements,
 };
+use super::error::{Doing, KernelError};
+use super::ruleset::{BUDGET_SET, LEASE_SET, Mode, Settings, TABLE, timed_sets};
+use super::{inspect, record};
 use crate::gate::window::{BUDGET_SPAN, Family, Lease, Opening, Windows};
 
-/// nft's datatype id of `inet_service`.
-const INET_SERVICE: u32 = 13;
 /// Ranges that one message can hold: an nftables attribute ends at 64 KiB, a batch at the socket's
 /// send buffer (212,992 octets by default).
 const RANGES_PER_BATCH: usize = 700;
 /// How often a look-then-change is begun anew because somebody else changed the ruleset between.
 const ATTEMPTS: usize = 10;
-
-/// Why the kernel is not as it should be.
-#[derive(Debug)]
-pub enum KernelError {
-    /// The administrator's set is not there. The operator's to mend.
-    NoForeignSet(ForeignSet),
-    /// It is there, but ports with a timeout do not fit into it. The operator's to mend.
-    UnfitForeignSet(ForeignSet, &'static str),
-    /// Our table belongs to another living process.
-    Owned,
-    /// What was read back is not what was written.
-    ReadBack(String),
-    /// The kernel refused; what was being done is said with it.
-    Refused(&'static str, Box<nlink::Error>),
-}
-
-impl std::fmt::Display for KernelError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::NoForeignSet(set) => write!(
-                f,
-                "the set `{set}` does not exist; in table {} {} declare `set {} {{ type inet_service; flags timeout; }}` \
-                 and let the chain that drops say `tcp dport @{} accept`",
-                set.family.name(),
-                set.table,
-                set.name,
-                set.name
-            ),
-            Self::UnfitForeignSet(set, why) => write!(
-                f,
-                "the set `{set}` {why}; declare it as `set {} {{ type inet_service; flags timeout; }}`",
-                set.name
-            ),
-            Self::Owned => write!(
-                f,
-                "table inet {TABLE} is owned by another living process; only one acmegate can run on a host"
-            ),
-            Self::ReadBack(what) => write!(f, "the kernel did not keep what was written: {what}"),
-            Self::Refused(doing, error) if error.is_permission_denied() => {
-                write!(
-                    f,
-                    "{doing}: not permitted; this needs CAP_NET_ADMIN, as root or as the systemd unit gives it"
-                )
-            }
-            Self::Refused(doing, error) => write!(f, "{doing}: {error}"),
-        }
-    }
-}
-
-impl std::error::Error for KernelError {}
-
-trait Doing<T> {
-    fn doing(self, what: &'static str) -> Result<T, KernelError>;
-}
-
-impl<T> Doing<T> for nlink::Result<T> {
-    fn doing(self, what: &'static str) -> Result<T, KernelError> {
-        self.map_err(|error| KernelError::Refused(what, Box::new(error)))
-    }
-}
 
 /// What making sure had to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -135,10 +74,10 @@ impl Kernel {
     /// [`KernelError::Refused`].
     pub async fn adopt(&self, now: Instant) -> Result<Windows, KernelError> {
         let mut windows = Windows::default();
-        if self.table_flags().await?.is_none() {
+        if inspect::table_flags(&self.nft).await?.is_none() {
             return Ok(windows);
         }
-        for element in self.elements(LEASE_SET).await? {
+        for element in inspect::elements(&self.nft, LEASE_SET).await? {
             let left = element.expiration().unwrap_or_default();
             let lease = element
                 .comment()
@@ -147,7 +86,7 @@ impl Kernel {
                 windows.adopt(Lease { id, ..lease });
             }
         }
-        for element in self.elements(BUDGET_SET).await? {
+        for element in inspect::elements(&self.nft, BUDGET_SET).await? {
             let caller = element.comment().and_then(|comment| comment.parse().ok());
             let left = element.expiration().unwrap_or_default().min(BUDGET_SPAN);
             if let (Some(caller), Some(id)) = (caller, number(&element)) {
@@ -159,29 +98,6 @@ impl Kernel {
             }
         }
         Ok(windows)
-    }
-
-    async fn elements(&self, set: &str) -> Result<Vec<SetElement>, KernelError> {
-        match self
-            .nft
-            .list_set_elements(TABLE, set, NftFamily::Inet)
-            .await
-        {
-            Err(error) if error.is_not_found() => Ok(Vec::new()),
-            elements => elements.doing("reading the leases that the kernel kept"),
-        }
-    }
-
-    async fn table_flags(&self) -> Result<Option<u32>, KernelError> {
-        let tables = self
-            .nft
-            .list_tables_in(NftFamily::Inet)
-            .await
-            .doing("listing tables")?;
-        Ok(tables
-            .into_iter()
-            .find(|table| table.name == TABLE)
-            .map(|table| table.flags))
     }
 
     /// Brings the kernel to what `settings` and `windows` say, whatever it was before, and reads
@@ -198,7 +114,7 @@ impl Kernel {
         if settings.mode == Mode::GateOnly {
             return Ok(Ensured::Untouched);
         }
-        self.check_foreign_set(settings).await?;
+        inspect::check_foreign_set(&self.nft, settings).await?;
         let mut tries = ATTEMPTS;
         loop {
             tries -= 1;
@@ -221,7 +137,7 @@ impl Kernel {
             .generation()
             .await
             .doing("reading the ruleset's generation")?;
-        let done = match self.table_flags().await? {
+        let done = match inspect::table_flags(&self.nft).await? {
             None => {
                 self.install(settings, windows, now, self.nft.transaction())
                     .await?;
@@ -229,7 +145,7 @@ impl Kernel {
             }
             Some(flags) => {
                 let adoptable = self.take_hold(settings, flags).await?;
-                if adoptable && self.has_our_shape(settings).await? {
+                if adoptable && inspect::has_our_shape(&self.nft, settings).await? {
                     self.update(settings, windows, now).await?
                 } else {
                     // Not recognisable: the one case in which a moment's packets may be lost.
@@ -243,7 +159,7 @@ impl Kernel {
                 }
             }
         };
-        if done != Ensured::Untouched && !self.is_current(settings).await? {
+        if done != Ensured::Untouched && !inspect::is_current(&self.nft, settings).await? {
             return Err(KernelError::ReadBack(format!("table inet {TABLE}")));
         }
         Ok(done)
@@ -363,64 +279,6 @@ impl Kernel {
         Ok(())
     }
 
-    /// Whether chains and timed sets are the ones that we would make.
-    async fn has_our_shape(&self, settings: &Settings) -> Result<bool, KernelError> {
-        let sets = self.our_sets().await?;
-        let fits = |set: &Set| {
-            sets.iter()
-                .any(|found| found.name == set.name() && found.flags.contains(SetFlags::TIMEOUT))
-        };
-        if !timed_sets().iter().all(fits) {
-            return Ok(false);
-        }
-        let found = self
-            .nft
-            .list_chains_in(TABLE, NftFamily::Inet)
-            .await
-            .doing("listing our chains")?;
-        let planned = settings.chains();
-        Ok(found.len() == planned.len()
-            && planned.iter().all(|plan| {
-                found.iter().any(|chain| {
-                    chain.name == plan.name
-                        && chain.priority == plan.base
-                        && chain.hook.is_some() == plan.base.is_some()
-                        && chain.policy.is_none_or(|policy| policy == 1)
-                })
-            }))
-    }
-
-    async fn our_sets(&self) -> Result<Vec<SetInfo>, KernelError> {
-        self.nft
-            .list_sets_in(TABLE, NftFamily::Inet)
-            .await
-            .doing("listing our sets")
-    }
-
-    async fn rules_are_current(&self, settings: &Settings) -> Result<bool, KernelError> {
-        let found = self
-            .nft
-            .list_rules(TABLE, NftFamily::Inet)
-            .await
-            .doing("listing our rules")?;
-        Ok(settings.chains().iter().all(|chain| {
-            let texts = found.iter().filter(|rule| rule.chain == chain.name);
-            texts
-                .map(|rule| rule_text(&rule.spec()))
-                .eq(chain.rules.iter().map(rule_text))
-        }))
-    }
-
-    /// Whether the kernel holds exactly our table: its shape, its rules, its lists by name.
-    ///
-    /// # Errors
-    /// [`KernelError::Refused`].
-    pub async fn is_current(&self, settings: &Settings) -> Result<bool, KernelError> {
-        Ok(self.table_flags().await?.is_some()
-            && self.has_our_shape(settings).await?
-            && self.rules_are_current(settings).await?)
-    }
-
     /// Brings rules and lists up to date, chains and timed sets staying as they are.
     async fn update(
         &self,
@@ -428,10 +286,10 @@ impl Kernel {
         windows: &Windows,
         now: Instant,
     ) -> Result<Ensured, KernelError> {
-        if self.rules_are_current(settings).await? {
+        if inspect::rules_are_current(&self.nft, settings).await? {
             return Ok(Ensured::Untouched);
         }
-        let found = self.our_sets().await?;
+        let found = inspect::our_sets(&self.nft).await?;
         let wanted = Family::ALL.map(|family| settings.allow_set(family));
         for (family, set) in Family::ALL.into_iter().zip(&wanted) {
             if !found.iter().any(|old| old.name == set.name()) {
@@ -517,7 +375,9 @@ impl Kernel {
     pub async fn remove(&mut self, settings: &Settings) -> Result<(), KernelError> {
         let mut first_error = Ok(());
         if let Mode::Set { set, .. } = &settings.mode
-            && self.check_foreign_set(settings).await.is_ok()
+            && inspect::check_foreign_set(&self.nft, settings)
+                .await
+                .is_ok()
         {
             let mut change = self.nft.transaction();
             for port in &settings.ports {
@@ -528,7 +388,7 @@ impl Kernel {
                 .await
                 .doing("taking our elements away");
         }
-        if self.table_flags().await?.is_some() {
+        if inspect::table_flags(&self.nft).await?.is_some() {
             let change = self.nft.transaction().del_table(TABLE, NftFamily::Inet);
             match change.commit(&self.nft).await {
                 Err(error) if error.is_not_found() => {}
@@ -539,60 +399,6 @@ impl Kernel {
         self.owned = false;
         first_error
     }
-
-    async fn check_foreign_set(&self, settings: &Settings) -> Result<(), KernelError> {
-        let Mode::Set { set, .. } = &settings.mode else {
-            return Ok(());
-        };
-        let found = match self.nft.list_sets_in(&set.table, set.family).await {
-            Err(error) if error.is_not_found() => Vec::new(),
-            found => found.doing("listing the administrator's sets")?,
-        };
-        let Some(found) = found.iter().find(|found| found.name == set.name) else {
-            return Err(KernelError::NoForeignSet(set.clone()));
-        };
-        if found.key_type != INET_SERVICE {
-            return Err(KernelError::UnfitForeignSet(
-                set.clone(),
-                "does not hold ports",
-            ));
-        }
-        if !found.flags.contains(SetFlags::TIMEOUT) || found.flags.contains(SetFlags::INTERVAL) {
-            return Err(KernelError::UnfitForeignSet(
-                set.clone(),
-                "has other flags than `timeout`",
-            ));
-        }
-        Ok(())
-    }
-
-    /// Whether our elements stand in the administrator's set as `windows` say: a reload of theirs
-    /// takes them away.
-    ///
-    /// # Errors
-    /// [`KernelError`].
-    pub async fn foreign_set_is_current(
-        &self,
-        settings: &Settings,
-        windows: &Windows,
-        now: Instant,
-    ) -> Result<bool, KernelError> {
-        let Mode::Set { set, .. } = &settings.mode else {
-            return Ok(true);
-        };
-        self.check_foreign_set(settings).await?;
-        let found = self
-            .nft
-            .list_set_elements(&set.table, &set.name, set.family)
-            .await
-            .doing("reading the administrator's set")?;
-        Ok(settings.ports.iter().all(|port| {
-            let there = found
-                .iter()
-                .any(|element| element.key() == port.to_be_bytes());
-            there || foreign_deadline(windows, *port, now).is_none()
-        }))
-    }
 }
 
 /// Somebody else changed the ruleset between our look and our change.
@@ -602,103 +408,4 @@ fn is_race(error: &nlink::Error) -> bool {
 
 fn our_rule(chain: &str, spec: &RuleSpec) -> Rule {
     Rule::from_spec(TABLE, chain, spec.clone()).family(NftFamily::Inet)
-}
-
-fn foreign(set: &ForeignSet) -> Set {
-    Set::new(&set.table, &set.name)
-        .family(set.family)
-        .key_type(SetKeyType::InetService)
-        .per_element_timeouts()
-}
-
-/// Puts an element in place, or takes it away, whether or not one is there: a bare delete of an
-/// absent element fails the whole batch, and adding over a present one keeps the old comment.
-fn replace(
-    change: Transaction,
-    set: &Set,
-    key: SetElement,
-    with: Option<(Duration, Option<String>)>,
-) -> Transaction {
-    let there = [key.clone().with_timeout(Duration::from_secs(1))];
-    let change = change
-        .add_set_elements(set, &there)
-        .del_set_elements(set, std::slice::from_ref(&key));
-    let Some((timeout, comment)) = with.filter(|(timeout, _)| !timeout.is_zero()) else {
-        return change;
-    };
-    let element = key.with_timeout(timeout);
-    let element = match comment {
-        Some(comment) => element.with_comment(comment),
-        None => element,
-    };
-    change.add_set_elements(set, &[element])
-}
-
-fn window_elements(
-    mut change: Transaction,
-    settings: &Settings,
-    windows: &Windows,
-    ports: &[u16],
-    now: Instant,
-) -> Transaction {
-    let left =
-        |until: Option<Instant>| until.map(|until| (until.saturating_duration_since(now), None));
-    for port in ports {
-        for family in Family::ALL {
-            let open = left(windows.open_until(family, *port, now));
-            let admitted = left(windows.admitted_until(family, *port, now));
-            change = replace(change, &window_set(family), SetElement::port(*port), open);
-            change = replace(
-                change,
-                &grace_set(family),
-                SetElement::port(*port),
-                admitted,
-            );
-        }
-        if let Mode::Set { set, .. } = &settings.mode {
-            let open = left(foreign_deadline(windows, *port, now));
-            change = replace(change, &foreign(set), SetElement::port(*port), open);
-        }
-    }
-    change
-}
-
-/// The administrator's set knows no family: it is open while the port is open for either.
-fn foreign_deadline(windows: &Windows, port: u16, now: Instant) -> Option<Instant> {
-    Family::ALL
-        .into_iter()
-        .filter_map(|family| windows.open_until(family, port, now))
-        .max()
-}
-
-fn lease_element(change: Transaction, lease: &Lease, lives: bool, now: Instant) -> Transaction {
-    let left = lease.deadline.saturating_duration_since(now);
-    let with = lives.then(|| (left, Some(record::to_comment(lease))));
-    replace(change, &lease_set(), SetElement::mark(lease.id), with)
-}
-
-fn opening_element(change: Transaction, opening: Opening, now: Instant) -> Transaction {
-    let left = opening.forgotten_at.saturating_duration_since(now);
-    let with = Some((left, Some(opening.caller.to_string())));
-    replace(change, &budget_set(), SetElement::mark(opening.id), with)
-}
-
-/// The key of an element of a `mark` set.
-fn number(element: &SetElement) -> Option<u32> {
-    element.key().try_into().ok().map(u32::from_ne_bytes)
-}
-
-fn all_elements(
-    mut change: Transaction,
-    settings: &Settings,
-    windows: &Windows,
-    now: Instant,
-) -> Transaction {
-    for lease in windows.leases() {
-        change = lease_element(change, lease, true, now);
-    }
-    for opening in windows.openings() {
-        change = opening_element(change, *opening, now);
-    }
-    window_elements(change, settings, windows, &settings.ports, now)
 }

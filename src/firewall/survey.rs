@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use nlink::netlink::{Connection, Nftables, Route};
 
 use super::base_chains::{self, Culprit, IpFamily, NamedSet, Path, Probe, Ruleset};
-use super::netlink::KernelError;
+use super::error::KernelError;
 use super::ruleset::{Mode, Settings, TABLE};
 use crate::gate::window::{Families, Family};
 

@@ -3,4 +3,12 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod certbot;
 mod harness;
+mod inner_host;
+mod ip_identifier;
+mod manual_hooks;
+mod other_clients;
+mod webroot;
+mod without_hooks;
+mod world;

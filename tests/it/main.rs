@@ -1,3 +1,10 @@
 //! One file per behaviour; no privileges, loopback only.
 
+mod answer;
 mod config;
+mod daemon;
+mod front;
+mod harness;
+#[path = "../lab/mod.rs"]
+mod lab;
+mod shipped;

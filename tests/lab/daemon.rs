@@ -149,10 +149,16 @@ impl Daemon {
         run(command, COMMAND)
     }
 
-    /// The beginning of a subcommand as one line of shell, for an ACME client's hook.
-    pub fn shell(&self) -> String {
+    /// A search path where `acmegate` is this program and asks this daemon, as an ACME client's
+    /// hooks are written.
+    pub fn search_path(&self) -> String {
         let (config, run) = (self.config(), self.runtime_dir());
-        format!("'{BINARY}' --config '{config}' --runtime-dir '{run}'")
+        let script = format!(
+            "#!/bin/sh\nexec '{BINARY}' --config '{config}' --runtime-dir '{run}' \"$@\"\n"
+        );
+        self.directory.program("bin/acmegate", &script);
+        let others = std::env::var("PATH").unwrap_or_default();
+        format!("{}:{others}:/usr/sbin:/sbin", self.directory.at("bin"))
     }
 
     /// `acmegate status --json`.
@@ -265,7 +271,7 @@ impl Daemon {
             None => Command::new(BINARY),
         };
         self.give_globals(&mut command);
-        command.arg("run").envs(self.environment.clone());
+        command.arg("run");
         // Whoever runs the tests may be a service that is told things itself.
         for name in [
             "NOTIFY_SOCKET",
@@ -275,6 +281,7 @@ impl Daemon {
         ] {
             command.env_remove(name);
         }
+        command.envs(self.environment.clone());
         command
     }
 

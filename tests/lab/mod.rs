@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 pub use daemon::{BINARY, Builder, Daemon, is_alive};
 pub use node::{Node, inside, ip, nft, ruleset};
-pub use process::{Output, Process, package_of, run, send};
+pub use process::{Output, Process, find, run, send};
 pub use temp::TempDir;
 
 /// Asks `done` again and again until it gives something; panics with `what` at the deadline.

@@ -10,7 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::TempDir;
-use super::process::{Output, run};
+use super::process::{Output, find, run};
 
 /// Set in the process that is inside.
 const INSIDE: &str = "ACMEGATE_TEST_INSIDE";
@@ -92,10 +92,11 @@ impl Node {
     }
 
     /// A command that will run on this host.
+    #[track_caller]
     pub fn command(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.arg(format!("--net={}", self.path()));
-        command.arg("--").arg(program);
+        command.arg("--").arg(find(program));
         command
     }
 

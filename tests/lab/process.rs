@@ -183,7 +183,7 @@ fn bound_to_us(command: &Command) -> Command {
 
 /// Where a program is; a missing one fails the test with the name of its package.
 #[track_caller]
-fn find(program: &str) -> PathBuf {
+pub fn find(program: &str) -> PathBuf {
     if program.contains('/') {
         return PathBuf::from(program);
     }
@@ -201,11 +201,11 @@ fn find(program: &str) -> PathBuf {
 }
 
 /// The Debian package that has a program.
-pub fn package_of(program: &str) -> &str {
+fn package_of(program: &str) -> &str {
     match program {
         "nft" => "nftables",
         "ip" => "iproute2",
-        "unshare" | "nsenter" | "setpriv" | "mount" => "util-linux",
+        "unshare" | "nsenter" | "setpriv" => "util-linux",
         "pebble-challtestsrv" => "pebble",
         "capsh" => "libcap2-bin",
         other => other,

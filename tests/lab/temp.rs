@@ -1,6 +1,8 @@
 //! Directories that go with the test.
 
 use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -12,11 +14,17 @@ impl TempDir {
     /// A new one. Its path is short, for sockets stand in it (unix(7): 108 octets).
     pub fn new() -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
-        let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("acmegate-{}-{number}", std::process::id());
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        Self(path)
+        loop {
+            let number = COUNT.fetch_add(1, Ordering::Relaxed);
+            let name = format!("acmegate-lab-{}-{number}", std::process::id());
+            let path = std::env::temp_dir().join(name);
+            match fs::create_dir(&path) {
+                Ok(()) => return Self(path),
+                // Left behind by a test of this pid that was killed, on another day.
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+                Err(error) => panic!("{}: {error}", path.display()),
+            }
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -37,6 +45,13 @@ impl TempDir {
             .and_then(|()| fs::write(&path, content))
             .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         self.at(name)
+    }
+
+    /// Writes a script in it that can be executed; gives its path.
+    pub fn program(&self, name: &str, script: &str) -> String {
+        let path = self.write(name, script);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("our own file");
+        path
     }
 }
 

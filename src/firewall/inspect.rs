@@ -1,0 +1,155 @@
+//! Reads what stands in the kernel and compares it with what should. Changes nothing.
+
+use std::time::Instant;
+
+use nlink::netlink::nftables::{Family as NftFamily, Set, SetElement, SetFlags, SetInfo};
+use nlink::netlink::{Connection, Nftables};
+
+use super::elements::foreign_deadline;
+use super::error::{Doing, KernelError};
+use super::ruleset::{Mode, Settings, TABLE, rule_text, timed_sets};
+use crate::gate::window::Windows;
+
+/// nft's datatype id of `inet_service`.
+const INET_SERVICE: u32 = 13;
+
+pub(super) async fn table_flags(nft: &Connection<Nftables>) -> Result<Option<u32>, KernelError> {
+    let tables = nft
+        .list_tables_in(NftFamily::Inet)
+        .await
+        .doing("listing tables")?;
+    Ok(tables
+        .into_iter()
+        .find(|table| table.name == TABLE)
+        .map(|table| table.flags))
+}
+
+pub(super) async fn elements(
+    nft: &Connection<Nftables>,
+    set: &str,
+) -> Result<Vec<SetElement>, KernelError> {
+    match nft.list_set_elements(TABLE, set, NftFamily::Inet).await {
+        Err(error) if error.is_not_found() => Ok(Vec::new()),
+        elements => elements.doing("reading the leases that the kernel kept"),
+    }
+}
+
+/// Whether chains and timed sets are the ones that we would make.
+pub(super) async fn has_our_shape(
+    nft: &Connection<Nftables>,
+    settings: &Settings,
+) -> Result<bool, KernelError> {
+    let sets = our_sets(nft).await?;
+    let fits = |set: &Set| {
+        sets.iter()
+            .any(|found| found.name == set.name() && found.flags.contains(SetFlags::TIMEOUT))
+    };
+    if !timed_sets().iter().all(fits) {
+        return Ok(false);
+    }
+    let found = nft
+        .list_chains_in(TABLE, NftFamily::Inet)
+        .await
+        .doing("listing our chains")?;
+    let planned = settings.chains();
+    Ok(found.len() == planned.len()
+        && planned.iter().all(|plan| {
+            found.iter().any(|chain| {
+                chain.name == plan.name
+                    && chain.priority == plan.base
+                    && chain.hook.is_some() == plan.base.is_some()
+                    && chain.policy.is_none_or(|policy| policy == 1)
+            })
+        }))
+}
+
+pub(super) async fn our_sets(nft: &Connection<Nftables>) -> Result<Vec<SetInfo>, KernelError> {
+    nft.list_sets_in(TABLE, NftFamily::Inet)
+        .await
+        .doing("listing our sets")
+}
+
+pub(super) async fn rules_are_current(
+    nft: &Connection<Nftables>,
+    settings: &Settings,
+) -> Result<bool, KernelError> {
+    let found = nft
+        .list_rules(TABLE, NftFamily::Inet)
+        .await
+        .doing("listing our rules")?;
+    Ok(settings.chains().iter().all(|chain| {
+        let texts = found.iter().filter(|rule| rule.chain == chain.name);
+        texts
+            .map(|rule| rule_text(&rule.spec()))
+            .eq(chain.rules.iter().map(rule_text))
+    }))
+}
+
+/// Whether the kernel holds exactly our table: its shape, its rules, its lists by name.
+///
+/// # Errors
+/// [`KernelError::Refused`].
+pub(super) async fn is_current(
+    nft: &Connection<Nftables>,
+    settings: &Settings,
+) -> Result<bool, KernelError> {
+    Ok(table_flags(nft).await?.is_some()
+        && has_our_shape(nft, settings).await?
+        && rules_are_current(nft, settings).await?)
+}
+
+pub(super) async fn check_foreign_set(
+    nft: &Connection<Nftables>,
+    settings: &Settings,
+) -> Result<(), KernelError> {
+    let Mode::Set { set, .. } = &settings.mode else {
+        return Ok(());
+    };
+    let found = match nft.list_sets_in(&set.table, set.family).await {
+        Err(error) if error.is_not_found() => Vec::new(),
+        found => found.doing("listing the administrator's sets")?,
+    };
+    let Some(found) = found.iter().find(|found| found.name == set.name) else {
+        return Err(KernelError::NoForeignSet(set.clone()));
+    };
+    if found.key_type != INET_SERVICE {
+        return Err(KernelError::UnfitForeignSet(
+            set.clone(),
+            "does not hold ports",
+        ));
+    }
+    if !found.flags.contains(SetFlags::TIMEOUT) || found.flags.contains(SetFlags::INTERVAL) {
+        return Err(KernelError::UnfitForeignSet(
+            set.clone(),
+            "has other flags than `timeout`",
+        ));
+    }
+    Ok(())
+}
+
+/// Whether our elements stand in the administrator's set as `windows` say: a reload of theirs
+/// takes them away.
+///
+/// # Errors
+/// [`KernelError`].
+pub(super) async fn foreign_set_is_current(
+    nft: &Connection<Nftables>,
+    settings: &Settings,
+    windows: &Windows,
+    now: Instant,
+) -> Result<bool, KernelError> {
+    let Mode::Set { set, .. } = &settings.mode else {
+        return Ok(true);
+    };
+    check_foreign_set(nft, settings).await?;
+    let found = nft
+        .list_set_elements(&set.table, &set.name, set.family)
+        .await
+        .doing("reading the administrator's set")?;
+    Ok(settings.ports.iter().all(|port| {
+        let there = found
+            .iter()
+            .any(|element| element.key() == port.to_be_bytes());
+        there || foreign_deadline(windows, *port, now).is_none()
+    }))
+}

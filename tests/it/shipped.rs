@@ -1,0 +1,413 @@
+//! What is shipped besides the program: units, manual pages and documents, checked against it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use acmegate::cli::Arguments;
+use acmegate::config::{Accounts, Config, Group, Unchecked};
+use acmegate::control::protocol::{Exit, RUNTIME_DIR};
+use clap::CommandFactory;
+
+const SERVICE: &str = include_str!("../../systemd/acmegate.service");
+const SOCKET: &str = include_str!("../../systemd/acmegate.socket");
+const SYSUSERS: &str = include_str!("../../systemd/acmegate.sysusers");
+const TMPFILES: &str = include_str!("../../systemd/acmegate.tmpfiles");
+const COMMANDS_PAGE: &str = include_str!("../../docs/man/acmegate.1");
+const FILE_PAGE: &str = include_str!("../../docs/man/acmegate.toml.5");
+const SAMPLE: &str = include_str!("../../config/acmegate.toml");
+
+/// Descriptors that the daemon wants besides its connections (src/daemon/mod.rs).
+const OTHER_DESCRIPTORS: u32 = 256;
+/// The most exposure that `systemd-analyze security` may find, in tenths.
+const MAX_EXPOSURE: &str = "--threshold=20";
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR"))
+}
+
+// --- systemd ---------------------------------------------------------------------------------
+
+/// Every value of a key, in the order of the unit.
+fn values<'unit>(unit: &'unit str, key: &str) -> Vec<&'unit str> {
+    unit.lines()
+        .filter_map(|line| line.split_once('='))
+        .filter(|(name, _)| *name == key)
+        .map(|(_, value)| value)
+        .collect()
+}
+
+/// The units as they would stand on a host that has the program.
+fn installed_units(name: &str) -> PathBuf {
+    let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
+        .join(format!("units-{name}-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let program = env!("CARGO_BIN_EXE_acmegate");
+    for (file, unit) in [("acmegate.service", SERVICE), ("acmegate.socket", SOCKET)] {
+        let lines = unit
+            .lines()
+            .map(|line| match line.split_once("=acmegate ") {
+                Some((key, rest)) if key.starts_with("Exec") => format!("{key}={program} {rest}\n"),
+                _ => format!("{line}\n"),
+            });
+        fs::write(directory.join(file), lines.collect::<String>()).unwrap();
+    }
+    directory
+}
+
+fn systemd_analyze(directory: &Path, arguments: &[&str]) -> Output {
+    Command::new("systemd-analyze")
+        .args(arguments)
+        .current_dir(directory)
+        .output()
+        .unwrap_or_else(|error| panic!("systemd-analyze (Debian package systemd): {error}"))
+}
+
+#[test]
+fn systemd_finds_nothing_wrong_with_the_units() {
+    let directory = installed_units("verify");
+    let units = ["./acmegate.service", "./acmegate.socket"];
+    let output = systemd_analyze(&directory, &[&["verify", "--man=no"], &units[..]].concat());
+    let told = String::from_utf8_lossy(&output.stderr);
+    // An unknown key is a warning with status 0.
+    let about_us: Vec<&str> = told
+        .lines()
+        .filter(|line| line.contains("acmegate"))
+        .collect();
+    assert!(output.status.success() && about_us.is_empty(), "{told}");
+    fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn the_unit_exposes_no_more_than_it_says() {
+    let directory = installed_units("security");
+    let arguments = [
+        "security",
+        "--offline=true",
+        MAX_EXPOSURE,
+        "./acmegate.service",
+    ];
+    let output = systemd_analyze(&directory, &arguments);
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stdout)
+    );
+    fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn the_unit_is_what_the_daemon_expects() {
+    let defaults = Config::default();
+    let user = defaults.daemon.user.as_str();
+    assert_eq!(values(SERVICE, "User"), [user]);
+    assert!(
+        SYSUSERS.contains(&format!("\nu {user} - ")),
+        "the account that the unit names is made"
+    );
+    let below = |base: &str, path: &Path| {
+        let path = path.strip_prefix(base).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let state = below("/var/lib", &defaults.daemon.state_dir);
+    assert_eq!(
+        values(SERVICE, "StateDirectory"),
+        [format!("{state} {state}/webroot")]
+    );
+    assert_eq!(
+        values(SERVICE, "RuntimeDirectory"),
+        [below("/run", Path::new(RUNTIME_DIR))]
+    );
+    let config = Path::new(acmegate::config::DEFAULT_PATH).parent().unwrap();
+    assert!(TMPFILES.contains(&format!("\nd {} 0755 root root -", config.display())));
+    // SIGTERM stops for good, SIGUSR1 hands over (src/daemon/serve.rs), both asked of the front alone.
+    assert_eq!(values(SERVICE, "KillMode"), ["mixed"]);
+    assert_eq!(values(SERVICE, "KillSignal"), ["SIGTERM"]);
+    assert_eq!(values(SERVICE, "RestartKillSignal"), ["SIGUSR1"]);
+    let hopeless = [Exit::Usage, Exit::NoPerm, Exit::Config].map(|exit| (exit as u8).to_string());
+    assert_eq!(
+        values(SERVICE, "RestartPreventExitStatus"),
+        [hopeless.join(" ")]
+    );
+    let descriptors: u32 = values(SERVICE, "LimitNOFILE")[0].parse().unwrap();
+    assert!(descriptors >= defaults.http.max_connections + OTHER_DESCRIPTORS);
+}
+
+#[test]
+fn the_socket_is_optional_and_listens_where_the_daemon_would() {
+    for key in ["Requires", "Wants", "Sockets", "BindsTo"] {
+        let needed = values(SERVICE, key);
+        assert!(
+            !needed.iter().any(|value| value.contains("acmegate.socket")),
+            "{key}"
+        );
+    }
+    let ports: Vec<String> = Config::default()
+        .http
+        .listen
+        .iter()
+        .map(|address| address.port().to_string())
+        .collect();
+    assert_eq!(values(SOCKET, "ListenStream"), ports);
+    assert_eq!(values(SOCKET, "BindIPv6Only"), ["both"]);
+}
+
+// --- manual pages ------------------------------------------------------------------------------
+
+/// Text as it is read: without fonts, with plain hyphens.
+fn plain(roff: &str) -> String {
+    let mut text = roff.replace("\\-", "-").replace("\\e", "\\");
+    for font in ["\\fB", "\\fI", "\\fR", "\\fP"] {
+        text = text.replace(font, "");
+    }
+    text
+}
+
+/// The long options that are the head of an item.
+fn options(section: &str) -> BTreeSet<String> {
+    let lines: Vec<&str> = section.lines().collect();
+    let heads = lines
+        .windows(2)
+        .filter(|pair| pair[0] == ".TP")
+        .map(|pair| plain(pair[1]));
+    heads
+        .flat_map(|head| {
+            head.split([' ', '"'])
+                .filter_map(|word| word.strip_prefix("--"))
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// Every command that does something, by its words, with its own long options.
+fn commands(
+    command: &clap::Command,
+    path: &str,
+    found: &mut BTreeMap<String, BTreeSet<String>>,
+    global: &BTreeSet<String>,
+) {
+    let visible = command
+        .get_subcommands()
+        .filter(|sub| !sub.is_hide_set() && sub.get_name() != "help");
+    let mut is_leaf = true;
+    for sub in visible {
+        is_leaf = false;
+        let path = format!("{path} {}", sub.get_name());
+        commands(sub, &path, found, global);
+    }
+    if is_leaf {
+        let own = long_options(command).difference(global).cloned().collect();
+        found.insert(path.to_owned(), own);
+    }
+}
+
+fn long_options(command: &clap::Command) -> BTreeSet<String> {
+    command
+        .get_arguments()
+        .filter(|argument| !argument.is_hide_set())
+        .filter_map(|argument| argument.get_long())
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn the_manual_page_has_every_command_and_option_and_no_other() {
+    let mut program = Arguments::command();
+    program.build();
+    let global = long_options(&program);
+    let mut expected = BTreeMap::new();
+    commands(&program, "acmegate", &mut expected, &global);
+
+    let (before, rest) = COMMANDS_PAGE.split_once("\n.SH COMMANDS\n").unwrap();
+    let (section, _) = rest.split_once("\n.SH ").unwrap();
+    let (_, shared) = before.split_once("\n.SH OPTIONS\n").unwrap();
+    assert_eq!(options(shared), global);
+
+    let mut shown = BTreeMap::new();
+    for part in section.split(".SS ").skip(1) {
+        let heading = plain(part.lines().next().unwrap());
+        // Arguments are written in capitals; what stands before them is the command.
+        let words: Vec<&str> = heading
+            .split(' ')
+            .take_while(|word| !word.starts_with(char::is_uppercase))
+            .collect();
+        shown.insert(words.join(" "), options(part));
+    }
+    assert_eq!(shown, expected);
+}
+
+#[test]
+fn the_manual_page_has_every_exit_status() {
+    let all = [
+        Exit::Ok,
+        Exit::Usage,
+        Exit::Data,
+        Exit::Unavailable,
+        Exit::Software,
+        Exit::Os,
+        Exit::TempFail,
+        Exit::NoPerm,
+        Exit::Config,
+    ];
+    let (_, section) = COMMANDS_PAGE.split_once("\n.SH EXIT STATUS\n").unwrap();
+    let (section, _) = section.split_once("\n.SH ").unwrap();
+    let shown: Vec<u8> = section
+        .lines()
+        .filter_map(|line| line.strip_prefix(".B "))
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    assert_eq!(shown, all.map(|exit| exit as u8));
+}
+
+/// Key and default by table, as acmegate.toml(5) shows them; `None` where it says there is none.
+fn documented() -> BTreeMap<String, BTreeMap<String, Option<String>>> {
+    let mut tables = BTreeMap::new();
+    for section in FILE_PAGE.split("\n.SH ").skip(1) {
+        let table = section.lines().next().unwrap();
+        if !table.starts_with('[') {
+            continue;
+        }
+        let keys: BTreeMap<String, Option<String>> = section
+            .lines()
+            .filter(|line| line.starts_with("\\fB") && line.contains("\\fR = \\fI"))
+            .map(|line| {
+                let line = plain(line);
+                let (key, rest) = line.split_once(" = ").unwrap();
+                let default = rest.rsplit_once(", default ").map(|(_, value)| value);
+                assert!(
+                    default.is_some() || rest.ends_with(", no default"),
+                    "{line}"
+                );
+                (key.to_owned(), default.map(str::to_owned))
+            })
+            .collect();
+        tables.insert(table.to_owned(), keys);
+    }
+    tables
+}
+
+struct Nobody;
+
+impl Accounts for Nobody {
+    fn user(&self, _name: &str) -> Option<u32> {
+        None
+    }
+
+    fn group(&self, _name: &str) -> Option<Group> {
+        None
+    }
+}
+
+/// The keys of a table, as the error for an unknown one lists them.
+fn keys_of(table: &str) -> BTreeSet<String> {
+    let text = format!("{table}\nzzzzzzzzzzzz = 1\n");
+    let error = Config::parse(&text, "x", &Nobody, &Unchecked).unwrap_err();
+    let listed = error.problems()[0].fix.split('`').skip(1).step_by(2);
+    listed.map(str::to_owned).collect()
+}
+
+#[test]
+fn the_manual_page_of_the_file_has_every_key_and_no_other() {
+    for (table, keys) in documented() {
+        let shown: BTreeSet<String> = keys.into_keys().collect();
+        assert_eq!(shown, keys_of(&table), "{table}");
+    }
+}
+
+#[test]
+fn the_manual_page_of_the_file_says_the_samples_defaults() {
+    let documented = documented();
+    let mut table = String::new();
+    let mut compared = 0;
+    // What follows the first double bracket are examples.
+    for line in SAMPLE.lines().take_while(|line| !line.starts_with("#[[")) {
+        if line.starts_with('[') {
+            table = line.to_owned();
+        }
+        let Some((key, value)) = line
+            .strip_prefix('#')
+            .and_then(|line| line.split_once(" = "))
+        else {
+            continue;
+        };
+        if key.starts_with(' ') {
+            continue;
+        }
+        let shown = documented[&table][key].as_deref();
+        assert_eq!(shown, Some(value), "{table} {key}");
+        compared += 1;
+    }
+    let with_default = documented
+        .iter()
+        .filter(|(table, _)| !table.starts_with("[["));
+    let with_default = with_default.flat_map(|(_, keys)| keys.values().flatten());
+    assert_eq!(compared, with_default.count());
+    // Those of sites stand in prose there.
+    for (key, value) in [
+        ("answer", "\"pushed\""),
+        ("redirect", "\"asked\""),
+        ("accounts", "[]"),
+    ] {
+        assert_eq!(documented["[[site]]"][key].as_deref(), Some(value), "{key}");
+        assert!(SAMPLE.contains(&format!("{value} (default)")), "{key}");
+    }
+}
+
+// --- documents -----------------------------------------------------------------------------------
+
+/// The repository's own Markdown files.
+fn documents(directory: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && !name.starts_with('.') && name != "target" {
+            documents(&path, found);
+        } else if name.ends_with(".md") {
+            found.push(path);
+        }
+    }
+}
+
+#[test]
+fn every_relative_link_of_a_document_leads_somewhere() {
+    let mut found = Vec::new();
+    documents(&root(), &mut found);
+    assert!(found.len() > 5, "{found:?}");
+    let mut broken = Vec::new();
+    for document in found {
+        let text = fs::read_to_string(&document).unwrap();
+        let targets = text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next());
+        for target in targets.filter(|target| !target.contains("://")) {
+            let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let leads_to = match path {
+                "" => document.clone(),
+                path => document.parent().unwrap().join(path),
+            };
+            let has_anchor = || {
+                let text = fs::read_to_string(&leads_to).unwrap_or_default();
+                anchor.is_empty() || text.lines().filter_map(heading).any(|own| own == anchor)
+            };
+            if !leads_to.exists() || !has_anchor() {
+                broken.push(format!("{}: {target}", document.display()));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "{broken:#?}");
+}
+
+/// The anchor that a heading gets.
+fn heading(line: &str) -> Option<String> {
+    let text = line.trim_start_matches('#').strip_prefix(' ')?;
+    line.starts_with('#').then(|| {
+        text.to_lowercase()
+            .chars()
+            .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
+            .map(|c| if c == ' ' { '-' } else { c })
+            .collect()
+    })
+}
