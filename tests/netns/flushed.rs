@@ -180,22 +180,14 @@ fn a_missing_set_is_shut_and_said_and_heals() {
     });
 }
 
-<<<<<<< HEAD
 #[test]
 fn lists_and_windows_that_somebody_empties_are_filled_again() {
-=======
-/// A geo-blocker's lists are so many events that some are lost, here because nobody reads them in
-/// time; a flush must not be among what is missed.
-#[test]
-fn a_flood_of_events_hides_no_flush() {
->>>>>>> f537f88daf424f9e5e7bcaca4206c3606649e55c
     inside(|| {
         let host = Host::new();
         let daemon = Daemon::start("[firewall]\nowner = \"never\"\n");
         daemon
             .cli(&["open", "--lease", "a", "--for", "5m"])
             .success();
-<<<<<<< HEAD
         let before = nft(&["-s", "list", "ruleset"]);
         let allow4 = before
             .split_whitespace()
@@ -221,7 +213,17 @@ fn a_flood_of_events_hides_no_flush() {
         assert!(!host.is_open(80));
     });
 }
-=======
+
+/// A geo-blocker's lists are so many events that some are lost, here because nobody reads them in
+/// time; a flush must not be among what is missed.
+#[test]
+fn a_flood_of_events_hides_no_flush() {
+    inside(|| {
+        let host = Host::new();
+        let daemon = Daemon::start("[firewall]\nowner = \"never\"\n");
+        daemon
+            .cli(&["open", "--lease", "a", "--for", "5m"])
+            .success();
         let list: Vec<_> = (0..1000u32)
             .map(|number| std::net::Ipv4Addr::from(0x0b00_0000 + number * 2).to_string())
             .collect();
@@ -271,4 +273,3 @@ fn cpu_ticks(pid: u32) -> u64 {
     let ticks = |at: usize| fields[at].parse::<u64>().expect("a number");
     ticks(11) + ticks(12)
 }
->>>>>>> f537f88daf424f9e5e7bcaca4206c3606649e55c
