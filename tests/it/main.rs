@@ -4,4 +4,5 @@ mod answer;
 mod config;
 mod front;
 mod harness;
+mod seeds;
 mod shipped;
