@@ -130,7 +130,7 @@ fn find(first: u32, read: impl Fn(u32) -> Option<Process>) -> Option<Client> {
             return None;
         }
         let process = read(pid)?;
-        let is_shell = SHELLS_AND_WRAPPERS.contains(&process.command.trim_start_matches('-'));
+        let is_shell = is_shell(&process);
         let script = process
             .arguments
             .iter()
@@ -145,8 +145,9 @@ fn find(first: u32, read: impl Fn(u32) -> Option<Process>) -> Option<Client> {
         if !is_shell || script.is_some() {
             // An interpreter's name says nothing; its script's does.
             let name = script.map_or(process.command.clone(), str::to_owned);
+            let process = before_its_forks(process, &read);
             return Some(Client {
-                pid,
+                pid: process.pid,
                 start_ticks: process.start_ticks,
                 name,
             });
@@ -154,6 +155,34 @@ fn find(first: u32, read: impl Fn(u32) -> Option<Process>) -> Option<Client> {
         pid = process.parent;
     }
     None
+}
+
+/// A client that is a shell script calls its hooks from subshells, which are forks of it with
+/// other pids. What was executed once stands there once.
+fn before_its_forks(process: Process, read: &impl Fn(u32) -> Option<Process>) -> Process {
+    let mut first = process;
+    for _ in 0..MAX_DEPTH {
+        match read(first.parent) {
+            Some(parent)
+                if parent.command == first.command && parent.arguments == first.arguments =>
+            {
+                first = parent;
+            }
+            _ => break,
+        }
+    }
+    first
+}
+
+/// A script that is started by its first line has its own name as its command, and the shell as
+/// its first argument. A client's every call of its hook script is a new process, so taking one
+/// for the client would have `close` mean another lease than `open`.
+fn is_shell(process: &Process) -> bool {
+    let interpreter = process.arguments.first().map_or("", String::as_str);
+    let interpreter = interpreter.rsplit('/').next().unwrap_or_default();
+    [process.command.as_str(), interpreter]
+        .into_iter()
+        .any(|name| SHELLS_AND_WRAPPERS.contains(&name.trim_start_matches('-')))
 }
 
 fn read(pid: u32) -> Option<Process> {
@@ -185,7 +214,7 @@ fn parse(pid: u32, stat: &str, arguments: &[u8]) -> Option<Process> {
 mod tests {
     use super::*;
 
-    fn tree(processes: &[(u32, u32, &str, &[&str])]) -> impl Fn(u32) -> Option<Process> {
+    fn tree(processes: &[(u32, u32, &str, &[&str])]) -> impl Fn(u32) -> Option<Process> + use<> {
         let processes: Vec<Process> = processes
             .iter()
             .map(|(pid, parent, command, arguments)| Process {
@@ -232,6 +261,31 @@ mod tests {
         ]);
         let client = find(40, read).unwrap();
         assert_eq!((client.pid, client.name.as_str()), (30, "dehydrated"));
+    }
+
+    #[test]
+    fn a_hook_script_with_a_name_of_its_own_is_no_client() {
+        let hook = ["/bin/sh", "/etc/uacme/acmegate-hook", "begin", "http-01"];
+        let read = tree(&[
+            (40, 20, "acmegate-hook", &hook),
+            (20, 1, "uacme", &["uacme", "issue", "192.0.2.1"]),
+        ]);
+        assert_eq!(find(40, read).map(|client| client.pid), Some(20));
+    }
+
+    #[test]
+    fn every_subshell_of_a_client_is_that_client() {
+        let dehydrated = ["/bin/bash", "/usr/bin/dehydrated", "--cron"];
+        let read = tree(&[
+            (50, 42, "hook", &["/bin/sh", "/etc/hook", "exit_hook"]),
+            (42, 40, "dehydrated", &dehydrated),
+            (41, 40, "dehydrated", &dehydrated),
+            (40, 30, "dehydrated", &dehydrated),
+            (30, 1, "sh", &["sh", "-c", "dehydrated --cron"]),
+        ]);
+        for first in [50, 42, 41, 40] {
+            assert_eq!(find(first, &read).map(|client| client.pid), Some(40));
+        }
     }
 
     #[test]

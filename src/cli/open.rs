@@ -22,7 +22,7 @@ pub struct OpenArgs {
     /// For how long at most, such as 90s or 2m [default: [window] max]
     #[arg(long = "for", value_name = "TIME", value_parser = length)]
     length: Option<Duration>,
-    /// Only this port, of those in [firewall] ports; may be repeated
+    /// This port, of those in [firewall] ports; may be repeated [default: 80, or all if 80 is none of them]
     #[arg(long, value_name = "PORT")]
     port: Vec<u16>,
     /// Only this address family [default: both, as CAs want it]

@@ -72,7 +72,7 @@ pub struct Open {
     pub lease: String,
     /// For how long, in milliseconds; `[window] max` if absent.
     pub milliseconds: Option<u64>,
-    /// Which ports; every one of `[firewall] ports` if empty.
+    /// Which ports; if empty, 80 where `[firewall] ports` has it, else all of those.
     pub ports: Vec<u16>,
     /// Which families; both if absent.
     pub family: Option<FamilyName>,

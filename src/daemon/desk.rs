@@ -11,20 +11,21 @@ use std::time::{Duration, Instant};
 use tokio::sync::watch;
 
 use super::leases::{LeaseError, Leases};
-use super::parts;
+use super::tell::tell;
 use crate::answer::Pushed;
 use crate::answer::pushed::{DEFAULT_LIFETIME, MAX_LIFETIME};
-use crate::config::{Config, Mode, Source, format_duration};
+use crate::config::{Config, format_duration};
 use crate::control::protocol::{Ask, Exit, FamilyName, Open, Response};
 use crate::control::server::Authority;
-use crate::control::status::{self, Status};
+use crate::control::status::Status;
 use crate::firewall::message::Claim;
 use crate::firewall::record::command_name;
 use crate::gate::caller::{Ask as GateAsk, Caller, may};
-use crate::gate::identifier::{Identifier, Pattern};
+use crate::gate::challenge::ChallengeType;
+use crate::gate::identifier::Identifier;
 use crate::gate::site::site_for;
 use crate::gate::token::{KeyAuthorization, Token};
-use crate::gate::window::{Families, Family, Holder, LeaseName, Refusal, Trigger};
+use crate::gate::window::{Families, Holder, LeaseName, Refusal, Trigger};
 use crate::observe::Observer;
 
 /// Everything that callers can reach.
@@ -70,7 +71,7 @@ impl Authority for Desk {
     }
 
     fn status(&self) -> Pin<Box<dyn Future<Output = Status> + Send + '_>> {
-        Box::pin(async move { self.tell() })
+        Box::pin(async move { tell(self) })
     }
 }
 
@@ -139,10 +140,9 @@ impl Desk {
         self.permit_lease(caller, &name)?;
         let (ports, max) = {
             let config = self.config.borrow();
-            let ports = if open.ports.is_empty() {
-                config.firewall.ports.clone()
-            } else {
-                open.ports
+            let ports = match open.ports.is_empty() {
+                true => default_ports(&config.firewall.ports),
+                false => open.ports,
             };
             (ports, config.window.max)
         };
@@ -333,171 +333,30 @@ impl Desk {
 
     fn explain(&self, error: LeaseError) -> Response {
         let config = self.config.borrow();
-        match error {
-            LeaseError::Refused(refusal) => {
-                let exit = match refusal {
-                    Refusal::Port | Refusal::Family | Refusal::Length => Exit::Data,
-                    Refusal::TooMany | Refusal::Budget => Exit::TempFail,
-                };
-                let more = match refusal {
-                    Refusal::Port => format!(" (it names {:?})", config.firewall.ports),
-                    Refusal::Length => format!(" ({})", format_duration(config.window.max)),
-                    Refusal::Budget => format!(
-                        " ({} an hour, {} for one account, {} of them root's own): see [budget]",
-                        config.budget.per_hour, config.budget.per_caller, config.budget.reserve
-                    ),
-                    Refusal::Family | Refusal::TooMany => String::new(),
-                };
-                Response::refused(exit, format!("not opened: {refusal}{more}"))
-            }
-            LeaseError::Blocked(why) => {
-                Response::refused(Exit::Config, format!("not opened: {why}"))
-            }
-            LeaseError::Failed(why) => Response::refused(Exit::Os, why),
-            LeaseError::Lost => Response::refused(
-                Exit::Software,
-                "the enforcer is gone; acmegate ends, and what is open closes in the kernel by itself",
+        let budget = config.budget;
+        let (exit, more) = match &error {
+            LeaseError::Refused(Refusal::Port) => (
+                Exit::Data,
+                format!(" (it names {:?})", config.firewall.ports),
             ),
-        }
-    }
-
-    fn tell(&self) -> Status {
-        let now = now();
-        let config = self.config.borrow().clone();
-        let windows = self.leases.windows().borrow().clone();
-        let health = self.leases.health();
-        let left = |until: Instant| millis(until.saturating_duration_since(now));
-        let mut problems = self
-            .problems
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .clone();
-        if !health.note.is_empty() {
-            problems.push(format!("shut: {}", health.note));
-        }
-        let gate = config.gate();
-        let seen = self.observer.thumbprints();
-        Status {
-            version: crate::control::protocol::VERSION,
-            program: env!("CARGO_PKG_VERSION").to_owned(),
-            config: config
-                .source
-                .as_ref()
-                .map(|path| path.display().to_string()),
-            problems,
-            firewall: status::Firewall {
-                mode: match &config.firewall.mode {
-                    Mode::Guard => "guard".to_owned(),
-                    Mode::Set(_) => "set".to_owned(),
-                    Mode::GateOnly => "gate-only".to_owned(),
-                },
-                installed: health.is_installed,
-                owned: health.is_owned,
-                gaps: health.gaps,
-                landlock: self.landlock.to_owned(),
-            },
-            windows: parts::orders(&config)
-                .settings
-                .ports
-                .iter()
-                .flat_map(|port| Family::ALL.map(|family| (*port, family)))
-                .map(|(port, family)| {
-                    let until = windows.open_until(family, port, now);
-                    status::Window {
-                        port,
-                        family: family_word(family).to_owned(),
-                        open: until.is_some(),
-                        milliseconds: until.map(left),
-                    }
-                })
-                .collect(),
-            leases: windows
-                .leases()
-                .filter(|lease| lease.deadline > now)
-                .map(|lease| status::Lease {
-                    name: lease.name.to_string(),
-                    holder: lease
-                        .holder
-                        .as_ref()
-                        .map(|holder| format!("{} (pid {})", holder.command, holder.pid)),
-                    caller: lease.caller,
-                    trigger: match lease.trigger {
-                        Trigger::Asked => "asked".to_owned(),
-                        Trigger::Automatic => "automatic".to_owned(),
-                    },
-                    ports: lease.scope.ports.clone(),
-                    families: Family::ALL
-                        .into_iter()
-                        .filter(|family| lease.scope.families.has(*family))
-                        .map(|family| family_word(family).to_owned())
-                        .collect(),
-                    identifiers: lease
-                        .scope
-                        .identifiers
-                        .as_ref()
-                        .map(|names| names.iter().map(ToString::to_string).collect()),
-                    milliseconds: left(lease.deadline),
-                })
-                .collect(),
-            budget: status::Budget {
-                used: windows
-                    .openings()
-                    .iter()
-                    .filter(|opening| opening.forgotten_at > now)
-                    .count(),
-                per_hour: config.budget.per_hour,
-                per_caller: config.budget.per_caller,
-                reserve: config.budget.reserve,
-            },
-            listeners: self.listeners.iter().map(ToString::to_string).collect(),
-            sites: config
-                .sites
-                .iter()
-                .enumerate()
-                .map(|(at, site)| status::Site {
-                    identifiers: match site.gate.is_default {
-                        true => vec!["default".to_owned()],
-                        false => site
-                            .gate
-                            .identifiers
-                            .iter()
-                            .map(Pattern::to_string)
-                            .collect(),
-                    },
-                    answer: match &site.source {
-                        Source::Pushed => "pushed".to_owned(),
-                        Source::Webroot(path) => format!("webroot {}", path.display()),
-                        Source::Upstream(address) => format!("upstream {address}"),
-                        Source::Thumbprint(_) => "thumbprint".to_owned(),
-                    },
-                    accounts: site
-                        .gate
-                        .accounts
-                        .iter()
-                        .map(|account| account.as_str().to_owned())
-                        .collect(),
-                    seen: seen
-                        .iter()
-                        .filter(|(name, _)| {
-                            site_for(&gate.sites, name).is_some_and(|(id, _)| id.0 == at)
-                        })
-                        .map(|(_, account)| account.as_str().to_owned())
-                        .collect::<std::collections::BTreeSet<_>>()
-                        .into_iter()
-                        .collect(),
-                })
-                .collect(),
-            pushed: self.pushed.list(now).len(),
-            connections: self
-                .observer
-                .counts()
-                .into_iter()
-                .map(|(reason, count)| status::Count {
-                    reason: reason.word().to_owned(),
-                    count,
-                })
-                .collect(),
-        }
+            LeaseError::Refused(Refusal::Length) => (
+                Exit::Data,
+                format!(" ({})", format_duration(config.window.max)),
+            ),
+            LeaseError::Refused(Refusal::Family) => (Exit::Data, String::new()),
+            LeaseError::Refused(Refusal::TooMany) => (Exit::TempFail, String::new()),
+            LeaseError::Refused(Refusal::Budget) => (
+                Exit::TempFail,
+                format!(
+                    " ({} an hour, {} for one account, {} of them root's own): see [budget]",
+                    budget.per_hour, budget.per_caller, budget.reserve
+                ),
+            ),
+            LeaseError::Blocked(_) => (Exit::Config, String::new()),
+            LeaseError::Failed(_) => (Exit::Os, String::new()),
+            LeaseError::Lost => (Exit::Software, String::new()),
+        };
+        Response::refused(exit, format!("{error}{more}"))
     }
 }
 
@@ -522,10 +381,13 @@ fn describe(claim: &Claim) -> String {
     )
 }
 
-fn family_word(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "ipv4",
-        Family::V6 => "ipv6",
+/// Where validators come first: port 80, if it is one that may be opened. No port is opened that
+/// no challenge needs.
+fn default_ports(ports: &[u16]) -> Vec<u16> {
+    let http = ChallengeType::Http01.port();
+    match ports.contains(&http) {
+        true => vec![http],
+        false => ports.to_vec(),
     }
 }
 
@@ -545,10 +407,6 @@ fn identifier(text: &str) -> Result<Identifier, Response> {
             format!("`{}` is not an identifier: {error}", text.escape_debug()),
         )
     })
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn now() -> Instant {

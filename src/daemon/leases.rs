@@ -31,6 +31,17 @@ pub enum LeaseError {
     Lost,
 }
 
+impl std::fmt::Display for LeaseError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Refused(refusal) => write!(f, "not opened: {refusal}"),
+            Self::Blocked(why) => write!(f, "not opened: {why}"),
+            Self::Failed(why) => f.write_str(why),
+            Self::Lost => Lost.fmt(f),
+        }
+    }
+}
+
 impl From<Lost> for LeaseError {
     fn from(_: Lost) -> Self {
         Self::Lost

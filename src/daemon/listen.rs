@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
 use listenfd::ListenFd;
+use rustix::io::{FdFlags, fcntl_setfd};
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::port::who_listens;
@@ -62,7 +63,11 @@ pub fn inherited() -> io::Result<Vec<TcpListener>> {
                 "inherited socket {at} is not a TCP listener: {error}"
             ))
         })?;
-        listeners.extend(listener);
+        if let Some(listener) = listener {
+            // Handed over without it (sd_listen_fds(3)); the enforcer must not inherit a listener.
+            fcntl_setfd(&listener, FdFlags::CLOEXEC)?;
+            listeners.push(listener);
+        }
     }
     Ok(listeners)
 }

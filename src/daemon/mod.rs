@@ -16,6 +16,7 @@ pub mod port;
 pub mod privilege;
 pub mod seal;
 mod serve;
+mod tell;
 
 use std::fmt;
 use std::fs;

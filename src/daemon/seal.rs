@@ -119,17 +119,18 @@ impl Calls {
         // Naming a thread.
         rules.insert(libc::SYS_prctl, vec![only(0, libc::PR_SET_NAME as u64)?]);
         match self {
-            Self::Enforcer => {}
+            Self::Enforcer => rules.extend(ENFORCER.iter().map(|call| (*call, Vec::new()))),
             Self::Front => {
                 rules.extend(FRONT.iter().map(|call| (*call, Vec::new())));
                 rules.insert(libc::SYS_clone, vec![thread_only()?]);
+                rules.insert(libc::SYS_sendto, vec![send_to_nobody_else()?]);
+                let streams = |family| stream_sockets(family, [0, libc::IPPROTO_TCP]);
                 rules.insert(
                     libc::SYS_socket,
-                    [libc::AF_INET, libc::AF_INET6]
-                        .into_iter()
-                        .map(stream_socket)
-                        .collect::<io::Result<_>>()?,
+                    [streams(libc::AF_INET)?, streams(libc::AF_INET6)?].concat(),
                 );
+                // The signal driver's; a pair for datagrams could still send to any socket's path.
+                rules.insert(libc::SYS_socketpair, stream_sockets(libc::AF_UNIX, [0, 0])?);
             }
         }
         let allow_list = filter(rules, errno(libc::EPERM), SeccompAction::Allow)?;
@@ -174,16 +175,33 @@ fn thread_only() -> io::Result<SeccompRule> {
     SeccompRule::new(vec![is]).map_err(io::Error::other)
 }
 
-/// TCP sockets of one family: no datagram, raw, packet or netlink socket.
-fn stream_socket(family: i32) -> io::Result<SeccompRule> {
+/// Sockets for streams of one family and two protocols: no datagram, raw, packet or netlink
+/// socket; and no MPTCP, which landlock's rule for TCP ports does not see.
+fn stream_sockets(family: i32, protocols: [i32; 2]) -> io::Result<Vec<SeccompRule>> {
     const TYPE_BITS: u64 = 0xf;
+    let of = |protocol: i32| {
+        SeccompRule::new(vec![
+            condition(0, SeccompCmpOp::Eq, family as u64)?,
+            condition(
+                1,
+                SeccompCmpOp::MaskedEq(TYPE_BITS),
+                libc::SOCK_STREAM as u64,
+            )?,
+            condition(2, SeccompCmpOp::Eq, protocol as u64)?,
+        ])
+        .map_err(io::Error::other)
+    };
+    protocols.into_iter().map(of).collect()
+}
+
+/// Only to whom the socket is connected already: a `sendto` with MSG_FASTOPEN is a connect(2) that
+/// landlock does not see (tcp(7)).
+fn send_to_nobody_else() -> io::Result<SeccompRule> {
+    const ADDRESS: u8 = 4;
     SeccompRule::new(vec![
-        condition(0, SeccompCmpOp::Eq, family as u64)?,
-        condition(
-            1,
-            SeccompCmpOp::MaskedEq(TYPE_BITS),
-            libc::SOCK_STREAM as u64,
-        )?,
+        SeccompCondition::new(ADDRESS, SeccompCmpArgLen::Qword, SeccompCmpOp::Eq, 0)
+            .map_err(io::Error::other)?,
+        condition(3, SeccompCmpOp::MaskedEq(libc::MSG_FASTOPEN as u64), 0)?,
     ])
     .map_err(io::Error::other)
 }
@@ -235,14 +253,16 @@ const COMMON: &[i64] = &[
     libc::SYS_rt_sigprocmask,
     libc::SYS_rt_sigreturn,
     libc::SYS_sched_yield,
-    libc::SYS_sendmsg,
-    libc::SYS_sendto,
     libc::SYS_sigaltstack,
     libc::SYS_statx,
     libc::SYS_tgkill,
     libc::SYS_write,
     libc::SYS_writev,
 ];
+
+/// What the enforcer needs besides: netlink. For the front `sendmsg` would be a way to connect, by
+/// MSG_FASTOPEN and an address behind a pointer that no filter sees.
+const ENFORCER: &[i64] = &[libc::SYS_sendmsg, libc::SYS_sendto];
 
 /// What the front needs besides: threads, connections, webroots, and watching lease holders.
 const FRONT: &[i64] = &[
@@ -261,7 +281,6 @@ const FRONT: &[i64] = &[
     libc::SYS_set_robust_list,
     libc::SYS_setsockopt,
     libc::SYS_shutdown,
-    libc::SYS_socketpair,
     libc::SYS_wait4,
     libc::SYS_waitid,
 ];

@@ -170,8 +170,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     if end == End::Stop
         && let Err(error) = leases.remove_firewall().await
     {
-        tracing::error!(
-            ?error,
+        tracing::error!(%error,
             "our part of the ruleset could not be taken away: `acmegate firewall remove`"
         );
     }
@@ -308,7 +307,7 @@ impl Reloader {
             .leases
             .reload()
             .await
-            .map_err(|error| format!("the enforcer: {error:?}"))?;
+            .map_err(|error| format!("the enforcer refuses: {error}"))?;
         self.rules.send_replace(Arc::new(rules));
         self.config.send_replace(Arc::new(config));
         Ok(())

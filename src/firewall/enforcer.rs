@@ -18,7 +18,7 @@ use super::message::{Claim, FRAME_BYTES, Frame, Health, Reply, Request};
 use super::netlink::{Ensured, Kernel};
 use super::ruleset::{Mode, Settings};
 use super::survey::{Finding, Survey};
-use crate::gate::window::{Lease, Limits, Opening, Scope, Windows};
+use crate::gate::window::{Lease, Limits, Opening, Refusal, Scope, Windows};
 
 /// What the enforcer holds itself to.
 #[derive(Clone, Debug)]
@@ -70,6 +70,7 @@ impl Enforcer {
     pub async fn serve(mut self, front: UnixStream, events: Events) -> Result<(), KernelError> {
         if self.orders.settings.mode != Mode::GateOnly {
             self.windows = self.kernel.adopt(now()).await?;
+            self.hold_to_limits().await;
             match self.assert().await {
                 Err(error @ (KernelError::Owned | KernelError::Refused(..))) => return Err(error),
                 Err(error) => tracing::error!(%error, "the firewall is not as it should be: shut"),
@@ -141,7 +142,8 @@ impl Enforcer {
                 }
             }
             Request::CloseAll => {
-                self.windows.release_all(now());
+                let all: Vec<_> = self.windows.leases().cloned().collect();
+                self.end(all).await;
                 self.assert().await.map(drop).map_err(failed)
             }
             Request::Snapshot => return self.snapshot(),
@@ -174,6 +176,9 @@ impl Enforcer {
             return Err(Reply::Failed(
                 "the firewall part was taken away by `firewall remove`; `acmegate firewall apply` puts it back".to_owned(),
             ));
+        }
+        if !self.orders.settings.can_open(claim.families) {
+            return Err(Reply::Refused(Refusal::Family));
         }
         let mut doubts = Vec::new();
         if self.orders.settings.mode != Mode::GateOnly {
@@ -283,24 +288,48 @@ impl Enforcer {
                     .to_owned(),
             ));
         }
-        let now = now();
-        let gone: Vec<_> = self
-            .windows
-            .leases()
-            .filter(|lease| {
-                !lease
-                    .scope
-                    .ports
-                    .iter()
-                    .all(|port| orders.limits.ports.contains(port))
-            })
-            .map(|lease| lease.name.clone())
-            .collect();
-        for name in gone {
-            self.windows.release(&name, now);
-        }
         self.orders = orders;
-        self.assert().await.map(drop).map_err(failed)
+        self.hold_to_limits().await;
+        // The new orders stand. If the kernel cannot follow them, that is told as it is told at any
+        // other time: a refusal would leave the front with the old ones.
+        if let Err(error) = self.assert().await {
+            tracing::error!(%error, "the firewall is not as it should be: shut");
+        }
+        Ok(())
+    }
+
+    /// Ends leases of ports that the orders do not name, and cuts those that are too long: what
+    /// the kernel kept may be from other orders.
+    async fn hold_to_limits(&mut self) {
+        let limits = &self.orders.limits;
+        let longest = now() + limits.max;
+        let is_named = |lease: &Lease| {
+            let mut ports = lease.scope.ports.iter();
+            ports.all(|port| limits.ports.contains(port))
+        };
+        let (kept, gone): (Vec<_>, Vec<_>) = self.windows.leases().cloned().partition(is_named);
+        for lease in kept.into_iter().filter(|lease| lease.deadline > longest) {
+            self.windows.adopt(Lease {
+                deadline: longest,
+                ..lease
+            });
+        }
+        self.end(gone).await;
+    }
+
+    /// Ends leases, in the kernel too, where one that stayed would be adopted at the next start.
+    async fn end(&mut self, leases: Vec<Lease>) {
+        for lease in leases {
+            self.windows.release(&lease.name, now());
+            let settings = &self.orders.settings;
+            let written = self
+                .kernel
+                .write(settings, &self.windows, &lease, None, now())
+                .await;
+            if let Err(error) = written {
+                tracing::warn!(%error, lease = %lease.name, "a lease ended, but not in the kernel yet");
+            }
+        }
     }
 
     async fn remove(&mut self) -> Result<(), Reply> {
@@ -349,6 +378,11 @@ impl Enforcer {
         let now = now();
         self.windows.expire(now);
         let settings = &self.orders.settings;
+        // What only our socket can change needs no look; a busy host changes its own rules often.
+        let is_sealed_off = self.kernel.is_owned() && settings.mode == Mode::Guard;
+        if is_sealed_off && self.health.is_installed {
+            return;
+        }
         let nft = self.kernel.connection();
         let intact = self.health.is_installed
             && matches!(inspect::is_current(nft, settings).await, Ok(true))

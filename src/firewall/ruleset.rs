@@ -17,7 +17,7 @@ use nlink::netlink::nftables::{
 use nlink::netlink::types::route::RouteType;
 
 use crate::gate::allow_list::AllowList;
-use crate::gate::window::{Family, MAX_LEASES};
+use crate::gate::window::{Families, Family, MAX_LEASES};
 
 /// Our table, in family `inet`.
 pub const TABLE: &str = "acmegate";
@@ -136,6 +136,15 @@ pub fn timed_sets() -> Vec<Set> {
 }
 
 impl Settings {
+    /// Whether these families can be opened without opening others: a set of ports in an `inet`
+    /// table opens both, and what came in unasked would not be marked, so nothing would end it.
+    pub fn can_open(&self, families: Families) -> bool {
+        match &self.mode {
+            Mode::Set { set, .. } if set.family == NftFamily::Inet => families == Families::BOTH,
+            _ => true,
+        }
+    }
+
     /// The allow-list's set of one family. Its name is a digest of its content: a list is recognised
     /// by its name and never read back (reading a million ranges takes 43 s), and a changed list is
     /// a new set, filled before any rule reads it.
@@ -288,7 +297,7 @@ impl Settings {
                 rules: judge,
             },
             ChainPlan {
-                name: "mark",
+                name: "admit",
                 base: Some(MARK_PRIORITY),
                 rules: self.to("judge"),
             },

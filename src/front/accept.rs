@@ -21,9 +21,10 @@ use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 
 use super::Front;
-use super::connection::{Connection, Progress, Report};
+use super::connection::{Connection, Progress};
 use super::edge::{now, with_buffer};
-use super::judge::{Finish, Outcome, Step, judge};
+use super::judge::{Finish, Step, judge};
+use super::report::{Outcome, Report};
 use crate::gate::window::Family;
 use crate::gate::{Admission, Peer};
 
@@ -37,6 +38,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 /// One listener and the connections that it brought.
 pub(super) struct Acceptor {
     listener: AsyncFd<TcpListener>,
+    /// Asked once: every connection of a plain listener has its port. (A diverting one, IP_TRANSPARENT,
+    /// will have to ask each socket.)
     local_port: u16,
     front: Arc<Front>,
     connections: JoinSet<()>,
@@ -105,7 +108,8 @@ impl Acceptor {
                 Ok(ready) => ready,
                 Err(error) => return error,
             };
-            let mut pause = None;
+            // Unless something else comes up, the batch is full and there may be more.
+            let mut then = Then::Yield;
             for _ in 0..BATCH {
                 let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
                 match acceptfrom_with(ready.get_inner(), flags) {
@@ -125,28 +129,40 @@ impl Acceptor {
                     }
                     Err(Errno::AGAIN) => {
                         ready.clear_ready();
+                        then = Then::Wait;
                         break;
                     }
                     Err(error) => match sort(error) {
                         Remedy::Ignore => {}
                         Remedy::BackOff => {
-                            pause = Some(self.shortage.pause(error));
+                            then = Then::Pause(self.shortage.pause(error));
                             break;
                         }
                         Remedy::Stop => return error.into(),
                     },
                 }
             }
-            match pause {
-                Some(pause) => sleep(pause).await,
+            match then {
+                Then::Wait => {}
                 // A flood of new connections must not starve those that are held.
-                None => tokio::task::yield_now().await,
+                Then::Yield => tokio::task::yield_now().await,
+                Then::Pause(pause) => sleep(pause).await,
             }
             while let Some(ended) = self.connections.try_join_next() {
                 tell_panic(ended);
             }
         }
     }
+}
+
+/// What a batch of accepts leads to.
+enum Then {
+    /// All of them are taken.
+    Wait,
+    /// There may be more.
+    Yield,
+    /// There are more, and no means to take them.
+    Pause(Duration),
 }
 
 fn tell_panic(ended: Result<(), JoinError>) {
@@ -222,7 +238,7 @@ fn send_at_once(socket: &OwnedFd, mut finish: Finish) -> Result<Outcome, Finish>
             reply.drain(..sent);
         }
         Err(Errno::AGAIN | Errno::INTR) => {}
-        Err(_) => return Ok(Finish::gone_unanswered(finish.outcome)),
+        Err(_) => return Ok(finish.outcome.untaken()),
     }
     match reply.is_empty() && !finish.may_have_unread {
         true => Ok(finish.outcome),

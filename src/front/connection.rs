@@ -3,12 +3,16 @@
 //!
 //! Every wait has a deadline, and what a window admitted ends with the window's grace. What it
 //! never does: read a second request.
+//!
+//! Ten thousand of these may wait for their heads at once, so what comes later or seldom is boxed.
 
-use std::future::pending;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::net::TcpStream as StdStream;
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
@@ -16,11 +20,11 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep_until, timeout, timeout_at};
 
 use super::edge::{now, with_buffer};
-use super::judge::{Finish, LookUp, Outcome, Step, conclude, judge, refuse};
+use super::judge::{Finish, LookUp, Step, conclude, judge, refuse};
+use super::report::{Outcome, Report};
 use super::sources::Ticket;
 use super::{Front, Settings};
-use crate::gate::event::Ended;
-use crate::gate::window::{Family, LeaseName};
+use crate::gate::window::Family;
 use crate::gate::{Admission, Peer, Reason};
 
 /// How long a connection may last altogether: the head's ten seconds and the upstream's. Boulder
@@ -52,16 +56,19 @@ pub(super) struct Connection {
     report: Report,
     admission: Admission,
     accepted: Instant,
-    head_timeout: Duration,
-    ticket: Ticket,
+    head_deadline: Instant,
+    /// Held for as long as the connection is.
+    _ticket: Ticket,
 }
+
+type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 impl Connection {
     /// Takes a place for the connection and registers it with the reactor. `None` when no place is
     /// left for its source or at all, or the reactor cannot take it; that has been told then.
     pub(super) fn hold(
         socket: OwnedFd,
-        report: Report,
+        mut report: Report,
         admission: Admission,
         accepted: Instant,
         settings: &Settings,
@@ -93,46 +100,51 @@ impl Connection {
             report,
             admission,
             accepted,
-            head_timeout,
-            ticket,
+            head_deadline: accepted + head_timeout.min(CONNECTION_TIMEOUT),
+            _ticket: ticket,
         })
     }
 
     /// Brings the connection to its end, whatever that is.
-    pub(super) async fn run(self, progress: Progress) {
-        let Self {
-            stream,
-            mut report,
-            admission,
-            accepted,
-            head_timeout,
-            ticket,
-        } = self;
-        let (front, peer) = (Arc::clone(&report.front), report.peer);
-        let exchange = Exchange {
-            stream,
-            front: &front,
-            peer,
-            accepted,
-            head_timeout,
-        };
-        tokio::select! {
-            biased;
-            () = window_closed(&front, peer, admission) => {
-                report.tell_unless_told(Reason::WindowClosed.into());
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn keeps its arguments twice, and this one is held by the thousand"
+    )]
+    pub(super) fn run(mut self, progress: Progress) -> impl Future<Output = ()> + Send {
+        async move {
+            // All of it moves in here, the ticket too: a closure would take only what it names.
+            let own = &mut self;
+            let exchange = Exchange {
+                stream: &own.stream,
+                front: &Arc::clone(&own.report.front),
+                peer: own.report.peer,
+                head_deadline: own.head_deadline,
+                last: own.accepted + CONNECTION_TIMEOUT,
+            };
+            let mut closed: Option<Boxed<'_, ()>> = match own.admission {
+                Admission::Window { until } => {
+                    let (front, peer) = (exchange.front, exchange.peer);
+                    Some(Box::pin(window_closed(front, peer, until)))
+                }
+                Admission::AllowList | Admission::Everybody => None,
+            };
+            // What no window admitted, no window ends.
+            let closed = poll_fn(|cx| match &mut closed {
+                Some(closed) => closed.as_mut().poll(cx),
+                None => Poll::Pending,
+            });
+            tokio::select! {
+                biased;
+                () = closed => own.report.tell(Reason::WindowClosed.into()),
+                () = exchange.run(progress, &mut own.report) => {}
             }
-            () = exchange.run(progress, &mut report) => {}
         }
-        drop(ticket);
     }
 }
 
 /// Ends when what admitted the peer has ended, its grace included. Windows may be prolonged or
-/// closed meanwhile; an allow-listed peer waits for ever.
-async fn window_closed(front: &Front, peer: Peer, admission: Admission) {
-    let Admission::Window { mut until } = admission else {
-        return pending().await;
-    };
+/// closed meanwhile.
+async fn window_closed(front: &Front, peer: Peer, mut until: Instant) {
     let family = Family::of(peer.address);
     let mut windows = front.windows.clone();
     let mut is_followed = true;
@@ -161,65 +173,33 @@ async fn window_closed(front: &Front, peer: Peer, admission: Admission) {
 
 /// The conversation itself.
 struct Exchange<'a> {
-    stream: TcpStream,
+    stream: &'a TcpStream,
     front: &'a Front,
     peer: Peer,
-    accepted: Instant,
-    head_timeout: Duration,
+    head_deadline: Instant,
+    last: Instant,
 }
 
 impl Exchange<'_> {
-    async fn run(self, progress: Progress, report: &mut Report) {
-        let last = self.accepted + CONNECTION_TIMEOUT;
+    async fn run(&self, progress: Progress, report: &mut Report) {
         let step = match progress {
             Progress::Reading(head) => self.read(head).await,
             Progress::LookingUp(look_up) => Step::LookUp(*look_up),
             Progress::Sending(finish) => Step::Finish(*finish),
         };
-        let finish = match step {
-            Step::Finish(finish) => finish,
-            Step::LookUp(look_up) => look_up_until(last - SENDING_TIME, look_up).await,
-            // `read` ends with another step.
-            Step::NeedMore => Finish::gone(),
-        };
-        let Finish {
-            reply,
-            outcome,
-            may_have_unread,
-        } = finish;
-        let Some(reply) = reply else {
-            return report.tell_unless_told(outcome);
-        };
-        match timeout_at(last.into(), self.send(&reply)).await {
-            Ok(Ok(())) => report.tell_unless_told(outcome),
-            _ => return report.tell_unless_told(Finish::gone_unanswered(outcome)),
-        }
-        drop(reply);
-        if may_have_unread || self.has_unread() {
-            // RFC 9112 §9.6: a close with unread bytes resets the connection, and the reset can
-            // overtake the answer.
-            let _ = shutdown(&self.stream, Shutdown::Write);
-            let _ = timeout(LINGER_TIME, self.discard()).await;
-        }
+        let rest: Boxed<'_, ()> = Box::pin(self.finish(step, report));
+        rest.await;
     }
 
-    /// Reads until the head is judged, or its time is over.
+    /// Reads until the head is judged, or its time is over. Never ends with `NeedMore`.
     async fn read(&self, mut head: Vec<u8>) -> Step {
-        let deadline = self.accepted + self.head_timeout.min(CONNECTION_TIMEOUT);
         loop {
-            match timeout_at(deadline.into(), self.stream.readable()).await {
+            // The stream's own future would keep a waiter for each of many tasks; one alone reads.
+            let readable = poll_fn(|cx| self.stream.poll_read_ready(cx));
+            match timeout_at(self.head_deadline.into(), readable).await {
                 Ok(Ok(())) => {}
                 Ok(Err(_)) => return Step::Finish(Finish::gone()),
-                Err(_) if head.is_empty() => {
-                    return Step::Finish(Finish {
-                        reply: None,
-                        ..refuse(Reason::HeadTimeout.into(), false, false)
-                    });
-                }
-                Err(_) => {
-                    let is_head = head.starts_with(b"HEAD ");
-                    return Step::Finish(refuse(Reason::HeadTimeout.into(), is_head, true));
-                }
+                Err(_) => return Step::Finish(too_late(&head)),
             }
             match with_buffer(|buffer| self.read_once(buffer, &mut head)) {
                 Ok(Step::NeedMore) => {}
@@ -250,6 +230,31 @@ impl Exchange<'_> {
         Ok(judge(head))
     }
 
+    /// Looks up what is to be looked up, sends, tells, and takes leave.
+    async fn finish(&self, step: Step, report: &mut Report) {
+        let was_looked_up = matches!(step, Step::LookUp(_));
+        let mut finish = match step {
+            Step::Finish(finish) => finish,
+            Step::LookUp(look_up) => look_up_until(self.last - SENDING_TIME, look_up).await,
+            Step::NeedMore => Finish::gone(),
+        };
+        // A look-up takes long enough for more to have come.
+        finish.may_have_unread |= was_looked_up && self.has_unread();
+        let Some(reply) = finish.reply else {
+            return report.tell(finish.outcome);
+        };
+        match timeout_at(self.last.into(), self.send(&reply)).await {
+            Ok(Ok(())) => report.tell(finish.outcome),
+            _ => return report.tell(finish.outcome.untaken()),
+        }
+        if finish.may_have_unread {
+            // RFC 9112 §9.6: a close with unread bytes resets the connection, and the reset can
+            // overtake the answer.
+            let _ = shutdown(self.stream, Shutdown::Write);
+            let _ = timeout(LINGER_TIME, self.discard()).await;
+        }
+    }
+
     async fn send(&self, mut reply: &[u8]) -> io::Result<()> {
         while !reply.is_empty() {
             self.stream.writable().await?;
@@ -265,7 +270,7 @@ impl Exchange<'_> {
     /// Whether the peer has sent anything that was not read, by the kernel's word.
     fn has_unread(&self) -> bool {
         let peek = RecvFlags::PEEK | RecvFlags::DONTWAIT;
-        matches!(recv(&self.stream, &mut [0; 1], peek), Ok((_, 1..)))
+        matches!(recv(self.stream, &mut [0; 1], peek), Ok((_, 1..)))
     }
 
     /// Reads and throws away, up to the peer's end or [`LINGER_BYTES`]; then only waits, so that a
@@ -310,67 +315,30 @@ async fn look_up_until(deadline: Instant, look_up: LookUp) -> Finish {
     conclude(&rules, &permit, answer, is_head)
 }
 
-impl Finish {
-    /// The peer went away before it had asked anything.
-    pub(super) fn gone() -> Self {
-        Self {
+/// Who began a request is told that it took too long; who said nothing is told nothing.
+fn too_late(head: &[u8]) -> Finish {
+    let finish = refuse(Reason::HeadTimeout.into(), head.starts_with(b"HEAD "), true);
+    match head {
+        [] => Finish {
             reply: None,
-            outcome: Reason::PeerGone.into(),
-            may_have_unread: false,
-        }
-    }
-
-    /// The peer went away before it took its answer: it got nothing, whatever was decided.
-    pub(super) fn gone_unanswered(outcome: Outcome) -> Outcome {
-        Outcome {
-            reason: Reason::PeerGone,
-            detail: Some(format!("it did not take its answer: {}", outcome.reason)),
-            ..outcome
-        }
+            ..finish
+        },
+        _ => finish,
     }
 }
 
-/// Tells the witness how a connection ended, exactly once: whoever drops it untold, as a stop does,
-/// tells that.
-pub(super) struct Report {
-    pub(super) front: Arc<Front>,
-    pub(super) peer: Peer,
-    pub(super) lease: Option<LeaseName>,
-    is_told: bool,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Report {
-    pub(super) fn new(front: Arc<Front>, peer: Peer) -> Self {
-        Self {
-            front,
-            peer,
-            lease: None,
-            is_told: false,
-        }
+    fn size_of_output<F>(_: fn(Connection, Progress) -> F) -> usize {
+        std::mem::size_of::<F>()
     }
 
-    pub(super) fn tell(mut self, outcome: Outcome) {
-        self.tell_unless_told(outcome);
-    }
-
-    fn tell_unless_told(&mut self, outcome: Outcome) {
-        if std::mem::replace(&mut self.is_told, true) {
-            return;
-        }
-        self.front.witness.ended(&Ended {
-            reason: outcome.reason,
-            peer: self.peer.address,
-            local_port: self.peer.local_port,
-            identifier: outcome.identifier.as_ref(),
-            thumbprint: outcome.thumbprint.as_ref(),
-            lease: self.lease.as_ref(),
-            detail: outcome.detail.as_deref(),
-        });
-    }
-}
-
-impl Drop for Report {
-    fn drop(&mut self) {
-        self.tell_unless_told(Reason::Stopping.into());
+    #[test]
+    fn a_held_connection_stays_small() {
+        let bytes = size_of_output(Connection::run);
+        println!("{bytes} octets");
+        assert!(bytes <= 768, "{bytes} octets per held connection");
     }
 }

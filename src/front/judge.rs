@@ -11,9 +11,8 @@ use super::Rules;
 use super::edge::with_date;
 use super::head::{self, Parsed};
 use super::http::{Reply, render};
+use super::report::Outcome;
 use crate::gate::event::Answer;
-use crate::gate::identifier::Identifier;
-use crate::gate::token::Thumbprint;
 use crate::gate::window::Windows;
 use crate::gate::{Decision, Permit, Reason, Request};
 
@@ -46,22 +45,13 @@ pub(super) struct Finish {
     pub(super) may_have_unread: bool,
 }
 
-/// What the witness is told besides who and where.
-#[derive(Debug)]
-pub(super) struct Outcome {
-    pub(super) reason: Reason,
-    pub(super) identifier: Option<Identifier>,
-    pub(super) thumbprint: Option<Thumbprint>,
-    pub(super) detail: Option<String>,
-}
-
-impl From<Reason> for Outcome {
-    fn from(reason: Reason) -> Self {
+impl Finish {
+    /// The peer went away before it had asked anything.
+    pub(super) fn gone() -> Self {
         Self {
-            reason,
-            identifier: None,
-            thumbprint: None,
-            detail: None,
+            reply: None,
+            outcome: Reason::PeerGone.into(),
+            may_have_unread: false,
         }
     }
 }

@@ -12,6 +12,7 @@
 //! | `connection.rs` | what could not be answered at once: slow heads, look-ups, lingering |
 //! | `judge.rs` | from bytes to the next step |
 //! | `head.rs` `http.rs` | reads heads, writes answers; pure |
+//! | `report.rs` | how a connection ended, told once |
 //! | `sources.rs` | how many connections each source holds |
 //! | `edge.rs` | the clock and the buffer |
 
@@ -21,6 +22,7 @@ mod edge;
 pub mod head;
 pub mod http;
 mod judge;
+mod report;
 mod sources;
 
 use std::io;

@@ -202,7 +202,7 @@ pub struct Opening {
 pub enum Refusal {
     /// No port, too many, or one that the configuration does not name.
     Port,
-    /// No family at all.
+    /// No family at all, or one alone where the firewall can only open both.
     Family,
     /// Longer than the cap, or no time at all.
     Length,
@@ -216,7 +216,9 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Port => f.write_str("a port that [firewall] ports does not name"),
-            Self::Family => f.write_str("a lease without an address family"),
+            Self::Family => f.write_str(
+                "no address family, or one alone where the administrator's set (mode `set`) holds ports of both",
+            ),
             Self::Length => f.write_str("a length that [window] max does not allow"),
             Self::TooMany => write!(f, "{MAX_LEASES} leases live already"),
             Self::Budget => f.write_str("the budget of openings per hour is used up"),

@@ -2,7 +2,10 @@
 
 mod answer;
 mod config;
+mod daemon;
 mod front;
 mod harness;
+#[path = "../lab/mod.rs"]
+mod lab;
 mod seeds;
 mod shipped;

@@ -1,142 +1,243 @@
-//! What signals do to the two processes: a stop that reaches both is a clean one, and a reload that
-//! the seal cannot follow is refused as a whole.
+//! What each signal does, and what it leaves alone.
 
-use std::fs::{self, File};
-use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus};
-use std::time::{Duration, Instant};
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
 
-use acmegate::control::client;
-use acmegate::control::status::Status;
-use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use rustix::process::Signal;
 
-/// Far above what a start or a stop takes.
-const DEADLINE: Duration = Duration::from_secs(20);
+use crate::host::{HOST_4, HOST_6, Host, on_each_host};
+use crate::kernel::{elements, elements_of, nft, open_ports};
+use crate::killed::SET_BY_ADMINISTRATOR;
+use crate::lab::{self, Daemon, inside, ruleset, wait_for};
 
-/// `acmegate run` in namespaces of its own, in a process group of its own.
-struct Daemon {
-    child: Child,
-    directory: PathBuf,
+const SOON: Duration = Duration::from_secs(10);
+const SET: &str = "[firewall]\nmode = \"set\"\nset = \"inet filter acmegate\"\n";
+const FOREIGN: &str = "table ip somebody {
+    chain input {
+        type filter hook input priority filter; policy accept;
+        tcp dport 23 drop
+    }
+}
+";
+
+#[test]
+fn a_clean_stop_leaves_the_ruleset_as_it_was() {
+    inside(|| {
+        on_each_host(
+            &["", "[firewall]\nowner = \"never\"\n", SET],
+            |host, config| {
+                let theirs = if config == SET {
+                    SET_BY_ADMINISTRATOR
+                } else {
+                    FOREIGN
+                };
+                lab::nft(theirs);
+                let before = ruleset();
+                for signal in [Signal::TERM, Signal::INT] {
+                    let mut daemon = Daemon::start(config);
+                    assert_ne!(ruleset(), before, "the control: something is there");
+                    daemon
+                        .cli(&["open", "--lease", "a", "--for", "5m"])
+                        .success();
+                    assert!(host.is_open(80));
+                    assert_eq!(daemon.end_by(signal), 0, "{}", daemon.log());
+                    assert_eq!(ruleset(), before);
+                    assert!(elements_of("inet filter", "acmegate").is_empty());
+                }
+            },
+        );
+    });
 }
 
-impl Daemon {
-    fn start(name: &str, sites: &str) -> Self {
-        let directory = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-            .join(format!("signals-{name}-{}", std::process::id()));
-        fs::create_dir_all(directory.join("etc")).unwrap();
-        let daemon = Self {
-            child: Command::new("unshare")
-                .args(["-Urn", "--"])
-                .arg(env!("CARGO_BIN_EXE_acmegate"))
-                .args(["run", "--config"])
-                .arg(write(&directory, sites))
-                .arg("--runtime-dir")
-                .arg(&directory)
-                .stderr(File::create(directory.join("log")).unwrap())
-                .process_group(0)
-                .spawn()
-                .unwrap_or_else(|error| panic!("unshare (package util-linux): {error}")),
-            directory,
-        };
-        daemon.wait_for(|status| status.firewall.installed);
-        daemon
-    }
-
-    fn wait_for(&self, is_so: impl Fn(&Status) -> bool) -> Status {
-        let began = Instant::now();
-        loop {
-            match client::status(&self.directory) {
-                Ok(status) if is_so(&status) => return status,
-                told if began.elapsed() > DEADLINE => panic!("{told:?}\n{}", self.log()),
-                _ => std::thread::yield_now(),
+#[test]
+fn a_restart_leaves_table_and_windows() {
+    inside(|| {
+        on_each_host(&["", SET], |host, config| {
+            if config == SET {
+                lab::nft(SET_BY_ADMINISTRATOR);
             }
-        }
-    }
-
-    fn pid(&self) -> Pid {
-        Pid::from_child(&self.child)
-    }
-
-    fn ended(&mut self) -> ExitStatus {
-        let began = Instant::now();
-        loop {
-            if let Some(status) = self.child.try_wait().unwrap() {
-                return status;
-            }
-            assert!(
-                began.elapsed() < DEADLINE,
-                "still running\n{}",
-                fs::read_to_string(self.directory.join("log")).unwrap()
+            let mut daemon = Daemon::start(config);
+            daemon
+                .cli(&["open", "--lease", "a", "--for", "5m"])
+                .success();
+            let rules = nft(&["-s", "-t", "list", "table", "inet", "acmegate"]);
+            assert_eq!(daemon.end_by(Signal::USR1), 0, "{}", daemon.log());
+            // Whose table it is has changed, and nothing else: nobody's now.
+            let left = nft(&["-s", "-t", "list", "table", "inet", "acmegate"]);
+            assert_eq!(without_flags(&left), without_flags(&rules));
+            assert_eq!(open_ports(), [vec![80], vec![80]]);
+            assert!(host.is_open(80));
+            daemon.start_again();
+            assert_eq!(daemon.status()["leases"][0]["name"], "a");
+            assert_eq!(
+                nft(&["-s", "-t", "list", "table", "inet", "acmegate"]),
+                rules
             );
-            std::thread::yield_now();
-        }
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.directory.join("log")).unwrap()
-    }
+            daemon.cli(&["close", "--lease", "a"]).success();
+            assert!(!host.is_open(80));
+        });
+    });
 }
 
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        let _ = fs::remove_dir_all(&self.directory);
-    }
-}
-
-fn write(directory: &Path, sites: &str) -> PathBuf {
-    let file = directory.join("etc/acmegate.toml");
-    let state = directory.join("state");
-    // In this user namespace there is nobody else to become.
-    let daemon = format!(
-        "[daemon]\nuser = \"root\"\nstate_dir = \"{}\"\n",
-        state.display()
-    );
-    fs::write(&file, daemon + sites).unwrap();
-    file
+/// nft 1.0.6 knows `flags owner` but no name for `persist`.
+fn without_flags(ruleset: &str) -> String {
+    let lines = ruleset.lines().filter(|line| {
+        let line = line.trim();
+        !(line.starts_with("flags") && !line.contains("timeout") && !line.contains("interval"))
+    });
+    lines
+        .filter(|line| !line.starts_with("table inet acmegate {"))
+        .collect()
 }
 
 #[test]
-fn a_stop_that_reaches_both_processes_is_a_clean_one() {
-    for signal in [Signal::TERM, Signal::INT, Signal::USR1] {
-        // Which of the two would die first is left to chance, so more than once.
-        for round in 0..3 {
-            let mut daemon = Daemon::start(&format!("stop-{}-{round}", signal.as_raw()), "");
-            kill_process_group(daemon.pid(), signal).unwrap();
-            let ended = daemon.ended();
-            assert!(ended.success(), "{signal:?}: {ended}\n{}", daemon.log());
+fn a_bad_file_is_told_and_changes_nothing() {
+    inside(|| {
+        let host = Host::new();
+        let daemon = Daemon::start("[http]\nhead_timeout = \"20s\"\n");
+        daemon
+            .cli(&["open", "--lease", "a", "--for", "5m"])
+            .success();
+        let (rules, windows) = (ruleset(), elements("window4").len());
+        let peer = half_a_request(&host);
+        for bad in [
+            "[firewall]\nportz = [80]\n",
+            "[window]\nmax = \"10\"\n",
+            "no toml",
+        ] {
+            daemon.write_config(bad);
+            daemon.signal(Signal::HUP);
+            let problem = wait_for(SOON, "the bad file is told", || {
+                let problems = daemon.status()["problems"].to_string();
+                problems.contains("not accepted").then_some(problems)
+            });
+            assert!(problem.contains("config check"), "{problem}");
+            // Loudly, and with the place.
+            assert!(
+                daemon.log().contains("the old one stays"),
+                "{}",
+                daemon.log()
+            );
+            assert_eq!(daemon.cli(&["config", "check"]).code, 78);
+            assert_eq!(
+                ruleset_without_times(&ruleset()),
+                ruleset_without_times(&rules)
+            );
+            assert_eq!(elements("window4").len(), windows);
+            daemon.write_config("[http]\nhead_timeout = \"20s\"\n");
+            daemon.signal(Signal::HUP);
+            wait_for(SOON, "the good file is taken", || {
+                (daemon.status()["problems"] == serde_json::json!([])).then_some(())
+            });
         }
-    }
+        assert!(host.is_open(80));
+        assert_eq!(daemon.status()["leases"][0]["name"], "a");
+        assert_answered(peer);
+    });
+}
+
+/// `-s` leaves no counters, but elements keep their remaining time.
+fn ruleset_without_times(ruleset: &str) -> String {
+    let words = ruleset.split_whitespace().filter(|word| {
+        let is_time = word.ends_with("ms") || word.ends_with("ms,");
+        !is_time
+    });
+    words.collect::<Vec<_>>().join(" ")
 }
 
 #[test]
-fn a_webroot_that_the_seal_does_not_know_is_refused_at_a_reload() {
-    let site = |webroot: &Path| {
-        format!(
-            "[[site]]\nidentifiers = [\"example.com\"]\nanswer = {{ webroot = \"{}\" }}\n",
-            webroot.display()
-        )
-    };
-    let webroots = PathBuf::from(env!("CARGO_TARGET_TMPDIR"))
-        .join(format!("signals-webroots-{}", std::process::id()));
-    let (known, new) = (webroots.join("known"), webroots.join("new"));
-    fs::create_dir_all(&known).unwrap();
-    fs::create_dir_all(&new).unwrap();
+fn a_reload_takes_effect_and_drops_nothing() {
+    inside(|| {
+        on_each_host(&["", "owner = \"never\"\n"], |host, owner| {
+            let config = |more: &str, ports: &str| {
+                format!(
+                    "[http]\nhead_timeout = \"20s\"\n{more}[firewall]\n{owner}ports = {ports}\n"
+                )
+            };
+            let daemon = Daemon::start(&config("", "[80]"));
+            assert!(host.is_open(8080), "not guarded yet");
+            daemon
+                .cli(&["open", "--lease", "a", "--for", "5m"])
+                .success();
+            let watch = host.watch(80);
+            let peer = half_a_request(host);
+            let reload = |text: &str| {
+                let before = daemon.log().matches("configuration reloaded").count();
+                daemon.write_config(text);
+                daemon.signal(Signal::HUP);
+                wait_for(SOON, "the reload", || {
+                    (daemon.log().matches("configuration reloaded").count() > before).then_some(())
+                });
+            };
+            let allow = "[allow]\nprefixes = [\"192.0.2.2\"]\n";
+            reload(&config(allow, "[80, 8080]"));
+            assert!(host.probe(HOST_4, 8080).passed(), "IPv4 is on the list now");
+            assert!(
+                !host.probe(HOST_6, 8080).passed(),
+                "IPv6 is guarded now, and not on it"
+            );
+            daemon
+                .cli(&["open", "--lease", "b", "--port", "8080"])
+                .success();
+            assert!(host.is_open(8080));
+            daemon.cli(&["close", "--lease", "b"]).success();
+            reload(&config("[allow]\nlocal = false\n", "[80]"));
+            assert!(host.is_open(8080), "not guarded any more");
+            let probes = watch.wait_until(std::time::Instant::now(), 2);
+            assert!(probes.iter().all(|probe| probe.seen.passed()), "{probes:?}");
+            assert_answered(peer);
+            assert_eq!(daemon.status()["leases"][0]["name"], "a");
+            daemon.cli(&["close", "--lease", "a"]).success();
+            assert!(!host.is_open(80));
+            assert!(
+                !host.probe("10.0.0.1", 80).passed(),
+                "local ranges were taken off"
+            );
+        });
+    });
+}
 
-    let daemon = Daemon::start("webroot", &site(&known));
-    write(&daemon.directory, &site(&new));
-    kill_process(daemon.pid(), Signal::HUP).unwrap();
-    let status = daemon.wait_for(|status| !status.problems.is_empty());
-    assert!(
-        status.problems[0].contains("needs a restart"),
-        "{:?}",
-        status.problems
-    );
-    assert_eq!(
-        status.sites[0].answer,
-        format!("webroot {}", known.display())
-    );
-    fs::remove_dir_all(webroots).unwrap();
+#[test]
+fn a_reload_that_the_kernel_cannot_follow_is_told() {
+    inside(|| {
+        let host = Host::new();
+        lab::nft(SET_BY_ADMINISTRATOR);
+        let daemon = Daemon::start(SET);
+        nft(&["flush", "ruleset"]);
+        lab::nft(&SET_BY_ADMINISTRATOR.replace("acmegate", "other"));
+        daemon.write_config(&format!("[window]\nmax = \"1m\"\n{SET}"));
+        daemon.signal(Signal::HUP);
+        wait_for(SOON, "the reload", || {
+            daemon
+                .log()
+                .contains("configuration reloaded")
+                .then_some(())
+        });
+        let problems = daemon.status()["problems"].to_string();
+        assert!(problems.contains("does not exist"), "{problems}");
+        assert!(!host.is_open(80));
+        // Both of them follow the new file.
+        lab::nft(&format!("flush ruleset\n{SET_BY_ADMINISTRATOR}"));
+        wait_for(SOON, "it heals", || {
+            (daemon.status()["problems"] == serde_json::json!([])).then_some(())
+        });
+        assert_eq!(daemon.cli(&["open", "--for", "2m"]).code, 65);
+        daemon.cli(&["open", "--for", "1m"]).success();
+    });
+}
+
+fn half_a_request(host: &Host) -> TcpStream {
+    let mut peer = host.connect(HOST_4, 80);
+    peer.write_all(b"GET /x HTTP/1.1\r\n").expect("it is open");
+    peer
+}
+
+fn assert_answered(mut peer: TcpStream) {
+    peer.set_read_timeout(Some(SOON)).expect("a timeout");
+    peer.write_all(b"Host: a.example.com\r\n\r\n")
+        .expect("it is open");
+    let mut answer = String::new();
+    peer.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 421 "), "{answer}");
 }

@@ -120,13 +120,14 @@ fn a_shortage_of_descriptors_is_waited_for_and_told_once() {
             .any(|line| line.contains("cannot accept"))
             .then_some(())
     });
-    // For a while nothing can be accepted; whoever spins would use all of that while.
+    // For a while nothing can be accepted.
     let (before, begun) = (served.ticks(), Instant::now());
     while begun.elapsed() < Duration::from_millis(1500) {
         std::thread::park_timeout(Duration::from_millis(100));
     }
     let used = served.ticks() - before;
-    assert!(used < 40, "{used} hundredths of a second in 150");
+    // A waiting process uses none; a spinning one gets its share even on a busy machine.
+    assert!(used < 8, "{used} hundredths of a second in 150");
 
     drop(idle);
     assert!(ask(address).unwrap().starts_with("HTTP/1.1 200"));

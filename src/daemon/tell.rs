@@ -1,0 +1,164 @@
+//! The status: what every part knows, put together. Nothing is changed here.
+
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
+
+use super::desk::Desk;
+use super::parts;
+use crate::config::{Mode, Source};
+use crate::control::protocol::VERSION;
+use crate::control::status::{self, Status};
+use crate::gate::identifier::Pattern;
+use crate::gate::site::site_for;
+use crate::gate::window::{Family, Trigger};
+
+/// Everything that an operator asks first, as of now.
+pub fn tell(desk: &Desk) -> Status {
+    let now = tokio::time::Instant::now().into_std();
+    let config = desk.config.borrow().clone();
+    let windows = desk.leases.windows().borrow().clone();
+    let health = desk.leases.health();
+    let left = |until: Instant| millis(until.saturating_duration_since(now));
+    let mut problems = desk
+        .problems
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+        .clone();
+    if !health.note.is_empty() {
+        problems.push(format!("shut: {}", health.note));
+    }
+    let gate = config.gate();
+    let seen = desk.observer.thumbprints();
+    Status {
+        version: VERSION,
+        program: env!("CARGO_PKG_VERSION").to_owned(),
+        config: config
+            .source
+            .as_ref()
+            .map(|path| path.display().to_string()),
+        problems,
+        firewall: status::Firewall {
+            mode: match &config.firewall.mode {
+                Mode::Guard => "guard".to_owned(),
+                Mode::Set(_) => "set".to_owned(),
+                Mode::GateOnly => "gate-only".to_owned(),
+            },
+            installed: health.is_installed,
+            owned: health.is_owned,
+            gaps: health.gaps,
+            landlock: desk.landlock.to_owned(),
+        },
+        windows: parts::orders(&config)
+            .settings
+            .ports
+            .iter()
+            .flat_map(|port| Family::ALL.map(|family| (*port, family)))
+            .map(|(port, family)| {
+                let until = windows.open_until(family, port, now);
+                status::Window {
+                    port,
+                    family: family_word(family).to_owned(),
+                    open: until.is_some(),
+                    milliseconds: until.map(left),
+                }
+            })
+            .collect(),
+        leases: windows
+            .leases()
+            .filter(|lease| lease.deadline > now)
+            .map(|lease| status::Lease {
+                name: lease.name.to_string(),
+                holder: lease
+                    .holder
+                    .as_ref()
+                    .map(|holder| format!("{} (pid {})", holder.command, holder.pid)),
+                caller: lease.caller,
+                trigger: match lease.trigger {
+                    Trigger::Asked => "asked".to_owned(),
+                    Trigger::Automatic => "automatic".to_owned(),
+                },
+                ports: lease.scope.ports.clone(),
+                families: Family::ALL
+                    .into_iter()
+                    .filter(|family| lease.scope.families.has(*family))
+                    .map(|family| family_word(family).to_owned())
+                    .collect(),
+                identifiers: lease
+                    .scope
+                    .identifiers
+                    .as_ref()
+                    .map(|names| names.iter().map(ToString::to_string).collect()),
+                milliseconds: left(lease.deadline),
+            })
+            .collect(),
+        budget: status::Budget {
+            used: windows
+                .openings()
+                .iter()
+                .filter(|opening| opening.forgotten_at > now)
+                .count(),
+            per_hour: config.budget.per_hour,
+            per_caller: config.budget.per_caller,
+            reserve: config.budget.reserve,
+        },
+        listeners: desk.listeners.iter().map(ToString::to_string).collect(),
+        sites: config
+            .sites
+            .iter()
+            .enumerate()
+            .map(|(at, site)| status::Site {
+                identifiers: match site.gate.is_default {
+                    true => vec!["default".to_owned()],
+                    false => site
+                        .gate
+                        .identifiers
+                        .iter()
+                        .map(Pattern::to_string)
+                        .collect(),
+                },
+                answer: match &site.source {
+                    Source::Pushed => "pushed".to_owned(),
+                    Source::Webroot(path) => format!("webroot {}", path.display()),
+                    Source::Upstream(address) => format!("upstream {address}"),
+                    Source::Thumbprint(_) => "thumbprint".to_owned(),
+                },
+                accounts: site
+                    .gate
+                    .accounts
+                    .iter()
+                    .map(|account| account.as_str().to_owned())
+                    .collect(),
+                seen: seen
+                    .iter()
+                    .filter(|(name, _)| {
+                        site_for(&gate.sites, name).is_some_and(|(id, _)| id.0 == at)
+                    })
+                    .map(|(_, account)| account.as_str().to_owned())
+                    .collect::<BTreeSet<_>>()
+                    .into_iter()
+                    .collect(),
+            })
+            .collect(),
+        pushed: desk.pushed.list(now).len(),
+        connections: desk
+            .observer
+            .counts()
+            .into_iter()
+            .map(|(reason, count)| status::Count {
+                reason: reason.word().to_owned(),
+                count,
+            })
+            .collect(),
+    }
+}
+
+fn family_word(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "ipv4",
+        Family::V6 => "ipv6",
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

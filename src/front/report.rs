@@ -1,0 +1,85 @@
+//! Tells the witness how a connection ended, exactly once.
+//!
+//! Every connection carries a [`Report`] from its first moment. Whoever ends it tells the outcome;
+//! if it is dropped untold, as by a stop, that is the outcome.
+
+use std::sync::Arc;
+
+use super::Front;
+use crate::gate::event::Ended;
+use crate::gate::identifier::Identifier;
+use crate::gate::token::Thumbprint;
+use crate::gate::window::LeaseName;
+use crate::gate::{Peer, Reason};
+
+/// What the witness is told besides who and where.
+#[derive(Debug)]
+pub(super) struct Outcome {
+    pub(super) reason: Reason,
+    pub(super) identifier: Option<Identifier>,
+    pub(super) thumbprint: Option<Thumbprint>,
+    pub(super) detail: Option<String>,
+}
+
+impl From<Reason> for Outcome {
+    fn from(reason: Reason) -> Self {
+        Self {
+            reason,
+            identifier: None,
+            thumbprint: None,
+            detail: None,
+        }
+    }
+}
+
+impl Outcome {
+    /// The peer went away before it took its answer: it got nothing, whatever was decided.
+    pub(super) fn untaken(self) -> Self {
+        Self {
+            reason: Reason::PeerGone,
+            detail: Some(format!("it did not take its answer: {}", self.reason)),
+            ..self
+        }
+    }
+}
+
+/// The duty to tell.
+pub(super) struct Report {
+    pub(super) front: Arc<Front>,
+    pub(super) peer: Peer,
+    pub(super) lease: Option<LeaseName>,
+    is_told: bool,
+}
+
+impl Report {
+    pub(super) fn new(front: Arc<Front>, peer: Peer) -> Self {
+        Self {
+            front,
+            peer,
+            lease: None,
+            is_told: false,
+        }
+    }
+
+    /// Tells the outcome, unless one was told before.
+    pub(super) fn tell(&mut self, outcome: Outcome) {
+        if std::mem::replace(&mut self.is_told, true) {
+            return;
+        }
+        self.front.witness.ended(&Ended {
+            reason: outcome.reason,
+            peer: self.peer.address,
+            local_port: self.peer.local_port,
+            identifier: outcome.identifier.as_ref(),
+            thumbprint: outcome.thumbprint.as_ref(),
+            lease: self.lease.as_ref(),
+            detail: outcome.detail.as_deref(),
+        });
+    }
+}
+
+impl Drop for Report {
+    fn drop(&mut self) {
+        self.tell(Reason::Stopping.into());
+    }
+}

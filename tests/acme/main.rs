@@ -1,0 +1,14 @@
+//! A real CA and real clients, with acmegate between them, in namespaces and without privileges.
+
+#[path = "../lab/mod.rs"]
+mod lab;
+
+mod certbot;
+mod harness;
+mod inner_host;
+mod ip_identifier;
+mod manual_hooks;
+mod other_clients;
+mod webroot;
+mod without_hooks;
+mod world;

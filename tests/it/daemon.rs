@@ -1,0 +1,398 @@
+//! The daemon as a whole, without privileges: mode `gate-only`, loopback, two real processes.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::{UnixDatagram, UnixStream};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use crate::lab::{Daemon, TempDir, wait_for};
+
+const TOKEN: &str = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0";
+const THUMBPRINT: &str = "9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI";
+const SECONDS: Duration = Duration::from_secs(10);
+
+fn config(more: &str) -> String {
+    format!(
+        "[http]\nlisten = [\"127.0.0.1:0\"]\n[firewall]\nmode = \"gate-only\"\nports = [80]\n\
+         [[site]]\nidentifiers = [\"www.example.com\", \"203.0.113.7\"]\n{more}"
+    )
+}
+
+fn port(daemon: &Daemon) -> u16 {
+    let status = daemon.status();
+    let listener = status["listeners"][0]
+        .as_str()
+        .expect("a listener")
+        .to_owned();
+    listener
+        .rsplit(':')
+        .next()
+        .and_then(|port| port.parse().ok())
+        .expect("its port")
+}
+
+fn get(daemon: &Daemon, host: &str, target: &str) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port(daemon))).expect("the gate listens");
+    stream.set_read_timeout(Some(SECONDS)).expect("a deadline");
+    write!(stream, "GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n").expect("it reads");
+    let mut answer = String::new();
+    stream
+        .read_to_string(&mut answer)
+        .expect("it answers and closes");
+    answer
+}
+
+fn challenge(daemon: &Daemon, host: &str) -> String {
+    get(
+        daemon,
+        host,
+        &format!("/.well-known/acme-challenge/{TOKEN}"),
+    )
+}
+
+#[test]
+fn a_pushed_token_is_answered_for_its_identifier_until_it_is_withdrawn() {
+    let daemon = Daemon::start(&config(""));
+    assert!(challenge(&daemon, "www.example.com").starts_with("HTTP/1.1 404 "));
+    let answer = format!("{TOKEN}.{THUMBPRINT}");
+    daemon
+        .cli(&["answer", "add", "www.example.com", &answer])
+        .success();
+    let got = challenge(&daemon, "www.example.com");
+    assert!(
+        got.starts_with("HTTP/1.1 200 ") && got.ends_with(&format!("\r\n\r\n{answer}")),
+        "{got}"
+    );
+    assert!(
+        challenge(&daemon, "203.0.113.7").starts_with("HTTP/1.1 404 "),
+        "another identifier"
+    );
+    assert_eq!(daemon.status()["sites"][0]["seen"][0], THUMBPRINT);
+    daemon
+        .cli(&["answer", "remove", "www.example.com", TOKEN])
+        .success();
+    assert!(challenge(&daemon, "www.example.com").starts_with("HTTP/1.1 404 "));
+    assert!(
+        !daemon.log().contains(&answer),
+        "no log line holds a key authorization"
+    );
+}
+
+#[test]
+fn certbots_variables_are_read_to_the_letter() {
+    let daemon = Daemon::start(&config(""));
+    let hook = |word: &str, variables: &[(&str, &str)]| {
+        let mut command = daemon.command();
+        command
+            .args(["hook", word])
+            .env_clear()
+            .envs(variables.iter().copied());
+        crate::lab::run(command, SECONDS)
+    };
+    let answer = format!("{TOKEN}.{THUMBPRINT}");
+    let variables = [
+        ("CERTBOT_DOMAIN", "www.example.com"),
+        ("CERTBOT_VALIDATION", answer.as_str()),
+    ];
+    hook("certbot-auth", &variables).success();
+    assert!(challenge(&daemon, "www.example.com").starts_with("HTTP/1.1 200 "));
+    hook("certbot-cleanup", &variables).success();
+    assert!(challenge(&daemon, "www.example.com").starts_with("HTTP/1.1 404 "));
+    assert_eq!(hook("certbot-auth", &[]).code, 64);
+    let dns = hook(
+        "certbot-auth",
+        &[
+            ("CERTBOT_DOMAIN", "a.test"),
+            ("CERTBOT_VALIDATION", "gfj9Xq"),
+        ],
+    );
+    assert!(dns.code == 64 && dns.stderr.contains("dns"), "{dns}");
+}
+
+#[test]
+fn what_would_never_be_answered_is_not_taken() {
+    let daemon = Daemon::start(&config(&format!("accounts = [\"{}\"]\n", "a".repeat(43))));
+    let push = |identifier: &str, answer: &str| daemon.cli(&["answer", "add", identifier, answer]);
+    let foreign = push("www.example.com", &format!("{TOKEN}.{THUMBPRINT}"));
+    assert!(
+        foreign.code == 78 && foreign.stderr.contains(THUMBPRINT),
+        "{foreign}"
+    );
+    let unknown = push("other.test", &format!("{TOKEN}.{}", "a".repeat(43)));
+    assert!(
+        unknown.code == 78 && unknown.stderr.contains("identifiers"),
+        "{unknown}"
+    );
+    assert_eq!(push("www.example.com", TOKEN).code, 65);
+    assert_eq!(
+        push("127.1", &format!("{TOKEN}.{}", "a".repeat(43))).code,
+        65
+    );
+    push("www.example.com", &format!("{TOKEN}.{}", "a".repeat(43))).success();
+}
+
+#[test]
+fn an_unannounced_token_reaches_its_upstream_only_under_a_lease_that_covers_it() {
+    let upstream = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = upstream.local_addr().expect("its address");
+    let (asked, heard) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for stream in upstream.incoming().flatten() {
+            let mut lines = BufReader::new(&stream).lines().map_while(Result::ok);
+            let _ = asked.send(lines.next().unwrap_or_default());
+            let body = format!("{TOKEN}.{THUMBPRINT}");
+            let _ = write!(
+                &stream,
+                "HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+        }
+    });
+    let daemon = Daemon::start(&config(&format!(
+        "answer = {{ upstream = \"http://{address}\" }}\n"
+    )));
+    assert!(challenge(&daemon, "www.example.com").starts_with("HTTP/1.1 404 "));
+    daemon
+        .cli(&["open", "--lease", "a", "--identifier", "203.0.113.7"])
+        .success();
+    assert!(
+        challenge(&daemon, "www.example.com").starts_with("HTTP/1.1 404 "),
+        "it covers another"
+    );
+    assert!(heard.try_recv().is_err(), "nothing reached the upstream");
+    daemon.cli(&["open", "--lease", "b"]).success();
+    assert!(challenge(&daemon, "www.example.com").starts_with("HTTP/1.1 200 "));
+    let line = heard.recv_timeout(SECONDS).expect("it was asked");
+    assert_eq!(
+        line,
+        format!("GET /.well-known/acme-challenge/{TOKEN} HTTP/1.1")
+    );
+    daemon.cli(&["close", "--lease", "b"]).success();
+    assert!(challenge(&daemon, "www.example.com").starts_with("HTTP/1.1 404 "));
+}
+
+#[test]
+fn a_port_that_is_taken_is_explained() {
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("its address");
+    let refused = Daemon::with(&config("").replace("127.0.0.1:0", &address.to_string())).refuse();
+    assert_eq!(refused.code, 71, "{refused}");
+    for words in [
+        format!("(pid {})", std::process::id()),
+        "listen = []".to_owned(),
+        "upstream".to_owned(),
+    ] {
+        assert!(refused.stderr.contains(&words), "{words}: {refused}");
+    }
+}
+
+#[test]
+fn it_serves_on_a_socket_that_it_inherits() {
+    // What a service manager does (sd_listen_fds(3)): the socket is descriptor 3, the pid is told.
+    let hand_over = "import os, socket, sys\n\
+         s = socket.socket(); s.bind(('127.0.0.1', 0)); s.listen()\n\
+         os.dup2(s.fileno(), 3)\n\
+         os.set_inheritable(3, True)\n\
+         os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))\n\
+         os.execv(sys.argv[1], sys.argv[1:])";
+    let daemon = Daemon::with(&config("").replace("\"127.0.0.1:0\"", ""))
+        .under(&["python3", "-c", hand_over])
+        .start();
+    assert!(get(&daemon, "www.example.com", "/x").starts_with("HTTP/1.1 301 "));
+    let sockets = |pid: u32| -> Vec<String> {
+        let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("its descriptors");
+        let targets = descriptors
+            .flatten()
+            .filter_map(|entry| std::fs::read_link(entry.path()).ok());
+        let targets = targets.map(|target| target.display().to_string());
+        targets
+            .filter(|target| target.starts_with("socket:"))
+            .collect()
+    };
+    let fronts = sockets(daemon.front());
+    assert!(!fronts.is_empty());
+    let enforcers = sockets(daemon.enforcer());
+    assert!(
+        enforcers.iter().all(|socket| !fronts.contains(socket)),
+        "the enforcer inherits no listener"
+    );
+}
+
+#[test]
+fn the_service_manager_is_told() {
+    let directory = TempDir::new();
+    let path = directory.at("notify");
+    let socket = UnixDatagram::bind(&path).expect("a socket");
+    socket.set_read_timeout(Some(SECONDS)).expect("a deadline");
+    let told = || {
+        let mut state = [0; 1024];
+        let length = socket.recv(&mut state).expect("it tells");
+        String::from_utf8_lossy(&state[..length]).into_owned()
+    };
+    let mut daemon = Daemon::with(&config(""))
+        .env("NOTIFY_SOCKET", &path)
+        .start();
+    assert!(told().starts_with("READY=1\nSTATUS=listening on 127.0.0.1:"));
+    daemon.signal(Signal::HUP);
+    assert!(told().starts_with("RELOADING=1\nMONOTONIC_USEC="));
+    assert!(told().starts_with("READY=1\n"));
+    assert_eq!(daemon.terminate(), 0);
+    assert!(told().starts_with("STOPPING=1\n"));
+}
+
+#[test]
+fn a_bad_file_changes_nothing_and_is_told_loudly() {
+    let daemon = Daemon::start(&config(""));
+    daemon.write_config(&config("redirect = 7\n"));
+    daemon.signal(Signal::HUP);
+    let problem = wait_for(SECONDS, "the status tells", || {
+        daemon.status()["problems"][0].as_str().map(str::to_owned)
+    });
+    assert!(problem.contains("not accepted"), "{problem}");
+    assert!(daemon.log().contains("the old one stays"));
+    assert!(
+        get(&daemon, "www.example.com", "/x").contains("Location: https://www.example.com/x\r\n")
+    );
+    daemon.write_config(&config("redirect = \"new.example.com\"\n"));
+    daemon.signal(Signal::HUP);
+    wait_for(SECONDS, "the good file is used", || {
+        get(&daemon, "www.example.com", "/x")
+            .contains("https://new.example.com/x")
+            .then_some(())
+    });
+    assert_eq!(
+        daemon.status()["problems"].as_array().map(Vec::len),
+        Some(0)
+    );
+}
+
+#[test]
+fn every_log_line_is_an_object_if_that_is_wanted() {
+    let mut daemon = Daemon::start(&format!("[log]\nformat = \"json\"\n{}", config("")));
+    get(&daemon, "www.example.com", "/x");
+    assert_eq!(daemon.terminate(), 0);
+    let log = daemon.log();
+    let lines: Vec<serde_json::Value> = log
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}")))
+        .collect();
+    let connection = lines
+        .iter()
+        .find(|line| line["message"] == "connection")
+        .expect("one event");
+    assert_eq!(
+        (
+            connection["reason"].as_str(),
+            connection["verdict"].as_str()
+        ),
+        (Some("redirected"), Some("accept"))
+    );
+    assert_eq!(
+        (
+            connection["identifier"].as_str(),
+            connection["peer"].as_str()
+        ),
+        (Some("www.example.com"), Some("127.0.0.1"))
+    );
+}
+
+#[test]
+fn a_flood_of_connections_is_no_flood_of_lines() {
+    let daemon = Daemon::start(&config(""));
+    for _ in 0..600 {
+        get(&daemon, "other.test", "/");
+    }
+    let lines = daemon
+        .log()
+        .lines()
+        .filter(|line| line.contains("unknown-host"))
+        .count();
+    let counted = daemon.status()["connections"].to_string();
+    assert!(counted.contains("600"), "every one is counted: {counted}");
+    // The burst, and 20 a second for as long as the loop took, which is no more than this.
+    assert!((200..500).contains(&lines), "{lines}");
+}
+
+#[test]
+fn garbage_on_the_control_socket_gets_a_plain_word() {
+    let daemon = Daemon::start(&config(""));
+    let ask = |bytes: &[u8]| {
+        let mut stream = UnixStream::connect(format!("{}/control.sock", daemon.runtime_dir()))
+            .expect("it listens");
+        stream.set_read_timeout(Some(SECONDS)).expect("a deadline");
+        let _ = stream.write_all(bytes);
+        // What it did not read, the kernel tells by a reset behind the answer.
+        let mut answer = Vec::new();
+        let _ = stream.read_to_end(&mut answer);
+        let answer: serde_json::Value = serde_json::from_slice(&answer).expect("JSON");
+        (
+            answer["code"].as_u64(),
+            answer["message"].as_str().unwrap_or_default().to_owned(),
+        )
+    };
+    let (code, words) = ask(b"\x00\xff\n");
+    assert!(
+        code == Some(65) && words.contains("cannot be read"),
+        "{words}"
+    );
+    let (code, words) = ask(b"{\"version\":9,\"ask\":\"dance\"}\n");
+    assert!(code == Some(65) && words.contains("version 9"), "{words}");
+    let (code, words) = ask(&vec![b'a'; 80 * 1024]);
+    assert!(code == Some(65) && words.contains("longer than"), "{words}");
+    let (code, words) = ask(b"{\"version\":1,");
+    assert!(code == Some(65) && words.contains("in time"), "{words}");
+    daemon.cli(&["open", "--lease", "still-here"]).success();
+}
+
+#[test]
+fn without_a_daemon_a_hook_says_so_at_once() {
+    let mut daemon = Daemon::start(&config(""));
+    assert_eq!(daemon.terminate(), 0);
+    for words in [
+        &["open"][..],
+        &["close"],
+        &["status"],
+        &["answer", "remove", "a.test", TOKEN],
+    ] {
+        let output = daemon.cli(words);
+        assert!(
+            output.code == 69 && output.stderr.contains("systemctl start acmegate"),
+            "{output}"
+        );
+        assert_eq!(output.stderr.lines().count(), 1, "one line: {output}");
+    }
+}
+
+#[test]
+fn a_lost_enforcer_ends_the_daemon() {
+    let mut daemon = Daemon::start(&config(""));
+    crate::lab::send(daemon.enforcer(), Signal::KILL);
+    assert_eq!(daemon.gone(), 70);
+    assert!(
+        daemon.log().contains("closes in the kernel by itself")
+            || daemon.log().contains("enforcer is gone")
+    );
+}
+
+#[test]
+fn the_command_line_has_sysexits() {
+    let daemon = Daemon::start(&config(""));
+    assert_eq!(
+        daemon.cli(&["open", "--for", "10"]).code,
+        64,
+        "a bare number has no unit"
+    );
+    assert_eq!(daemon.cli(&["dance"]).code, 64);
+    assert_eq!(daemon.cli(&["--help"]).code, 0);
+    assert_eq!(
+        daemon.cli(&["open", "--for", "11m"]).code,
+        65,
+        "[window] max is 10m"
+    );
+    assert_eq!(daemon.cli(&["open", "--port", "22"]).code, 65);
+    assert_eq!(daemon.cli(&["open", "--lease", "a b"]).code, 65);
+    let closed = daemon.cli(&["close", "--lease", "never-opened"]).success();
+    assert!(closed.stdout.contains("nothing to close"), "{closed}");
+}

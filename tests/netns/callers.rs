@@ -1,0 +1,240 @@
+//! Who may ask what, by other accounts than the daemon's; and what the daemon keeps of root.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::host::{HOST_4, Host};
+use crate::kernel::{SHUT, elements, open_ports};
+use crate::lab::{self, BINARY, Daemon, Output, TempDir, inside, run};
+use crate::process::powers;
+use crate::users::inside_with_users;
+
+/// An account that is on every Debian.
+const DAEMON_USER: &str = "nobody";
+const OPENER: u32 = 21001;
+const PUSHER: u32 = 21002;
+const PUSHERS_GROUP: u32 = 22000;
+const STRANGER: u32 = 21003;
+/// A token and a thumbprint that are well-formed.
+const ANSWER: &str =
+    "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0.9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI";
+
+/// Another account with its own copy of the program, which it may execute wherever the build is.
+struct Accounts {
+    directory: TempDir,
+}
+
+impl Accounts {
+    fn new() -> Self {
+        let directory = TempDir::new();
+        fs::copy(BINARY, directory.path().join("acmegate")).expect("our own program");
+        Self { directory }
+    }
+
+    fn ask(&self, daemon: &Daemon, uid: u32, gid: u32, arguments: &[&str]) -> Output {
+        let mut command = Command::new("setpriv");
+        command
+            .args([&format!("--reuid={uid}"), &format!("--regid={gid}")])
+            .args(["--clear-groups", "--", &self.directory.at("acmegate")])
+            .args(["--config", &daemon.config()])
+            .args(["--runtime-dir", &daemon.runtime_dir()])
+            .args(arguments);
+        run(command, Duration::from_secs(20))
+    }
+}
+
+fn daemon(more: &str) -> (Daemon, TempDir) {
+    let state = TempDir::new();
+    let text = format!(
+        "{more}[daemon]\nuser = \"{DAEMON_USER}\"\nstate_dir = \"{}\"\n",
+        state.at("state")
+    );
+    (Daemon::start(&text), state)
+}
+
+#[test]
+fn without_a_grant_root_alone_may_ask() {
+    inside_with_users(|| {
+        let host = Host::new();
+        let accounts = Accounts::new();
+        let (daemon, _state) = daemon("");
+        let mode = |name: &str| {
+            let socket = fs::metadata(format!("{}/{name}", daemon.runtime_dir()));
+            socket.expect("a socket").permissions().mode() & 0o777
+        };
+        assert_eq!((mode("control.sock"), mode("observe.sock")), (0o600, 0o666));
+        for arguments in [
+            &["open", "--lease", "a"][..],
+            &["open", "--dry-run"],
+            &["close", "--lease", "a"],
+            &["answer", "add", "a.example.com", ANSWER],
+            &["answer", "remove", "a.example.com", ANSWER],
+            &["firewall", "apply"],
+            &["firewall", "remove"],
+        ] {
+            let refused = accounts.ask(&daemon, STRANGER, STRANGER, arguments);
+            assert_eq!(refused.code, 77, "{arguments:?}: {refused}");
+            assert!(refused.stderr.contains("run as root"), "{refused}");
+            // To be in root's group is not to be root.
+            assert_eq!(accounts.ask(&daemon, STRANGER, 0, arguments).code, 77);
+        }
+        assert_eq!(open_ports(), SHUT);
+        assert!(!host.is_open(80));
+        // Everybody may look, and root may ask.
+        accounts
+            .ask(&daemon, STRANGER, STRANGER, &["status"])
+            .success();
+        daemon
+            .cli(&["answer", "add", "a.example.com", ANSWER])
+            .success();
+        daemon.cli(&["open", "--lease", "a"]).success();
+        assert!(host.is_open(80));
+    });
+}
+
+#[test]
+fn a_grant_gives_its_verbs_and_identifiers_and_no_more() {
+    inside_with_users(|| {
+        let host = Host::new();
+        let accounts = Accounts::new();
+        let (daemon, _state) = daemon(&format!(
+            "[[grant]]\nuser = \"{OPENER}\"\nmay = [\"open\", \"close\"]\n\
+             [[grant]]\ngroup = \"{PUSHERS_GROUP}\"\nmay = [\"answer\"]\nidentifiers = [\"*.example.com\"]\n"
+        ));
+        let opener = |arguments: &[&str]| accounts.ask(&daemon, OPENER, OPENER, arguments);
+        let pusher = |arguments: &[&str]| accounts.ask(&daemon, PUSHER, PUSHERS_GROUP, arguments);
+        let stranger = |arguments: &[&str]| accounts.ask(&daemon, STRANGER, STRANGER, arguments);
+        let refused = |output: Output| {
+            assert_eq!(output.code, 77, "{output}");
+            assert!(
+                output.stderr.contains("may not") || output.stderr.contains("belongs to"),
+                "{output}"
+            );
+        };
+        let push = ["answer", "add", "a.example.com", ANSWER];
+
+        refused(stranger(&["open", "--lease", "a"]));
+        refused(pusher(&["open", "--lease", "a"]));
+        assert_eq!(open_ports(), SHUT);
+        opener(&["open", "--lease", "a", "--for", "5m"]).success();
+        assert!(host.is_open(80));
+        let lease = elements("lease").into_values().next().expect("a lease");
+        let caller = format!("a {OPENER} asked");
+        assert!(lease.comment.starts_with(&caller), "{lease:?}");
+
+        refused(opener(&push));
+        refused(stranger(&push));
+        refused(pusher(&["answer", "add", "a.example.org", ANSWER]));
+        refused(pusher(&["answer", "add", "example.com", ANSWER]));
+        refused(pusher(&["answer", "add", "b.a.example.com", ANSWER]));
+        assert_eq!(daemon.status()["pushed"], 0);
+        pusher(&push).success();
+        assert_eq!(daemon.status()["pushed"], 1);
+        refused(opener(&["answer", "remove", "a.example.com", ANSWER]));
+        assert_eq!(daemon.status()["pushed"], 1);
+
+        for verb in ["apply", "remove"] {
+            refused(opener(&["firewall", verb]));
+            refused(pusher(&["firewall", verb]));
+        }
+        // Nobody closes, renews or takes over what is somebody else's.
+        daemon
+            .cli(&["open", "--lease", "roots", "--for", "5m"])
+            .success();
+        refused(opener(&["close", "--lease", "roots"]));
+        refused(opener(&["open", "--lease", "roots", "--for", "1s"]));
+        refused(pusher(&["close", "--lease", "a"]));
+        opener(&["close", "--lease", "a"]).success();
+        assert!(host.is_open(80));
+        daemon.cli(&["close", "--lease", "roots"]).success();
+        assert!(!host.is_open(80));
+    });
+}
+
+#[test]
+fn without_the_daemon_only_the_capability_opens() {
+    inside_with_users(|| {
+        let host = Host::new();
+        let accounts = Accounts::new();
+        let (mut daemon, _state) = daemon("[firewall]\nowner = \"never\"\n");
+        daemon.kill();
+        for verb in ["apply", "remove"] {
+            let refused = accounts.ask(&daemon, STRANGER, STRANGER, &["firewall", verb]);
+            assert_eq!(refused.code, 77, "{refused}");
+        }
+        for verb in ["run", "enforcer"] {
+            let refused = accounts.ask(&daemon, STRANGER, STRANGER, &[verb]);
+            assert_ne!(refused.code, 0, "{refused}");
+        }
+        assert!(!host.is_open(80));
+    });
+}
+
+#[test]
+fn started_as_root_it_keeps_one_capability_in_one_process() {
+    inside_with_users(|| {
+        const NET_ADMIN: u64 = 1 << 12;
+        let host = Host::new();
+        let (daemon, _state) = daemon("");
+        let nobody = fs::metadata(daemon.runtime_dir())
+            .expect("a directory")
+            .uid();
+        assert_ne!(nobody, 0);
+        for (pid, kept) in [(daemon.front(), 0), (daemon.enforcer(), NET_ADMIN)] {
+            let threads: Vec<_> = fs::read_dir(format!("/proc/{pid}/task"))
+                .expect("our own process")
+                .map(|entry| entry.expect("a thread").path().join("status"))
+                .collect();
+            for status in &threads {
+                let status = status.to_str().expect("a path");
+                assert_eq!(powers(status), (kept, true, true), "{status}");
+                let text = fs::read_to_string(status).expect("our own process");
+                for ids in ["Uid:", "Gid:"] {
+                    let line = text.lines().find_map(|line| line.strip_prefix(ids));
+                    let ids: Vec<_> = line.expect("ids").split_whitespace().collect();
+                    assert!(ids.iter().all(|id| *id != "0"), "{status}: {ids:?}");
+                }
+                assert!(text.lines().any(|line| line.trim() == "Groups:"), "{text}");
+            }
+        }
+        // And with that it works.
+        daemon.cli(&["open", "--lease", "a"]).success();
+        assert!(host.is_open(80));
+        assert_eq!(
+            host.connect(HOST_4, 80)
+                .peer_addr()
+                .map(|peer| peer.port())
+                .ok(),
+            Some(80)
+        );
+    });
+}
+
+/// What can be seen with one account: the sockets are never wider than what is meant.
+#[test]
+fn the_sockets_are_as_wide_as_the_grants() {
+    inside(|| {
+        let _host = Host::new();
+        for (grants, control) in [
+            ("", 0o600),
+            ("[[grant]]\nuser = \"12345\"\nmay = [\"open\"]\n", 0o666),
+        ] {
+            let daemon = Daemon::start(grants);
+            for (socket, mode) in [("control.sock", control), ("observe.sock", 0o666)] {
+                let path = format!("{}/{socket}", daemon.runtime_dir());
+                let metadata = fs::metadata(path).expect("a socket");
+                assert_eq!(metadata.permissions().mode() & 0o777, mode, "{socket}");
+            }
+            // The one that tells reads nothing: what is written to it changes nothing.
+            let path = format!("{}/observe.sock", daemon.runtime_dir());
+            let mut socket = std::os::unix::net::UnixStream::connect(path).expect("it listens");
+            let ask = b"{\"version\":1,\"ask\":\"firewall-remove\"}\n";
+            let _ = std::io::Write::write_all(&mut socket, ask);
+            let _ = std::io::Read::read_to_string(&mut socket, &mut String::new());
+            assert_eq!(daemon.status()["firewall"]["installed"], true);
+            lab::send(daemon.front(), rustix::process::Signal::HUP);
+        }
+    });
+}

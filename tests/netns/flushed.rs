@@ -1,0 +1,179 @@
+//! Somebody else empties the ruleset, again and again, while a window is open.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use crate::host::{HOST_4, Host};
+use crate::kernel::{SHUT, elements, elements_of, nft, open_ports};
+use crate::killed::SET_BY_ADMINISTRATOR;
+use crate::lab::{self, Daemon, inside, wait_for};
+
+/// How long what was taken away may take to come back. It takes milliseconds; this is a busy host.
+const BACK: Duration = Duration::from_secs(5);
+const ROUNDS: usize = 20;
+
+fn gaps(daemon: &Daemon) -> u64 {
+    daemon.status()["firewall"]["gaps"]
+        .as_u64()
+        .expect("a number")
+}
+
+#[test]
+fn an_owned_table_survives_every_flush_untouched() {
+    inside(|| {
+        let host = Host::new();
+        let daemon = Daemon::start("");
+        let status = daemon.status();
+        assert_eq!(
+            status["firewall"]["owned"], true,
+            "this needs Linux 6.9: {status}"
+        );
+        daemon
+            .cli(&["open", "--lease", "a", "--for", "5m"])
+            .success();
+        let before = nft(&["-s", "list", "ruleset"]);
+        let watch = host.watch(80);
+        let mut left = 300;
+        for _ in 0..ROUNDS {
+            lab::nft("flush ruleset\ntable ip somebody { }\nflush ruleset\n");
+            let now = elements("window4")[&80].seconds_left.expect("a timeout");
+            assert!(
+                now <= left,
+                "the same element all the time: {now} after {left}"
+            );
+            left = now;
+        }
+        assert_eq!(nft(&["-s", "list", "ruleset"]), before);
+        let probes = watch.wait_until(Instant::now(), 2);
+        assert!(probes.iter().all(|probe| probe.seen.passed()), "{probes:?}");
+        assert_eq!(gaps(&daemon), 0);
+        // Nobody else can write into it either.
+        let mut foreign = Command::new("nft");
+        foreign.args([
+            "add",
+            "element",
+            "inet",
+            "acmegate",
+            "window4",
+            "{ 443 timeout 1h }",
+        ]);
+        assert_ne!(lab::run(foreign, BACK).code, 0);
+        daemon.cli(&["close", "--lease", "a"]).success();
+        assert!(!host.is_open(80));
+    });
+}
+
+#[test]
+fn a_table_that_anyone_can_flush_comes_back_with_its_windows() {
+    inside(|| {
+        let host = Host::new();
+        let daemon = Daemon::start("[firewall]\nowner = \"never\"\n");
+        daemon
+            .cli(&["open", "--lease", "a", "--for", "5m"])
+            .success();
+        let (opened, before) = (Instant::now(), nft(&["-s", "-t", "list", "ruleset"]));
+        for round in 1..=ROUNDS {
+            nft(&["flush", "ruleset"]);
+            wait_for(BACK, "our table is back", || {
+                (nft(&["-s", "-t", "list", "ruleset"]) == before).then_some(())
+            });
+            wait_for(BACK, "the gap is told", || {
+                (gaps(&daemon) >= round as u64).then_some(())
+            });
+        }
+        assert!(host.is_open(80));
+        for set in ["window4", "window6", "lease"] {
+            let element = elements(set).into_values().next().expect("it is back");
+            let left = element.seconds_left.expect("a timeout") + opened.elapsed().as_secs();
+            assert!((297..=301).contains(&left), "{set}: {left} of 300");
+        }
+        daemon.cli(&["close", "--lease", "a"]).success();
+        assert!(!host.is_open(80));
+        // Shut comes back as well, and it does so without a window.
+        nft(&["flush", "ruleset"]);
+        wait_for(BACK, "shut again", || (!host.is_open(80)).then_some(()));
+    });
+}
+
+#[test]
+fn an_administrators_reload_gets_our_element_back() {
+    inside(|| {
+        let host = Host::new();
+        lab::nft(SET_BY_ADMINISTRATOR);
+        let set = "[firewall]\nmode = \"set\"\nset = \"inet filter acmegate\"\n";
+        let daemon = Daemon::start(set);
+        daemon
+            .cli(&["open", "--lease", "a", "--for", "5m"])
+            .success();
+        let opened = Instant::now();
+        for _ in 0..ROUNDS {
+            // As `systemctl reload nftables` does: one transaction.
+            lab::nft(&format!("flush ruleset\n{SET_BY_ADMINISTRATOR}"));
+            let element = wait_for(BACK, "our element is back", || {
+                elements_of("inet filter", "acmegate").get(&80).cloned()
+            });
+            let left = element.seconds_left.expect("a timeout") + opened.elapsed().as_secs();
+            assert!((297..=301).contains(&left), "{left} of 300");
+        }
+        wait_for(BACK, "open again", || host.is_open(80).then_some(()));
+        assert!(gaps(&daemon) >= 1);
+        daemon.cli(&["close", "--lease", "a"]).success();
+        assert!(!host.is_open(80));
+        lab::nft(&format!("flush ruleset\n{SET_BY_ADMINISTRATOR}"));
+        let back = elements("grace4").contains_key(&80);
+        assert!(
+            !host.is_open(80),
+            "nothing comes back that was closed; grace: {back}"
+        );
+    });
+}
+
+#[test]
+fn a_missing_set_is_shut_and_said_and_heals() {
+    inside(|| {
+        let host = Host::new();
+        let without = SET_BY_ADMINISTRATOR
+            .lines()
+            .filter(|line| !line.contains("acmegate"))
+            .collect::<Vec<_>>()
+            .join("\n");
+        lab::nft(&without);
+        let set = "[firewall]\nmode = \"set\"\nset = \"inet filter acmegate\"\n";
+        let daemon = Daemon::start(set);
+        let problems = daemon.status()["problems"].to_string();
+        assert!(
+            problems.contains("`inet filter acmegate` does not exist"),
+            "{problems}"
+        );
+        assert_eq!(daemon.status()["firewall"]["installed"], false);
+        let refused = daemon.cli(&["open", "--lease", "a"]);
+        assert!([71, 78].contains(&refused.code), "{refused}");
+        assert!(
+            refused.stderr.contains("flags timeout"),
+            "what to write: {refused}"
+        );
+        assert!(!host.is_open(80));
+        assert_eq!(daemon.status()["leases"], serde_json::json!([]));
+
+        lab::nft(&format!("flush ruleset\n{SET_BY_ADMINISTRATOR}"));
+        wait_for(BACK, "it heals", || {
+            (daemon.status()["problems"] == serde_json::json!([])).then_some(())
+        });
+        assert_eq!(daemon.status()["firewall"]["installed"], true);
+        daemon.cli(&["open", "--lease", "a"]).success();
+        assert!(host.is_open(80));
+
+        // A set that ports do not fit into is no set for us.
+        lab::nft(&format!(
+            "flush ruleset\n{}",
+            SET_BY_ADMINISTRATOR.replace("type inet_service; flags timeout", "type inet_service")
+        ));
+        let problems = wait_for(BACK, "it is told", || {
+            let problems = daemon.status()["problems"].to_string();
+            problems.contains("flags").then_some(problems)
+        });
+        assert!(problems.contains("other flags than"), "{problems}");
+        assert_eq!(open_ports().len(), SHUT.len());
+        assert!(!host.probe(HOST_4, 80).passed());
+    });
+}

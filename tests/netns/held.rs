@@ -1,0 +1,155 @@
+//! What a window let in, it also ends: in the kernel, and by the front.
+
+use std::fs;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+
+use crate::host::{HOST_4, HOST_6, HOST_PRIVATE, Host, on_each_host};
+use crate::lab::{Daemon, inside, wait_for};
+
+const GRACE: Duration = acmegate::gate::window::GRACE;
+/// What rounding and a busy host may add.
+const MARGIN: Duration = Duration::from_secs(2);
+/// A peer may be slow here: only the window's end is to end it.
+const CONFIG: &str = "[http]\nhead_timeout = \"20s\"\n";
+const HALF: &[u8] = b"GET /.well-known/acme-challenge/unknown HTTP/1.1\r\n";
+const REST: &[u8] = b"Host: a.example.com\r\n\r\n";
+
+#[derive(Clone, Copy, Debug)]
+enum End {
+    Closed,
+    Expired,
+}
+
+#[test]
+fn the_front_ends_what_a_window_let_in() {
+    inside(|| {
+        on_each_host(&[End::Closed, End::Expired], |host, end| {
+            let daemon = Daemon::start(CONFIG);
+            let length = match end {
+                End::Closed => "5m",
+                End::Expired => "1s",
+            };
+            daemon
+                .cli(&["open", "--lease", "a", "--for", length])
+                .success();
+            let opened = Instant::now();
+            let mut admitted = [HOST_4, HOST_6].map(|address| half_a_request(host, address));
+            let mut listed = half_a_request(host, HOST_PRIVATE);
+            let ended = match end {
+                End::Closed => {
+                    daemon.cli(&["close", "--lease", "a"]).success();
+                    Instant::now()
+                }
+                End::Expired => opened + Duration::from_secs(1),
+            };
+            for peer in &mut admitted {
+                let limit = (ended + GRACE + MARGIN).saturating_duration_since(Instant::now());
+                peer.set_read_timeout(Some(limit)).expect("a timeout");
+                let read = peer.read(&mut [0; 64]);
+                // Not one byte of an answer: an end, or a reset.
+                let is_end = match &read {
+                    Ok(count) => *count == 0,
+                    Err(error) => error.kind() == ErrorKind::ConnectionReset,
+                };
+                assert!(is_end, "{end:?}: {read:?} after {:?}", ended.elapsed());
+                let early = GRACE - Duration::from_millis(500);
+                assert!(ended.elapsed() > early, "no grace: {:?}", ended.elapsed());
+            }
+            wait_for(MARGIN, "it is told", || {
+                (daemon.log().matches("window-closed").count() == 2).then_some(())
+            });
+            // The allow-listed peer's connection was nothing of the window's.
+            listed.write_all(REST).expect("it is open");
+            let mut answer = String::new();
+            listed.read_to_string(&mut answer).expect("an answer");
+            assert!(answer.starts_with("HTTP/1.1 404 "), "{answer}");
+        });
+    });
+}
+
+#[test]
+fn the_kernel_ends_what_a_window_let_in_even_if_the_front_sleeps() {
+    inside(|| {
+        on_each_host(&[End::Closed, End::Expired], |host, end| {
+            let daemon = Daemon::start(CONFIG);
+            let length = match end {
+                End::Closed => "5m",
+                End::Expired => "1s",
+            };
+            daemon
+                .cli(&["open", "--lease", "a", "--for", length])
+                .success();
+            let opened = Instant::now();
+            let mut admitted = [HOST_4, HOST_6].map(|address| half_a_request(host, address));
+            let mut listed = half_a_request(host, HOST_PRIVATE);
+            let ended = match end {
+                End::Closed => {
+                    daemon.cli(&["close", "--lease", "a"]).success();
+                    Instant::now()
+                }
+                End::Expired => opened + Duration::from_secs(1),
+            };
+            daemon.signal(Signal::STOP);
+            // Within the grace it goes on: the kernel of the host acknowledges.
+            for peer in &mut admitted {
+                assert!(arrives(host, peer), "within the grace");
+            }
+            assert!(ended.elapsed() < GRACE, "too slow a host for this test");
+            wait_until(ended + GRACE + MARGIN / 4);
+            for peer in &mut admitted {
+                assert!(!arrives(host, peer), "{end:?}: after the grace");
+            }
+            assert!(arrives(host, &mut listed), "an allow-listed peer goes on");
+            daemon.signal(Signal::CONT);
+        });
+    });
+}
+
+fn half_a_request(host: &Host, address: &str) -> TcpStream {
+    let mut peer = host.connect(address, 80);
+    peer.write_all(HALF).expect("it is open");
+    peer.set_read_timeout(Some(Duration::from_secs(10)))
+        .expect("a timeout");
+    peer
+}
+
+fn wait_until(moment: Instant) {
+    let limit = moment.saturating_duration_since(Instant::now()) + MARGIN;
+    wait_for(limit, "the clock goes on", || {
+        (Instant::now() >= moment).then_some(())
+    });
+}
+
+/// Whether a byte that the peer sends now is acknowledged within half a second: its send queue, by
+/// the peer's kernel, becomes empty.
+fn arrives(host: &Host, peer: &mut TcpStream) -> bool {
+    let port = peer.local_addr().expect("connected").port();
+    peer.write_all(b"X").expect("it goes into the queue");
+    let start = Instant::now();
+    while start.elapsed() < Duration::from_millis(500) {
+        if host.outside(move || unacknowledged(port)) == 0 {
+            return true;
+        }
+    }
+    false
+}
+
+/// The octets that a connection from `port` has sent and nobody has acknowledged (proc_net(5)).
+fn unacknowledged(port: u16) -> u64 {
+    let own = format!(":{port:04X}");
+    ["tcp", "tcp6"]
+        .iter()
+        .filter_map(|table| fs::read_to_string(format!("/proc/thread-self/net/{table}")).ok())
+        .flat_map(|table| table.lines().map(str::to_owned).collect::<Vec<_>>())
+        .find_map(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            let is_ours = fields.get(1)?.ends_with(&own);
+            let queue = fields.get(4)?.split(':').next()?;
+            is_ours.then(|| u64::from_str_radix(queue, 16).ok())?
+        })
+        .expect("the connection is known to the peer's kernel")
+}

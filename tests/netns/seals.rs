@@ -1,0 +1,196 @@
+//! What front and enforcer can still do once they are sealed, tried from every thread they have.
+//!
+//! The seal binds a thread and those that it starts. Here one thread of the test seals itself and
+//! builds the daemon's runtime, and the rest of the process looks on from outside: at the kernel's
+//! own word on every thread, in /proc.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::mpsc::channel;
+
+use acmegate::daemon::enforcer::enforcer_seal;
+use acmegate::daemon::front_seal;
+use rustix::process::{PidfdFlags, pidfd_open};
+
+use crate::attempts::{Ground, Tried};
+use crate::lab::inside;
+
+#[test]
+fn a_sealed_front_can_do_nothing_but_its_work_from_any_thread() {
+    inside(|| {
+        let ground = everything_works_unsealed();
+        let (sealed, is_sealed) = channel();
+        let (go_on, told) = channel::<()>();
+        let before = threads();
+        let front = std::thread::spawn(move || {
+            front_seal(&ground.config).apply().expect("a seal");
+            // As the daemon builds it.
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .max_blocking_threads(16)
+                .enable_all()
+                .build()
+                .expect("a sealed process can start its threads");
+            let ground = Arc::new(ground);
+            runtime.block_on(async {
+                let (on_worker, blocking) = (Arc::clone(&ground), Arc::clone(&ground));
+                let worker = tokio::spawn(async move { refused_to_the_front(&on_worker) });
+                worker.await.expect("refused on a worker");
+                let blocking = tokio::task::spawn_blocking(move || {
+                    refused_to_the_front(&blocking);
+                    sealed.send(()).expect("somebody looks");
+                    told.recv().expect("somebody has looked");
+                });
+                blocking.await.expect("refused on a blocking thread");
+            });
+            refused_to_the_front(&ground);
+            // Never returns if it works, and then nobody sees this test pass.
+            let exec = Command::new("true").exec();
+            assert_eq!(exec.kind(), io::ErrorKind::PermissionDenied, "{exec}");
+            drop(runtime);
+            Arc::into_inner(ground)
+        });
+        if is_sealed.recv().is_ok() {
+            let added: Vec<_> = threads().difference(&before).copied().collect();
+            // Itself, two workers, one blocking thread.
+            assert!(added.len() >= 4, "{added:?}");
+            for thread in added {
+                assert_eq!(powers(thread), (0, true, true), "thread {thread}");
+            }
+        }
+        let _ = go_on.send(());
+        front.join().expect("sealed");
+    });
+}
+
+#[test]
+fn a_sealed_enforcer_changes_the_firewall_and_nothing_else() {
+    inside(|| {
+        let ground = everything_works_unsealed();
+        let (send, receive) = channel();
+        let before = threads();
+        let (go_on, told) = channel::<()>();
+        let enforcer = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async {
+                let settings = acmegate::daemon::parts::orders(&ground.config).settings;
+                let mut kernel = acmegate::firewall::netlink::Kernel::connect().expect("netlink");
+                enforcer_seal(&ground.config).apply().expect("a seal");
+                refused(ground.try_everything());
+                refused(vec![
+                    (
+                        "start a thread",
+                        std::thread::Builder::new().spawn(|| ()).map(drop),
+                    ),
+                    (
+                        "connect to an upstream",
+                        ground.connect(0, &ground.upstream),
+                    ),
+                ]);
+                let now = tokio::time::Instant::now().into_std();
+                let windows = acmegate::gate::window::Windows::default();
+                let done = kernel.ensure(&settings, &windows, now).await;
+                done.expect("the one thing it is for");
+                ground.read_config().expect("a reload reads it");
+            });
+            send.send(()).expect("somebody looks");
+            told.recv().expect("somebody has looked");
+            ground
+        });
+        if receive.recv().is_ok() {
+            const NET_ADMIN: u64 = 1 << 12;
+            for thread in threads().difference(&before) {
+                assert_eq!(powers(*thread), (NET_ADMIN, true, true));
+            }
+        }
+        let _ = go_on.send(());
+        enforcer.join().expect("sealed");
+    });
+}
+
+/// The positive control: whatever is refused later would have worked. In threads of its own, since
+/// some of it changes the thread.
+fn everything_works_unsealed() -> Ground {
+    let ground = Ground::new();
+    std::thread::scope(|scope| {
+        let tried = scope.spawn(|| ground.try_everything()).join();
+        for (what, result) in tried.expect("nothing panics") {
+            // Not even root of a user namespace reads it, unless it is the host's own root.
+            let is_elsewhere = what == "open /etc/shadow" && !is_root_of_the_host();
+            assert!(
+                result.is_ok() || is_elsewhere,
+                "unsealed, {what}: {result:?}"
+            );
+        }
+    });
+    drop(ground);
+    Ground::new()
+}
+
+fn is_root_of_the_host() -> bool {
+    fs::metadata("/etc/shadow")
+        .is_ok_and(|shadow| std::os::unix::fs::MetadataExt::uid(&shadow) == 0)
+}
+
+fn refused(tried: Vec<Tried>) {
+    let done: Vec<_> = tried
+        .into_iter()
+        .filter(|(_, result)| {
+            let error = result.as_ref().err().map(io::Error::kind);
+            error != Some(io::ErrorKind::PermissionDenied)
+        })
+        .collect();
+    assert!(done.is_empty(), "sealed, and not refused: {done:?}");
+}
+
+fn refused_to_the_front(ground: &Ground) {
+    refused(ground.try_everything());
+    let allowed = [
+        (
+            "connect to the upstream",
+            ground.connect(0, &ground.upstream),
+        ),
+        ("read beneath the webroot", ground.read_beneath()),
+        ("read its configuration", ground.read_config()),
+        ("accept a connection", accept(ground)),
+        ("watch the holder of a lease", watch(ground)),
+    ];
+    for (what, result) in allowed {
+        assert!(result.is_ok(), "sealed, {what}: {result:?}");
+    }
+}
+
+/// What somebody else connected before, or nobody yet: either is an answer of the kernel.
+fn accept(ground: &Ground) -> io::Result<()> {
+    ground.listener.set_nonblocking(true)?;
+    match ground.listener.accept() {
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(()),
+        accepted => accepted.map(drop),
+    }
+}
+
+fn watch(ground: &Ground) -> io::Result<()> {
+    pidfd_open(ground.stranger(), PidfdFlags::empty())
+        .map(drop)
+        .map_err(io::Error::from)
+}
+
+fn threads() -> BTreeSet<u32> {
+    fs::read_dir("/proc/self/task")
+        .expect("proc is mounted")
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .collect()
+}
+
+/// Every capability that a thread has or could pass on, whether it may gain more, and whether its
+/// system calls are filtered.
+fn powers(thread: u32) -> (u64, bool, bool) {
+    crate::process::powers(&format!("/proc/self/task/{thread}/status"))
+}
