@@ -70,6 +70,15 @@ impl Authority for Desk {
         })
     }
 
+    fn withdraw(&self, lease: LeaseName) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            tracing::warn!(%lease, "whoever asked for a lease did not wait for the answer: released");
+            if let Err(error) = self.leases.close(&lease).await {
+                tracing::error!(%lease, %error, "it could not be released");
+            }
+        })
+    }
+
     fn status(&self) -> Pin<Box<dyn Future<Output = Status> + Send + '_>> {
         Box::pin(async move { tell(self) })
     }
@@ -166,6 +175,8 @@ impl Desk {
                 ),
             ));
         }
+        let is_new = self.leases.windows().borrow().lease(&name).is_none();
+        let acquired = (is_new && !open.dry_run).then(|| name.clone());
         let claim = Claim {
             name,
             // A pid of another process namespace would name somebody else here.
@@ -217,6 +228,7 @@ impl Desk {
                 .warnings
                 .push(format!("in the way of some packets, perhaps: {doubts}"));
         }
+        response.acquired = acquired;
         response.ports = ports;
         response.gate_ports = self
             .listeners
