@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::host::{HOST_4, Host};
 use crate::kernel::{SHUT, elements, open_ports};
 use crate::lab::{self, BINARY, Daemon, Output, TempDir, inside, run};
-use crate::process::powers;
+use crate::process::{NET_ADMIN, powers};
 use crate::users::inside_with_users;
 
 /// An account that is on every Debian.
@@ -175,7 +175,6 @@ fn without_the_daemon_only_the_capability_opens() {
 #[test]
 fn started_as_root_it_keeps_one_capability_in_one_process() {
     inside_with_users(|| {
-        const NET_ADMIN: u64 = 1 << 12;
         let host = Host::new();
         let (daemon, _state) = daemon("");
         let nobody = fs::metadata(daemon.runtime_dir())

@@ -3,6 +3,8 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
+
 use crate::host::{HOST_4, Host};
 use crate::kernel::{SHUT, elements, elements_of, nft, open_ports};
 use crate::killed::SET_BY_ADMINISTRATOR;
@@ -176,4 +178,98 @@ fn a_missing_set_is_shut_and_said_and_heals() {
         assert_eq!(open_ports().len(), SHUT.len());
         assert!(!host.probe(HOST_4, 80).passed());
     });
+}
+
+#[test]
+fn lists_and_windows_that_somebody_empties_are_filled_again() {
+    inside(|| {
+        let host = Host::new();
+        let daemon = Daemon::start("[firewall]\nowner = \"never\"\n");
+        daemon
+            .cli(&["open", "--lease", "a", "--for", "5m"])
+            .success();
+        let before = nft(&["-s", "list", "ruleset"]);
+        let allow4 = before
+            .split_whitespace()
+            .find(|word| word.starts_with("allow4_"))
+            .expect("the allow-list")
+            .to_owned();
+        for set in [allow4.as_str(), "window4", "lease"] {
+            nft(&["flush", "set", "inet", "acmegate", set]);
+            wait_for(BACK, "what was emptied is filled again", || {
+                (nft(&["-s", "list", "ruleset"]).len() >= before.len()
+                    && elements("window4").contains_key(&80)
+                    && !elements("lease").is_empty()
+                    && nft(&["list", "set", "inet", "acmegate", &allow4]).contains("10.0.0.0/8"))
+                .then_some(())
+            });
+        }
+        assert!(host.is_open(80));
+        let told = gaps(&daemon);
+        assert!(told >= 3, "{told}");
+        // Once all is back nothing is done any more: the ruleset's generation stands still.
+        daemon.cli(&["close", "--lease", "a"]).success();
+        assert_eq!(gaps(&daemon), told);
+        assert!(!host.is_open(80));
+    });
+}
+
+/// A geo-blocker's lists are so many events that some are lost, here because nobody reads them in
+/// time; a flush must not be among what is missed.
+#[test]
+fn a_flood_of_events_hides_no_flush() {
+    inside(|| {
+        let host = Host::new();
+        let daemon = Daemon::start("[firewall]\nowner = \"never\"\n");
+        daemon
+            .cli(&["open", "--lease", "a", "--for", "5m"])
+            .success();
+        let list: Vec<_> = (0..1000u32)
+            .map(|number| std::net::Ipv4Addr::from(0x0b00_0000 + number * 2).to_string())
+            .collect();
+        let flood = format!(
+            "table ip blocker {{\n set many {{\n type ipv4_addr; elements = {{ {} }}\n }}\n }}\nflush ruleset\n",
+            list.join(", ")
+        );
+        let lost = || {
+            let sockets = std::fs::read_to_string("/proc/thread-self/net/netlink");
+            let sockets = sockets.expect("netlink(7)");
+            sockets.lines().skip(1).filter_map(drops).sum::<u64>()
+        };
+        lab::send(daemon.enforcer(), Signal::STOP);
+        for _ in 0..20 {
+            lab::nft(&flood);
+        }
+        assert!(elements("window4").is_empty(), "the control: it is gone");
+        lab::send(daemon.enforcer(), Signal::CONT);
+        wait_for(BACK, "our element is back", || {
+            elements("window4").contains_key(&80).then_some(())
+        });
+        assert!(lost() > 0, "the control: events were lost");
+        assert!(host.is_open(80));
+        daemon.cli(&["close", "--lease", "a"]).success();
+        assert!(!host.is_open(80));
+        // It waits for the next one, and does nothing meanwhile.
+        let ticks = || cpu_ticks(daemon.enforcer());
+        let before = ticks();
+        let start = Instant::now();
+        wait_for(BACK, "a quiet second", || {
+            (start.elapsed() > Duration::from_secs(1)).then_some(())
+        });
+        assert!(ticks() - before < 20, "it spins");
+    });
+}
+
+/// `sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode`.
+fn drops(line: &str) -> Option<u64> {
+    line.split_whitespace().nth(8)?.parse().ok()
+}
+
+/// Ticks of a hundredth of a second that a process used (proc_pid_stat(5), fields 14 and 15).
+fn cpu_ticks(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("our own process");
+    let (_, rest) = stat.rsplit_once(") ").expect("a name");
+    let fields: Vec<_> = rest.split(' ').collect();
+    let ticks = |at: usize| fields[at].parse::<u64>().expect("a number");
+    ticks(11) + ticks(12)
 }

@@ -81,7 +81,9 @@ fn three_leases_survive_a_kill_and_one_is_closed() {
             let opened = Instant::now();
             for lease in [
                 &["--lease", "a", "--for", "100s", "--port", "80"][..],
-                &["--lease", "b", "--for", "200s"],
+                &[
+                    "--lease", "b", "--for", "200s", "--port", "80", "--port", "8080",
+                ],
                 &[
                     "--lease",
                     "c",

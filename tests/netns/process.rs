@@ -2,6 +2,9 @@
 
 use std::fs;
 
+/// The bit of CAP_NET_ADMIN (capabilities(7)).
+pub const NET_ADMIN: u64 = 1 << 12;
+
 /// Every capability that a thread has or could pass on, whether it may gain no more
 /// (`NoNewPrivs`), and whether its system calls are filtered (`Seccomp`): proc_pid_status(5).
 pub fn powers(status: &str) -> (u64, bool, bool) {

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io;
+use std::io::{self, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
@@ -17,7 +17,9 @@ use acmegate::daemon::front_seal;
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::attempts::{Ground, Tried};
-use crate::lab::inside;
+use crate::host::{HOST_4, Host};
+use crate::lab::{Daemon, inside};
+use crate::process::{NET_ADMIN, powers};
 
 #[test]
 fn a_sealed_front_can_do_nothing_but_its_work_from_any_thread() {
@@ -59,7 +61,7 @@ fn a_sealed_front_can_do_nothing_but_its_work_from_any_thread() {
             // Itself, two workers, one blocking thread.
             assert!(added.len() >= 4, "{added:?}");
             for thread in added {
-                assert_eq!(powers(thread), (0, true, true), "thread {thread}");
+                assert_eq!(powers_here(thread), (0, true, true), "thread {thread}");
             }
         }
         let _ = go_on.send(());
@@ -107,11 +109,41 @@ fn a_sealed_enforcer_changes_the_firewall_and_nothing_else() {
         if receive.recv().is_ok() {
             const NET_ADMIN: u64 = 1 << 12;
             for thread in threads().difference(&before) {
-                assert_eq!(powers(*thread), (NET_ADMIN, true, true));
+                assert_eq!(powers_here(*thread), (NET_ADMIN, true, true));
             }
         }
         let _ = go_on.send(());
         enforcer.join().expect("sealed");
+    });
+}
+
+#[test]
+fn the_running_daemon_is_sealed_in_every_thread() {
+    inside(|| {
+        let host = Host::new();
+        let daemon = Daemon::start("");
+        daemon.cli(&["open", "--lease", "a"]).success();
+        // A token that is looked for in the webroot, so that a blocking thread is there too.
+        let mut peer = host.connect(HOST_4, 80);
+        let request = format!(
+            "GET /.well-known/acme-challenge/{} HTTP/1.1\r\nHost: a.example.com\r\n\r\n",
+            "x".repeat(43)
+        );
+        peer.write_all(request.as_bytes()).expect("it is open");
+        peer.read_to_string(&mut String::new()).expect("an answer");
+        let mut names = BTreeSet::new();
+        for (pid, kept) in [(daemon.front(), 0), (daemon.enforcer(), NET_ADMIN)] {
+            for thread in fs::read_dir(format!("/proc/{pid}/task")).expect("our own process") {
+                let thread = thread.expect("a thread").path();
+                let status = thread.join("status").display().to_string();
+                assert_eq!(powers(&status), (kept, true, true), "{status}");
+                names.insert(fs::read_to_string(thread.join("comm")).expect("a name"));
+            }
+        }
+        assert!(
+            names.contains("acmegate\n") && names.contains("tokio-rt-worker\n"),
+            "{names:?}"
+        );
     });
 }
 
@@ -191,6 +223,6 @@ fn threads() -> BTreeSet<u32> {
 
 /// Every capability that a thread has or could pass on, whether it may gain more, and whether its
 /// system calls are filtered.
-fn powers(thread: u32) -> (u64, bool, bool) {
-    crate::process::powers(&format!("/proc/self/task/{thread}/status"))
+fn powers_here(thread: u32) -> (u64, bool, bool) {
+    powers(&format!("/proc/self/task/{thread}/status"))
 }
