@@ -83,7 +83,7 @@ fn a_table_that_anyone_can_flush_comes_back_with_its_windows() {
                 (gaps(&daemon) >= round as u64).then_some(())
             });
         }
-        assert!(host.is_open(80));
+        assert!(host.lets_in(80));
         for set in ["window4", "window6", "lease"] {
             let element = elements(set).into_values().next().expect("it is back");
             let left = element.seconds_left.expect("a timeout") + opened.elapsed().as_secs();
@@ -117,7 +117,7 @@ fn an_administrators_reload_gets_our_element_back() {
             let left = element.seconds_left.expect("a timeout") + opened.elapsed().as_secs();
             assert!((297..=301).contains(&left), "{left} of 300");
         }
-        wait_for(BACK, "open again", || host.is_open(80).then_some(()));
+        wait_for(BACK, "open again", || host.lets_in(80).then_some(()));
         assert!(gaps(&daemon) >= 1);
         daemon.cli(&["close", "--lease", "a"]).success();
         assert!(!host.is_open(80));
@@ -163,7 +163,7 @@ fn a_missing_set_is_shut_and_said_and_heals() {
         });
         assert_eq!(daemon.status()["firewall"]["installed"], true);
         daemon.cli(&["open", "--lease", "a"]).success();
-        assert!(host.is_open(80));
+        assert!(host.lets_in(80));
 
         // A set that ports do not fit into is no set for us.
         lab::nft(&format!(
@@ -212,7 +212,7 @@ fn a_flood_of_events_hides_no_flush() {
             elements("window4").contains_key(&80).then_some(())
         });
         assert!(lost() > 0, "the control: events were lost");
-        assert!(host.is_open(80));
+        assert!(host.lets_in(80));
         daemon.cli(&["close", "--lease", "a"]).success();
         assert!(!host.is_open(80));
         // It waits for the next one, and does nothing meanwhile.

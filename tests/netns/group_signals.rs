@@ -30,7 +30,9 @@ fn a_webroot_that_the_seal_does_not_know_is_refused_at_a_reload() {
         let site = |name: &str| {
             let webroot = webroots.at(name);
             fs::create_dir_all(&webroot).expect("a new directory");
-            format!("[[site]]\nidentifiers = [\"example.com\"]\nanswer = {{ webroot = \"{webroot}\" }}\n")
+            format!(
+                "[[site]]\nidentifiers = [\"example.com\"]\nanswer = {{ webroot = \"{webroot}\" }}\n"
+            )
         };
         let daemon = Daemon::start(&site("known"));
         daemon.write_config(&site("new"));
