@@ -183,7 +183,7 @@ impl Enforcer {
         let mut doubts = Vec::new();
         if self.orders.settings.mode != Mode::GateOnly {
             if !self.health.is_installed {
-                self.assert().await.map_err(failed)?;
+                self.assert().await.map_err(blocked_or_failed)?;
             }
             let nft = self.kernel.connection();
             let settings = &self.orders.settings;
@@ -387,6 +387,10 @@ impl Enforcer {
         let intact = self.health.is_installed
             && matches!(inspect::is_current(nft, settings).await, Ok(true))
             && matches!(
+                inspect::windows_are_current(nft, settings, &self.windows, now).await,
+                Ok(true)
+            )
+            && matches!(
                 inspect::foreign_set_is_current(nft, settings, &self.windows, now).await,
                 Ok(true)
             );
@@ -414,6 +418,16 @@ impl Enforcer {
 
 fn failed(error: KernelError) -> Reply {
     Reply::Failed(error.to_string())
+}
+
+/// A set that the administrator has still to declare is in the way, like a chain that drops.
+fn blocked_or_failed(error: KernelError) -> Reply {
+    match error {
+        KernelError::NoForeignSet(_) | KernelError::UnfitForeignSet(..) => {
+            Reply::Blocked(error.to_string())
+        }
+        error => failed(error),
+    }
 }
 
 /// The process that committed, once per committed batch; `None` for what is no end of a batch, or

@@ -97,6 +97,45 @@ fn a_table_that_anyone_can_flush_comes_back_with_its_windows() {
     });
 }
 
+/// What anyone can write into a table that is not owned, short of taking it away.
+#[test]
+fn a_window_that_somebody_else_changed_is_put_right() {
+    inside(|| {
+        let host = Host::new();
+        let daemon = Daemon::start("[firewall]\nowner = \"never\"\n");
+        let put_right = |open: bool| {
+            wait_for(BACK, "it is put right", || {
+                let sets = ["window4", "window6"].map(elements);
+                let mut times = sets
+                    .iter()
+                    .map(|set| set.get(&80).map(|port| port.seconds_left));
+                let is_right = match open {
+                    true => times.all(|left| left.is_some_and(|left| left <= Some(60))),
+                    false => times.all(|left| left.is_none()),
+                };
+                is_right.then_some(())
+            });
+            assert_eq!(host.is_open(80), open);
+        };
+        // Opened by nobody, for a while or for ever.
+        for element in ["{ 80 timeout 1h }", "{ 80 timeout 5s }"] {
+            nft(&["add", "element", "inet", "acmegate", "window4", element]);
+        }
+        put_right(false);
+        daemon
+            .cli(&["open", "--lease", "a", "--for", "1m"])
+            .success();
+        nft(&["flush", "set", "inet", "acmegate", "window6"]);
+        put_right(true);
+        // Prolonged.
+        let script = "delete element inet acmegate window4 { 80 }
+            add element inet acmegate window4 { 80 timeout 1h }";
+        lab::nft(script);
+        put_right(true);
+        wait_for(BACK, "it is told", || (gaps(&daemon) >= 3).then_some(()));
+    });
+}
+
 #[test]
 fn an_administrators_reload_gets_our_element_back() {
     inside(|| {
@@ -149,7 +188,7 @@ fn a_missing_set_is_shut_and_said_and_heals() {
         );
         assert_eq!(daemon.status()["firewall"]["installed"], false);
         let refused = daemon.cli(&["open", "--lease", "a"]);
-        assert!([71, 78].contains(&refused.code), "{refused}");
+        assert_eq!(refused.code, 78, "{refused}");
         assert!(
             refused.stderr.contains("flags timeout"),
             "what to write: {refused}"
