@@ -104,18 +104,13 @@ fn unfit(detail: &str) -> Answer {
 
 /// Reads `.well-known/acme-challenge/TOKEN` beneath `directory`. May block.
 fn find(directory: impl AsFd, token: &Token) -> Answer {
-    // The prefix is a path from the root of a URL; here it begins at the handle.
-    let path = format!("{}{}", PREFIX.trim_start_matches('/'), token.as_str());
     let flags =
         // Opening a FIFO must not wait for its writer, nor a terminal become ours.
         OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NOCTTY;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let mut opened = Err(Errno::AGAIN);
-    for _ in 0..MAX_WALKS {
-        opened = openat2(&directory, &path, flags, Mode::empty(), resolve);
-        if !matches!(opened, Err(Errno::AGAIN | Errno::INTR)) {
-            break;
-        }
+    let mut opened = open_beneath(&directory, token, flags);
+    // systemd's RestrictSUIDSGID= and older containers keep openat2(2) from everybody.
+    if matches!(opened, Err(Errno::NOSYS | Errno::PERM)) {
+        opened = walk(&directory, token, flags);
     }
     match opened {
         Ok(file) => understand(file, token),
@@ -131,6 +126,34 @@ fn find(directory: impl AsFd, token: &Token) -> Answer {
         Err(Errno::NXIO | Errno::NODEV) => unfit("not a plain file"),
         Err(error) => failed(format!("open: {error}")),
     }
+}
+
+/// Opens the token's file in one system call.
+fn open_beneath(directory: impl AsFd, token: &Token, flags: OFlags) -> Result<OwnedFd, Errno> {
+    // The prefix is a path from the root of a URL; here it begins at the handle.
+    let path = format!("{}{}", PREFIX.trim_start_matches('/'), token.as_str());
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
+    let mut opened = Err(Errno::AGAIN);
+    for _ in 0..MAX_WALKS {
+        opened = openat2(&directory, &path, flags, Mode::empty(), resolve);
+        if !matches!(opened, Err(Errno::AGAIN | Errno::INTR)) {
+            break;
+        }
+    }
+    opened
+}
+
+/// Opens the token's file step by step. No step follows a link, and neither the directories' names
+/// nor a token can be `..`, so this leaves the webroot no more than openat2(2) does.
+fn walk(directory: impl AsFd, token: &Token, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let step = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let mut reached: Option<OwnedFd> = None;
+    for name in PREFIX.split('/').filter(|name| !name.is_empty()) {
+        let from = reached.as_ref().map_or(directory.as_fd(), AsFd::as_fd);
+        reached = Some(openat(from, name, step, Mode::empty())?);
+    }
+    let from = reached.as_ref().map_or(directory.as_fd(), AsFd::as_fd);
+    openat(from, token.as_str(), flags, Mode::empty())
 }
 
 fn understand(file: OwnedFd, token: &Token) -> Answer {
@@ -177,6 +200,62 @@ mod tests {
         assert_eq!(reason, Reason::WebrootFailed);
         assert_eq!(detail.as_deref(), Some("not read within two seconds"));
         assert_eq!(begun.elapsed().as_secs(), DEADLINE.as_secs());
+    }
+
+    #[test]
+    fn where_openat2_is_refused_the_same_files_pass_and_no_others() {
+        let root = std::env::temp_dir().join(format!("acmegate-walk-{}", std::process::id()));
+        let challenges = root.join(PREFIX.trim_start_matches('/'));
+        let token = Token::parse(&[b'a'; 43]).unwrap();
+        let place = challenges.join(token.as_str());
+        let whole = format!("{}.{}", token.as_str(), "A".repeat(43));
+        std::fs::create_dir_all(&challenges).unwrap();
+        let directory = Webroot::open(&root).unwrap().directory;
+        let look = || without_openat2(|| find(&*directory, &token)).map_err(|(reason, _)| reason);
+
+        assert_eq!(look(), Err(Reason::UnknownToken));
+        std::fs::write(&place, &whole).unwrap();
+        assert!(look().is_ok());
+        // A link in the file's place, and one on the way.
+        std::fs::rename(&place, root.join("elsewhere")).unwrap();
+        std::os::unix::fs::symlink(root.join("elsewhere"), &place).unwrap();
+        assert_eq!(look(), Err(Reason::UnfitFile));
+        std::fs::remove_file(&place).unwrap();
+        std::fs::write(&place, &whole).unwrap();
+        let moved = root.join("moved");
+        std::fs::rename(&challenges, &moved).unwrap();
+        std::os::unix::fs::symlink(
+            &moved,
+            challenges
+                .as_os_str()
+                .to_str()
+                .unwrap()
+                .trim_end_matches('/'),
+        )
+        .unwrap();
+        assert_eq!(look(), Err(Reason::UnknownToken));
+        std::fs::remove_dir_all(&root).unwrap();
+    }
+
+    /// What systemd's RestrictSUIDSGID= does to it, for one thread that ends afterwards.
+    fn without_openat2<T: Send>(look: impl FnOnce() -> T + Send) -> T {
+        use seccompiler::{BpfProgram, SeccompAction, SeccompFilter, apply_filter};
+        let arch = std::env::consts::ARCH.try_into().unwrap();
+        let filter = SeccompFilter::new(
+            [(libc::SYS_openat2, Vec::new())].into(),
+            SeccompAction::Allow,
+            SeccompAction::Errno(libc::ENOSYS as u32),
+            arch,
+        );
+        let filter: BpfProgram = filter.unwrap().try_into().unwrap();
+        std::thread::scope(|scope| {
+            let sealed = scope.spawn(|| {
+                rustix::thread::set_no_new_privs(true).unwrap();
+                apply_filter(&filter).unwrap();
+                look()
+            });
+            sealed.join().unwrap()
+        })
     }
 
     #[test]

@@ -84,9 +84,15 @@ fn render(status: &Status) -> String {
             seconds(lease.milliseconds),
             lease.caller
         );
-        if let Some(identifiers) = &lease.identifiers {
-            let names: Vec<String> = identifiers.iter().map(|name| plain(name)).collect();
-            let _ = writeln!(out, "          covers only {}", names.join(", "));
+        match lease.identifiers.as_deref() {
+            None => {}
+            Some([]) => out.push_str(
+                "          covers no identifier: a restart forgot which; open it again\n",
+            ),
+            Some(identifiers) => {
+                let names: Vec<String> = identifiers.iter().map(|name| plain(name)).collect();
+                let _ = writeln!(out, "          covers only {}", names.join(", "));
+            }
         }
     }
     let _ = writeln!(

@@ -176,7 +176,8 @@ impl Desk {
                     pid: holder.pid,
                     start_ticks: holder.start_ticks,
                     command: command_name(&holder.command),
-                }),
+                })
+                .filter(Holder::is_possible),
             caller: caller.uid,
             trigger: Trigger::Asked,
             ports: ports.clone(),

@@ -6,7 +6,7 @@
 
 use std::time::Instant;
 
-use nlink::netlink::nftables::{NftablesEvent, NftablesGroup};
+use nlink::netlink::nftables::{Family as NftFamily, NftablesEvent, NftablesGroup};
 use nlink::netlink::{Connection, Nftables};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -16,7 +16,7 @@ use super::error::KernelError;
 use super::inspect;
 use super::message::{Claim, FRAME_BYTES, Frame, Health, Reply, Request};
 use super::netlink::{Ensured, Kernel};
-use super::ruleset::{Mode, Settings};
+use super::ruleset::{Mode, Settings, TABLE};
 use super::survey::{Finding, Survey};
 use crate::gate::window::{Lease, Limits, Opening, Refusal, Scope, Windows};
 
@@ -40,6 +40,8 @@ pub struct Enforcer {
     survey: Survey,
     windows: Windows,
     health: Health,
+    /// What the kernel calls this process when it tells who changed the ruleset.
+    own_name: String,
     /// After `firewall remove`: nothing is put back until somebody asks.
     is_withdrawn: bool,
 }
@@ -57,6 +59,9 @@ impl Enforcer {
             reload,
             windows: Windows::default(),
             health: Health::default(),
+            own_name: rustix::thread::name()
+                .map(|name| name.to_string_lossy().into_owned())
+                .unwrap_or_default(),
             is_withdrawn: false,
         };
         Ok((enforcer, Events::subscribe()?))
@@ -79,14 +84,25 @@ impl Enforcer {
         }
         let (mut from_front, mut to_front) = front.into_split();
         let mut changes = events.stream().await;
+        let mut batch = Batch {
+            own_name: std::mem::take(&mut self.own_name),
+            touches_our_elements: false,
+        };
         let mut frame: Frame = [0; FRAME_BYTES];
+        // Read piece by piece: an event in between must not lose the beginning of a frame.
+        let mut filled = 0;
         loop {
             tokio::select! {
-                read = from_front.read_exact(&mut frame) => {
-                    // End of file: the front is gone, and with it the reason to run.
-                    if read.is_err() {
-                        return Ok(());
+                read = from_front.read(&mut frame[filled..]) => {
+                    match read {
+                        // End of file: the front is gone, and with it the reason to run.
+                        Ok(0) | Err(_) => return Ok(()),
+                        Ok(count) => filled += count,
                     }
+                    if filled < FRAME_BYTES {
+                        continue;
+                    }
+                    filled = 0;
                     let Ok((sequence, request)) = Request::from_frame(&frame) else {
                         tracing::error!("the front sent bytes that are no message of ours: ending");
                         return Ok(());
@@ -98,7 +114,7 @@ impl Enforcer {
                     }
                 }
                 change = changes.next() => {
-                    let Some(by) = committed_by(change) else { continue };
+                    let Some(by) = batch.committed_by(change) else { continue };
                     let before = self.health.clone();
                     self.look_after(&by).await;
                     if self.health != before {
@@ -371,7 +387,7 @@ impl Enforcer {
     }
 
     /// Somebody changed the ruleset: if that took something of ours away, it comes back at once.
-    async fn look_after(&mut self, by: &str) {
+    async fn look_after(&mut self, by: &Committed) {
         if self.is_withdrawn || self.orders.settings.mode == Mode::GateOnly {
             return;
         }
@@ -384,12 +400,10 @@ impl Enforcer {
             return;
         }
         let nft = self.kernel.connection();
+        // Lists are known by their names and never read back, so one that was touched is made anew.
         let intact = self.health.is_installed
+            && !by.touched_our_elements
             && matches!(inspect::is_current(nft, settings).await, Ok(true))
-            && matches!(
-                inspect::windows_are_current(nft, settings, &self.windows, now).await,
-                Ok(true)
-            )
             && matches!(
                 inspect::foreign_set_is_current(nft, settings, &self.windows, now).await,
                 Ok(true)
@@ -398,6 +412,10 @@ impl Enforcer {
             return;
         }
         let was_installed = self.health.is_installed;
+        if by.touched_our_elements {
+            self.kernel.distrust();
+        }
+        let by = by.name.as_str();
         match self.assert().await {
             Ok(_) if was_installed => {
                 self.health.gaps += 1;
@@ -430,20 +448,51 @@ fn blocked_or_failed(error: KernelError) -> Reply {
     }
 }
 
-/// The process that committed, once per committed batch; `None` for what is no end of a batch, or
-/// our own doing. When events were lost, everything is looked after.
-fn committed_by(change: Option<nlink::Result<NftablesEvent>>) -> Option<String> {
-    match change {
-        Some(Ok(NftablesEvent::NewGen(generation))) => {
-            let ours = generation.pid == Some(std::process::id());
-            (!ours).then(|| {
-                generation
-                    .proc_name
-                    .unwrap_or_else(|| "somebody".to_owned())
-            })
+/// Somebody else's batch of changes, put together from its events.
+#[derive(Debug)]
+struct Batch {
+    own_name: String,
+    touches_our_elements: bool,
+}
+
+/// Who committed a batch, and whether elements of our own sets were in it.
+#[derive(Debug)]
+struct Committed {
+    name: String,
+    touched_our_elements: bool,
+}
+
+impl Batch {
+    /// The end of a batch that is not our own doing. When events were lost, anything may have been
+    /// in it.
+    fn committed_by(&mut self, change: Option<nlink::Result<NftablesEvent>>) -> Option<Committed> {
+        match change {
+            Some(Ok(NftablesEvent::NewGen(generation))) => {
+                let touched_our_elements = std::mem::take(&mut self.touches_our_elements);
+                // The kernel tells the pid of the first namespace, which in a container is not the
+                // one that we know; the name is the same everywhere.
+                let is_ours = generation.pid == Some(std::process::id())
+                    || generation.proc_name.as_ref() == Some(&self.own_name);
+                (!is_ours).then(|| Committed {
+                    name: generation
+                        .proc_name
+                        .unwrap_or_else(|| "somebody".to_owned()),
+                    touched_our_elements,
+                })
+            }
+            Some(Ok(
+                NftablesEvent::NewSetElements(event) | NftablesEvent::DelSetElements(event),
+            )) => {
+                self.touches_our_elements |=
+                    event.family == NftFamily::Inet && event.table == TABLE;
+                None
+            }
+            Some(Ok(_)) => None,
+            Some(Err(_)) | None => Some(Committed {
+                name: "somebody (events were lost)".to_owned(),
+                touched_our_elements: true,
+            }),
         }
-        Some(Ok(_)) => None,
-        Some(Err(_)) | None => Some("somebody (events were lost)".to_owned()),
     }
 }
 

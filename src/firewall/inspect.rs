@@ -1,17 +1,15 @@
 //! Reads what stands in the kernel and compares it with what should. Changes nothing.
 
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use nlink::netlink::nftables::{Family as NftFamily, Set, SetElement, SetFlags, SetInfo};
 use nlink::netlink::{Connection, Nftables};
 
 use super::elements::foreign_deadline;
 use super::error::{Doing, KernelError};
-use super::ruleset::{Mode, Settings, TABLE, rule_text, timed_sets, window_set};
-use crate::gate::window::{Family, Windows};
+use super::ruleset::{Mode, Settings, TABLE, rule_text, timed_sets};
+use crate::gate::window::Windows;
 
-/// How far the kernel's clock and ours may be apart when an element expires.
-const TOLERANCE: Duration = Duration::from_secs(1);
 /// nft's datatype id of `inet_service`.
 const INET_SERVICE: u32 = 13;
 
@@ -98,42 +96,6 @@ pub(super) async fn is_current(
     Ok(table_flags(nft).await?.is_some()
         && has_our_shape(nft, settings).await?
         && rules_are_current(nft, settings).await?)
-}
-
-/// Whether the windows in the kernel are those of the book: each that is open is there, and none
-/// is there that is shut, or for longer. Where our table is not an owned one, anybody who may
-/// change the ruleset could have changed them.
-///
-/// # Errors
-/// [`KernelError::Refused`].
-pub(super) async fn windows_are_current(
-    nft: &Connection<Nftables>,
-    settings: &Settings,
-    windows: &Windows,
-    now: Instant,
-) -> Result<bool, KernelError> {
-    for family in Family::ALL {
-        let found = elements(nft, window_set(family).name()).await?;
-        let is_as_it_should_be = |port: &u16| {
-            let there = found
-                .iter()
-                .find(|element| element.key() == port.to_be_bytes());
-            let left = windows
-                .open_until(family, *port, now)
-                .map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-            match there {
-                None => left <= TOLERANCE,
-                // One without a timeout never expires.
-                Some(element) => element
-                    .expiration()
-                    .is_some_and(|expires| expires.abs_diff(left) <= TOLERANCE),
-            }
-        };
-        if !settings.ports.iter().all(is_as_it_should_be) {
-            return Ok(false);
-        }
-    }
-    Ok(true)
 }
 
 pub(super) async fn check_foreign_set(

@@ -360,6 +360,9 @@ impl<'frame> Reader<'frame> {
                 command: self.command()?,
             }),
         };
+        if !holder.as_ref().is_none_or(Holder::is_possible) {
+            return Err(Malformed);
+        }
         Ok(Claim {
             name,
             holder,

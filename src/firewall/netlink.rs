@@ -43,6 +43,7 @@ pub struct Kernel {
     nft: Connection<Nftables>,
     owned: bool,
     can_own: Option<bool>,
+    is_distrusted: bool,
 }
 
 impl Kernel {
@@ -55,12 +56,18 @@ impl Kernel {
             nft: Connection::<Nftables>::new().doing("opening a netlink socket")?,
             owned: false,
             can_own: None,
+            is_distrusted: false,
         })
     }
 
     /// The connection, for those who only read.
     pub fn connection(&self) -> &Connection<Nftables> {
         &self.nft
+    }
+
+    /// Somebody wrote into our sets: the next look takes the whole table for unrecognisable.
+    pub fn distrust(&mut self) {
+        self.is_distrusted = true;
     }
 
     /// Whether nobody else can change our table.
@@ -145,7 +152,10 @@ impl Kernel {
             }
             Some(flags) => {
                 let adoptable = self.take_hold(settings, flags).await?;
-                if adoptable && inspect::has_our_shape(&self.nft, settings).await? {
+                if adoptable
+                    && !self.is_distrusted
+                    && inspect::has_our_shape(&self.nft, settings).await?
+                {
                     self.update(settings, windows, now).await?
                 } else {
                     // Not recognisable: the one case in which a moment's packets may be lost.
@@ -259,6 +269,7 @@ impl Kernel {
             .await
             .doing("installing our table")?;
         self.owned = flags != 0;
+        self.is_distrusted = false;
         Ok(())
     }
 

@@ -103,11 +103,12 @@ pub fn from_comment(comment: &str, deadline: Instant) -> Option<Lease> {
 fn holder(text: &str) -> Option<Holder> {
     let (pid, rest) = text.split_once('@')?;
     let (start_ticks, command) = rest.split_once('/')?;
-    Some(Holder {
+    let holder = Holder {
         pid: pid.parse().ok()?,
         start_ticks: start_ticks.parse().ok()?,
         command: command_name(command),
-    })
+    };
+    holder.is_possible().then_some(holder)
 }
 
 /// A command name as a record can hold it: printable ASCII without spaces, cut to what the kernel
@@ -132,6 +133,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::gate::window::{MAX_PID, MAX_START_TICKS};
 
     #[test]
     fn the_longest_record_fits_a_comment() {
@@ -139,8 +141,8 @@ mod tests {
             id: 0,
             name: LeaseName::parse(&"n".repeat(40)).unwrap(),
             holder: Some(Holder {
-                pid: 4_194_304,
-                start_ticks: 999_999_999_999,
+                pid: MAX_PID,
+                start_ticks: MAX_START_TICKS,
                 command: "c".repeat(15),
             }),
             caller: u32::MAX,
@@ -167,6 +169,9 @@ mod tests {
             "a 0 asked 80 46 all",
             "a -1 asked 80 46 all -",
             "a/b 0 asked 80 46 all -",
+            "a 0 asked 80 46 all 0@1/c",
+            "a 0 asked 80 46 all 4194305@1/c",
+            "a 0 asked 80 46 all 1@1000000000000/c",
         ] {
             assert_eq!(from_comment(text, now), None, "{text}");
         }
@@ -177,7 +182,7 @@ mod tests {
         fn every_record_reads_back(
             name in "[A-Za-z0-9._:@+-]{1,40}", caller in any::<u32>(), automatic in any::<bool>(),
             ports in prop::collection::vec(1u16.., 1..=4), family in 0usize..3, some in any::<bool>(),
-            holder in prop::option::of((1u32..4_194_304, any::<u32>(), "[!-~]{0,15}")), seconds in 0u64..100,
+            holder in prop::option::of((1..=MAX_PID, any::<u32>(), "[!-~]{0,15}")), seconds in 0u64..100,
         ) {
             let deadline = Instant::now() + Duration::from_secs(seconds);
             let lease = Lease {

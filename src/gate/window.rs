@@ -19,6 +19,10 @@ pub const MAX_LEASES: usize = 64;
 pub const MAX_PORTS: usize = 4;
 /// The most characters of a holder's command name: what the kernel keeps (proc(5), `comm`).
 pub const MAX_COMMAND_BYTES: usize = 15;
+/// The largest process id (proc_sys_kernel(5), `pid_max` on 64-bit systems).
+pub const MAX_PID: u32 = 1 << 22;
+/// The latest start of a process, in clock ticks after boot: three hundred years at 100 a second.
+pub const MAX_START_TICKS: u64 = 999_999_999_999;
 /// How long what a window admitted may live on. A transfer in flight is 200 bytes; five seconds
 /// forgive a retransmission or two.
 pub const GRACE: Duration = Duration::from_secs(5);
@@ -112,6 +116,13 @@ pub struct Holder {
     pub start_ticks: u64,
     /// Its command name, at most [`MAX_COMMAND_BYTES`], printable ASCII without spaces.
     pub command: String,
+}
+
+impl Holder {
+    /// Whether a kernel could have such a process. What a caller says of its client may be anything.
+    pub fn is_possible(&self) -> bool {
+        (1..=MAX_PID).contains(&self.pid) && self.start_ticks <= MAX_START_TICKS
+    }
 }
 
 /// What made a lease.

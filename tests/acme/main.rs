@@ -3,6 +3,7 @@
 #[path = "../lab/mod.rs"]
 mod lab;
 
+mod accounts;
 mod certbot;
 mod harness;
 mod inner_host;

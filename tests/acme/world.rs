@@ -36,7 +36,7 @@ const SHORT: Duration = Duration::from_millis(300);
 /// What an ACME client may take. The longest is pebble's own wait for a connection, 15 s.
 const CLIENT: Duration = Duration::from_secs(90);
 /// What starts, or is to be seen in a log, within this.
-const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(20);
 
 /// Where names lead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,7 +246,7 @@ impl World {
 /// A firewall and the configuration of acmegate that goes with it.
 pub struct Gate {
     firewall: &'static str,
-    config: String,
+    pub config: String,
 }
 
 impl Gate {

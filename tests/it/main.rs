@@ -7,4 +7,5 @@ mod front;
 mod harness;
 #[path = "../lab/mod.rs"]
 mod lab;
+mod seeds;
 mod shipped;

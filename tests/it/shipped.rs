@@ -134,6 +134,12 @@ fn the_unit_is_what_the_daemon_expects() {
     assert!(descriptors >= defaults.http.max_connections + OTHER_DESCRIPTORS);
 }
 
+/// systemd cannot look into openat2(2)'s flags and so forbids it whole (systemd.exec(5)).
+#[test]
+fn the_unit_leaves_the_call_by_which_webroots_are_read() {
+    assert_eq!(values(SERVICE, "RestrictSUIDSGID"), [""; 0]);
+}
+
 #[test]
 fn the_socket_is_optional_and_listens_where_the_daemon_would() {
     for key in ["Requires", "Wants", "Sockets", "BindsTo"] {

@@ -14,6 +14,8 @@ use super::process::{Output, find, run};
 
 /// Set in the process that is inside.
 const INSIDE: &str = "ACMEGATE_TEST_INSIDE";
+/// Mounts what is forgotten with the namespace on $TMPDIR, and goes on as the given command.
+const ON_ITS_OWN_DISK: &str = r#"mount -t tmpfs tmpfs "$TMPDIR" && exec "$@""#;
 /// What one test may take; far more than any needs.
 const LIMIT: Duration = Duration::from_secs(180);
 /// What a tool may take.
@@ -30,11 +32,15 @@ pub fn inside<Body: FnOnce()>(body: Body) {
         ip("link set lo up");
         return body();
     }
+    // Where the test's directories are goes with its mounts, however it ends.
+    let directory = TempDir::new();
     let mut command = Command::new("unshare");
     command
         .args(["-Urnm", "--kill-child", "--"])
+        .args(["sh", "-c", ON_ITS_OWN_DISK, "sh"])
         .arg(std::env::current_exe().expect("the path of this test"))
         .args(["--exact", &name, "--nocapture", "--test-threads=1"])
+        .env("TMPDIR", directory.path())
         .env(INSIDE, &name);
     let output = run(command, LIMIT);
     assert!(output.code == 0, "inside the namespaces: {output}");

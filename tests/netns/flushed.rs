@@ -219,6 +219,40 @@ fn a_missing_set_is_shut_and_said_and_heals() {
     });
 }
 
+#[test]
+fn lists_and_windows_that_somebody_empties_are_filled_again() {
+    inside(|| {
+        let host = Host::new();
+        let daemon = Daemon::start("[firewall]\nowner = \"never\"\n");
+        daemon
+            .cli(&["open", "--lease", "a", "--for", "5m"])
+            .success();
+        let before = nft(&["-s", "list", "ruleset"]);
+        let allow4 = before
+            .split_whitespace()
+            .find(|word| word.starts_with("allow4_"))
+            .expect("the allow-list")
+            .to_owned();
+        for set in [allow4.as_str(), "window4", "lease"] {
+            nft(&["flush", "set", "inet", "acmegate", set]);
+            wait_for(BACK, "what was emptied is filled again", || {
+                (nft(&["-s", "list", "ruleset"]).len() >= before.len()
+                    && elements("window4").contains_key(&80)
+                    && !elements("lease").is_empty()
+                    && nft(&["list", "set", "inet", "acmegate", &allow4]).contains("10.0.0.0/8"))
+                .then_some(())
+            });
+        }
+        assert!(host.is_open(80));
+        let told = gaps(&daemon);
+        assert!(told >= 3, "{told}");
+        // Once all is back nothing is done any more: the ruleset's generation stands still.
+        daemon.cli(&["close", "--lease", "a"]).success();
+        assert_eq!(gaps(&daemon), told);
+        assert!(!host.is_open(80));
+    });
+}
+
 /// A geo-blocker's lists are so many events that some are lost, here because nobody reads them in
 /// time; a flush must not be among what is missed.
 #[test]

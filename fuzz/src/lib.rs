@@ -1,0 +1,389 @@
+//! What every fuzz target asserts. `fuzz_targets/` feeds these functions from libFuzzer, and
+//! `tests/it/seeds.rs` includes this very file and feeds them the seeds, so that they stay true
+//! without a fuzzer.
+//!
+//! Each takes any bytes, must not panic, and states a property of one parser of untrusted bytes.
+
+use std::net::IpAddr;
+use std::path::Path;
+use std::sync::LazyLock;
+use std::time::{Duration, Instant};
+
+use acmegate::config::{Accounts, Config, Group, Unchecked};
+use acmegate::control::protocol::{Envelope, VERSION, parse_request};
+use acmegate::daemon::parts::orders;
+use acmegate::firewall::message::{FRAME_BYTES, Frame, Reply, Request as EnforcerRequest};
+use acmegate::firewall::record::{from_comment, to_comment};
+use acmegate::front::head::{MAX_HEAD_BYTES, Parsed, parse};
+use acmegate::gate::allow_list::AllowList;
+use acmegate::gate::challenge::PREFIX;
+use acmegate::gate::identifier::{Identifier, MAX_NAME_BYTES, Pattern};
+use acmegate::gate::site::{Redirect, Site};
+use acmegate::gate::token::{
+    KeyAuthorization, MAX_KEY_AUTHORIZATION_BYTES, MAX_TOKEN_BYTES, MIN_TOKEN_BYTES, Thumbprint,
+    Token,
+};
+use acmegate::gate::window::{Families, Lease, LeaseName, Scope, Trigger, Windows};
+use acmegate::gate::{Decision, Exposure, Gate, Host, Reason, Request};
+
+/// A target's name and what it does with bytes.
+pub type Target = (&'static str, fn(&[u8]));
+
+/// Every target, by the name of its folder of seeds.
+pub const TARGETS: &[Target] = &[
+    ("head", head),
+    ("decide", decide),
+    ("token", token),
+    ("identifier", identifier),
+    ("control", control),
+    ("frame", frame),
+    ("config", config),
+    ("record", record),
+];
+
+/// Longer inputs are cut at a few places only, or one run would take seconds.
+const ALL_CUTS_BYTES: usize = 512;
+
+/// A request head: the verdict does not depend on how the bytes were cut into segments, and what is
+/// believed of a head says the same when it is written anew.
+pub fn head(bytes: &[u8]) {
+    let whole = parse(bytes);
+    let step = bytes.len().div_ceil(ALL_CUTS_BYTES).max(1);
+    for cut in (0..bytes.len()).step_by(step) {
+        match parse(&bytes[..cut]) {
+            Parsed::NeedMore => assert!(cut < MAX_HEAD_BYTES, "a full buffer decides"),
+            settled => assert_eq!(settled, whole, "settled after {cut} bytes"),
+        }
+    }
+    let Parsed::Complete(head) = whole else {
+        return;
+    };
+    assert!(head.length <= bytes.len() && head.length <= MAX_HEAD_BYTES);
+    assert!(head.method.bytes().all(|byte| byte.is_ascii_graphic()));
+    assert!(head.target.bytes().all(|byte| byte.is_ascii_graphic()));
+    let fields = match head.host {
+        Host::Missing => String::new(),
+        Host::Repeated => "Host: a\r\nHost: b\r\n".to_owned(),
+        Host::Value(host) => format!("Host: {host}\r\n"),
+    };
+    let anew = format!("{} {} HTTP/1.1\r\n{fields}\r\n", head.method, head.target);
+    match parse(anew.as_bytes()) {
+        Parsed::Complete(again) => {
+            assert_eq!(
+                (again.method, again.target, again.host),
+                (head.method, head.target, head.host)
+            );
+        }
+        other => panic!("{anew:?}: {other:?}"),
+    }
+}
+
+/// The gate behind the reader: a challenge passes byte-exact, a redirect goes to a name of ours.
+pub fn decide(bytes: &[u8]) {
+    static GATES: LazyLock<[Gate; 2]> = LazyLock::new(|| {
+        let site = |identifiers: &[&str], redirect| Site {
+            identifiers: identifiers
+                .iter()
+                .map(|text| Pattern::parse(text).unwrap())
+                .collect(),
+            is_default: identifiers.is_empty(),
+            redirect,
+            accounts: Vec::new(),
+        };
+        let elsewhere = Redirect::To(Identifier::parse("www.example.com").unwrap());
+        let own = || {
+            vec![
+                site(
+                    &["example.com", "*.example.com", "192.0.2.1", "2001:db8::1"],
+                    Redirect::Asked,
+                ),
+                site(&["example.net"], Redirect::Off),
+            ]
+        };
+        let gate = |sites| Gate {
+            sites,
+            allow: AllowList::new(AllowList::local()),
+            exposure: Exposure::Windowed,
+        };
+        let mut with_default = own();
+        with_default.push(site(&[], elsewhere));
+        [gate(own()), gate(with_default)]
+    });
+    let Parsed::Complete(head) = parse(bytes) else {
+        return;
+    };
+    let now = Instant::now();
+    let windows = open_windows(now);
+    let request = Request {
+        method: head.method,
+        target: head.target,
+        host: head.host,
+        local_port: 80,
+    };
+    for gate in GATES.iter() {
+        match gate.decide(&request, &windows, now) {
+            Decision::Challenge(permit) => {
+                assert_eq!(head.target, format!("{PREFIX}{}", permit.token().as_str()));
+                assert_eq!(Ok(permit.identifier().clone()), asked(head.host));
+                let site = &gate.sites[permit.site().0];
+                assert!(
+                    site.is_default
+                        || site
+                            .identifiers
+                            .iter()
+                            .any(|own| own.covers(permit.identifier()))
+                );
+                assert_eq!(permit.is_covered(), !site.is_default);
+                let thumbprint = Thumbprint::parse(&[b'A'; 43]).unwrap();
+                let own = KeyAuthorization::new(permit.token().clone(), thumbprint.clone());
+                assert_eq!(
+                    gate.vouch(&permit, own.clone()).unwrap().to_body(),
+                    own.to_body()
+                );
+                let other = Token::parse(&[b'-'; MIN_TOKEN_BYTES]).unwrap();
+                if other != *permit.token() {
+                    let foreign = KeyAuthorization::new(other, thumbprint);
+                    assert_eq!(
+                        gate.vouch(&permit, foreign).err(),
+                        Some(Reason::UpstreamLied)
+                    );
+                }
+            }
+            Decision::Redirect {
+                location,
+                identifier,
+            } => {
+                assert!(location.bytes().all(|byte| byte.is_ascii_graphic()));
+                let rest = location.strip_prefix("https://").unwrap();
+                let authority = rest.strip_suffix(head.target).unwrap();
+                let is_own = gate.sites[0]
+                    .identifiers
+                    .iter()
+                    .any(|own| own.covers(&identifier));
+                let expected = match is_own {
+                    true => identifier.to_authority(),
+                    false => "www.example.com".to_owned(),
+                };
+                assert_eq!(authority, expected);
+                assert!(
+                    !head.target.starts_with(PREFIX),
+                    "a challenge is never redirected"
+                );
+            }
+            Decision::Refuse { reason, identifier } => {
+                assert!(
+                    reason
+                        .status()
+                        .is_some_and(|status| (400..500).contains(&status))
+                );
+                assert!(identifier.is_none_or(|name| Ok(name) == asked(head.host)));
+            }
+        }
+    }
+}
+
+fn asked(host: Host<'_>) -> Result<Identifier, ()> {
+    match host {
+        Host::Value(host) => Identifier::from_host(host, 80).map_err(drop),
+        Host::Missing | Host::Repeated => Err(()),
+    }
+}
+
+fn open_windows(now: Instant) -> Windows {
+    let mut windows = Windows::default();
+    windows.adopt(Lease {
+        id: 0,
+        name: LeaseName::parse("a").unwrap(),
+        holder: None,
+        caller: 0,
+        trigger: Trigger::Asked,
+        scope: Scope {
+            ports: vec![80],
+            families: Families::BOTH,
+            identifiers: None,
+        },
+        deadline: now + Duration::from_secs(60),
+    });
+    windows
+}
+
+/// Tokens, thumbprints and key authorizations: what parses is written back as it came, and no log
+/// can hold a whole answer.
+pub fn token(bytes: &[u8]) {
+    let is_base64url = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    match Token::parse(bytes) {
+        Ok(token) => {
+            assert_eq!(token.as_str().as_bytes(), bytes);
+            assert!((MIN_TOKEN_BYTES..=MAX_TOKEN_BYTES).contains(&bytes.len()));
+            assert!(bytes.iter().all(is_base64url));
+        }
+        Err(_) => assert!(
+            !(MIN_TOKEN_BYTES..=MAX_TOKEN_BYTES).contains(&bytes.len())
+                || !bytes.iter().all(is_base64url)
+        ),
+    }
+    if let Some(thumbprint) = Thumbprint::parse(bytes) {
+        assert_eq!(thumbprint.as_str().as_bytes(), bytes);
+    }
+    if let Some(answer) = KeyAuthorization::parse(bytes) {
+        let body = answer.to_body();
+        assert_eq!(body.as_bytes(), bytes.trim_ascii_end());
+        assert!(body.len() <= MAX_KEY_AUTHORIZATION_BYTES);
+        assert_eq!(
+            KeyAuthorization::parse(body.as_bytes()),
+            Some(answer.clone())
+        );
+        assert!(!format!("{answer:?}").contains(answer.thumbprint().as_str()));
+    }
+}
+
+/// Names and addresses: one spelling for each, and it reads back.
+pub fn identifier(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else {
+        return;
+    };
+    if let Ok(identifier) = Identifier::parse(text) {
+        is_canonical(&identifier);
+        match &identifier {
+            Identifier::Dns(name) => {
+                assert_eq!(
+                    name.as_str(),
+                    text.strip_suffix('.').unwrap_or(text).to_ascii_lowercase()
+                );
+            }
+            Identifier::Ip(address) => assert_eq!(address.to_string(), text),
+        }
+    }
+    for port in [80, 8080] {
+        if let Ok(identifier) = Identifier::from_host(text, port) {
+            is_canonical(&identifier);
+            let with_port = format!("{}:{port}", identifier.to_authority());
+            assert_eq!(Identifier::from_host(&with_port, port), Ok(identifier));
+        }
+    }
+    if let Ok(pattern) = Pattern::parse(text) {
+        assert_eq!(Pattern::parse(&pattern.to_string()), Ok(pattern.clone()));
+        if let Pattern::Wildcard(base) = &pattern {
+            let covers =
+                |name: String| Identifier::parse(&name).is_ok_and(|name| pattern.covers(&name));
+            let fits = base.as_str().len() + 2 <= MAX_NAME_BYTES;
+            assert_eq!(covers(format!("a.{base}")), fits);
+            assert!(!covers(base.to_string()) && !covers(format!("a.b.{base}")));
+        }
+    }
+}
+
+fn is_canonical(identifier: &Identifier) {
+    let text = identifier.to_string();
+    assert_eq!(Identifier::parse(&text).as_ref(), Ok(identifier));
+    assert_eq!(
+        Identifier::from_host(&identifier.to_authority(), 80).as_ref(),
+        Ok(identifier)
+    );
+    match identifier {
+        Identifier::Dns(name) => {
+            let is_ldh = |byte: u8| {
+                byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'.')
+            };
+            assert!(name.as_str().bytes().all(is_ldh) && name.as_str().len() <= MAX_NAME_BYTES);
+            assert!(
+                text.parse::<IpAddr>().is_err(),
+                "an address is never taken for a name"
+            );
+        }
+        Identifier::Ip(address) => assert_eq!(text.parse(), Ok(*address)),
+    }
+}
+
+/// A control request: what is understood, written again, is understood alike.
+pub fn control(bytes: &[u8]) {
+    if let Ok(ask) = parse_request(bytes) {
+        let envelope = Envelope {
+            version: VERSION,
+            ask: ask.clone(),
+        };
+        let line = serde_json::to_vec(&envelope).unwrap();
+        assert_eq!(parse_request(&line).unwrap(), ask);
+        assert!(!line.contains(&b'\n'), "one line");
+    }
+}
+
+/// Frames between front and enforcer: exactly one frame for each message.
+pub fn frame(bytes: &[u8]) {
+    let mut frame: Frame = [0; FRAME_BYTES];
+    let length = bytes.len().min(FRAME_BYTES);
+    frame[..length].copy_from_slice(&bytes[..length]);
+    if let Ok((sequence, request)) = EnforcerRequest::from_frame(&frame) {
+        assert_eq!(request.to_frame(sequence), frame);
+    }
+    if let Ok((sequence, reply)) = Reply::from_frame(&frame) {
+        assert_eq!(reply.to_frame(sequence), frame);
+    }
+}
+
+struct Everybody;
+
+impl Accounts for Everybody {
+    fn user(&self, _name: &str) -> Option<u32> {
+        Some(990)
+    }
+
+    fn group(&self, _name: &str) -> Option<Group> {
+        Some(Group {
+            gid: 980,
+            members: vec![991],
+        })
+    }
+}
+
+/// A configuration: refused in words fit for a terminal, or good for everything that is made of it.
+pub fn config(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else {
+        return;
+    };
+    match Config::parse(text, "fuzz.toml", &Everybody, &Unchecked) {
+        Err(error) => {
+            assert!(!error.problems().is_empty());
+            let told = error.to_string();
+            assert!(told.starts_with("error: "));
+            let moves = |c: char| {
+                c.is_control()
+                    || ('\u{202a}'..='\u{202e}').contains(&c)
+                    || ('\u{2066}'..='\u{2069}').contains(&c)
+            };
+            assert!(!told.chars().any(|c| c != '\n' && moves(c)), "{told:?}");
+        }
+        Ok(config) => {
+            let limits = config.limits();
+            assert!(limits.ports.len() <= 4 && limits.max <= Duration::from_secs(24 * 3600));
+            assert!(limits.budget.reserve < limits.budget.per_hour);
+            assert_eq!(config.gate().sites.len(), config.sites.len());
+            assert!(
+                config
+                    .sites
+                    .iter()
+                    .filter(|site| site.gate.is_default)
+                    .count()
+                    <= 1
+            );
+            assert!(config.daemon.state_dir.starts_with(Path::new("/")));
+            let rules = orders(&config).settings.to_nft();
+            assert_eq!(rules.matches('{').count(), rules.matches('}').count());
+            drop(config.warnings());
+        }
+    }
+}
+
+/// The comment of a lease's element: whatever stands there, what is read of it is written and read
+/// alike from then on, and fits where it came from.
+pub fn record(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else {
+        return;
+    };
+    let deadline = Instant::now();
+    if let Some(lease) = from_comment(text, deadline) {
+        let comment = to_comment(&lease);
+        assert!(comment.len() <= 127, "{comment}");
+        assert_eq!(from_comment(&comment, deadline), Some(lease));
+    }
+}
