@@ -3,21 +3,16 @@
 //! It checks who may ask what, turns words into values, and passes on to the book of leases and
 //! the store of answers. Every refusal says what to do next.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use super::leases::{LeaseError, Leases};
-use super::tell::tell;
 use crate::answer::Pushed;
 use crate::answer::pushed::{DEFAULT_LIFETIME, MAX_LIFETIME};
 use crate::config::{Config, format_duration};
 use crate::control::protocol::{Ask, Exit, FamilyName, Open, Response};
-use crate::control::server::Authority;
-use crate::control::status::Status;
 use crate::firewall::message::Claim;
 use crate::firewall::record::command_name;
 use crate::gate::caller::{Ask as GateAsk, Caller, may};
@@ -46,58 +41,9 @@ pub struct Desk {
     pub problems: Mutex<Vec<String>>,
 }
 
-impl Authority for Desk {
-    fn obey(
-        &self,
-        caller: Caller,
-        ask: Ask,
-    ) -> Pin<Box<dyn Future<Output = Response> + Send + '_>> {
-        Box::pin(async move {
-            let verb = word(&ask);
-            let response = self
-                .serve(caller, ask)
-                .await
-                .unwrap_or_else(|refusal| refusal);
-            tracing::info!(
-                ask = verb,
-                uid = caller.uid,
-                pid = caller.pid,
-                code = response.code,
-                message = %response.message,
-                "control"
-            );
-            response
-        })
-    }
-
-    fn withdraw(&self, lease: LeaseName) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(async move {
-            tracing::warn!(%lease, "whoever asked for a lease did not wait for the answer: released");
-            if let Err(error) = self.leases.close(&lease).await {
-                tracing::error!(%lease, %error, "it could not be released");
-            }
-        })
-    }
-
-    fn status(&self) -> Pin<Box<dyn Future<Output = Status> + Send + '_>> {
-        Box::pin(async move { tell(self) })
-    }
-}
-
-fn word(ask: &Ask) -> &'static str {
-    match ask {
-        Ask::Open(open) if open.dry_run => "open --dry-run",
-        Ask::Open(_) => "open",
-        Ask::Close { .. } => "close",
-        Ask::AnswerAdd { .. } => "answer add",
-        Ask::AnswerRemove { .. } => "answer remove",
-        Ask::FirewallApply => "firewall apply",
-        Ask::FirewallRemove => "firewall remove",
-    }
-}
-
 impl Desk {
-    async fn serve(&self, caller: Caller, ask: Ask) -> Result<Response, Response> {
+    /// Does what is asked; a refusal says what to do next.
+    pub(super) async fn serve(&self, caller: Caller, ask: Ask) -> Result<Response, Response> {
         match ask {
             Ask::Open(open) => self.open(caller, open).await,
             Ask::Close { lease } => self.close(caller, &lease).await,

@@ -199,7 +199,7 @@ impl Enforcer {
         let mut doubts = Vec::new();
         if self.orders.settings.mode != Mode::GateOnly {
             if !self.health.is_installed {
-                self.assert().await.map_err(failed)?;
+                self.assert().await.map_err(blocked_or_failed)?;
             }
             let nft = self.kernel.connection();
             let settings = &self.orders.settings;
@@ -436,6 +436,16 @@ impl Enforcer {
 
 fn failed(error: KernelError) -> Reply {
     Reply::Failed(error.to_string())
+}
+
+/// A set that the administrator has still to declare is in the way, like a chain that drops.
+fn blocked_or_failed(error: KernelError) -> Reply {
+    match error {
+        KernelError::NoForeignSet(_) | KernelError::UnfitForeignSet(..) => {
+            Reply::Blocked(error.to_string())
+        }
+        error => failed(error),
+    }
 }
 
 /// Somebody else's batch of changes, put together from its events.
