@@ -136,6 +136,10 @@ fn exchange<Answer: DeserializeOwned>(
 
 /// Connects; while a socket is there that nobody serves, tries again: its daemon was not stopped,
 /// it died, and may be about to start again.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command has no runtime, and nothing else to do meanwhile"
+)]
 fn connect_patiently(
     path: &Path,
     begun: Instant,
