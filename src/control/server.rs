@@ -4,19 +4,20 @@
 //! how many call at once. The sockets are made with their final mode: a umask stands while they
 //! are bound, so that they are never, even for an instant, wider.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::Mode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::protocol::{Ask, Exit, MAX_REQUEST_BYTES, Response, parse_request};
@@ -24,8 +25,11 @@ use super::status::Status;
 use crate::gate::caller::Caller;
 use crate::gate::window::LeaseName;
 
-/// How many callers are heard at once; more wait in the socket's queue.
-const MAX_CALLERS: usize = 16;
+/// How many callers of one account are heard at once: many clients with many names still fit.
+const MAX_CALLERS_OF_ONE: usize = 64;
+/// How many callers that are not root are heard at once. With root's own this stays below the
+/// descriptors that the daemon keeps for such things.
+const MAX_CALLERS: usize = 128;
 /// How long a caller may take to say what it wants: it is a program on this host.
 const REQUEST_DEADLINE: Duration = Duration::from_secs(2);
 /// How long a reader of the status may take to take it.
@@ -115,14 +119,9 @@ where
     Served: Future<Output = ()> + Send + 'static,
 {
     let listener = UnixListener::from_std(listener)?;
-    let places = Arc::new(Semaphore::new(MAX_CALLERS));
+    let places = Arc::new(Places::default());
     let mut callers = JoinSet::new();
     loop {
-        let place = tokio::select! {
-            // Never closed, so a place comes.
-            place = Arc::clone(&places).acquire_owned() => place.map_err(io::Error::other)?,
-            _ = stop.wait_for(|stop| *stop) => break,
-        };
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             _ = stop.wait_for(|stop| *stop) => break,
@@ -130,11 +129,17 @@ where
         while callers.try_join_next().is_some() {}
         match accepted {
             Ok((stream, _)) => {
-                let served = one(stream);
-                callers.spawn(async move {
-                    served.await;
-                    drop(place);
-                });
+                let uid = stream.peer_cred().map_or(u32::MAX, |caller| caller.uid());
+                match Places::take(&places, uid) {
+                    Some(place) => {
+                        let served = one(stream);
+                        callers.spawn(async move {
+                            served.await;
+                            drop(place);
+                        });
+                    }
+                    None => turn_away(&stream, uid),
+                }
             }
             // Out of descriptors or memory: wait for some to come back, never spin.
             Err(error) => {
@@ -146,6 +151,64 @@ where
     // Whoever was heard gets its answer; every answer has a deadline of its own.
     while callers.join_next().await.is_some() {}
     Ok(())
+}
+
+/// Who is heard at the moment: so many of one account, and so many of all that are not root. What
+/// others do never keeps root from being heard.
+#[derive(Debug, Default)]
+struct Places(Mutex<HashMap<u32, usize>>);
+
+impl Places {
+    fn take(places: &Arc<Self>, uid: u32) -> Option<Place> {
+        let mut held = places.lock();
+        let all: usize = held
+            .iter()
+            .filter(|(uid, _)| **uid != 0)
+            .map(|(_, count)| count)
+            .sum();
+        let own = held.get(&uid).copied().unwrap_or(0);
+        if own >= MAX_CALLERS_OF_ONE || (uid != 0 && all >= MAX_CALLERS) {
+            return None;
+        }
+        held.insert(uid, own + 1);
+        let places = Arc::clone(places);
+        Some(Place { places, uid })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u32, usize>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A place; dropping it gives it back.
+#[derive(Debug)]
+struct Place {
+    places: Arc<Places>,
+    uid: u32,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut held = self.places.lock();
+        match held.get_mut(&self.uid) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => {
+                held.remove(&self.uid);
+            }
+        }
+    }
+}
+
+/// A plain word without waiting for anything.
+fn turn_away(stream: &UnixStream, uid: u32) {
+    let refusal = Response::refused(
+        Exit::TempFail,
+        format!("too many requests at the same time (uid {uid}): try again"),
+    );
+    if let Ok(mut line) = serde_json::to_vec(&refusal) {
+        line.push(b'\n');
+        let _ = stream.try_write(&line);
+    }
 }
 
 async fn hear(mut stream: UnixStream, authority: &dyn Authority) {
@@ -208,4 +271,27 @@ async fn tell(mut stream: UnixStream, message: &impl serde::Serialize) -> bool {
         tracing::debug!("a caller did not take its answer");
     }
     is_told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_that_takes_every_place_takes_none_of_roots() {
+        let places = Arc::new(Places::default());
+        let mut taken = Vec::new();
+        for uid in [1000, 1001, 1002] {
+            while let Some(place) = Places::take(&places, uid) {
+                taken.push(place);
+            }
+        }
+        assert_eq!(taken.len(), MAX_CALLERS);
+        let roots: Vec<_> = std::iter::from_fn(|| Places::take(&places, 0)).collect();
+        assert_eq!(roots.len(), MAX_CALLERS_OF_ONE);
+        taken.pop();
+        assert!(Places::take(&places, 1002).is_some());
+        drop((taken, roots));
+        assert!(places.lock().is_empty());
+    }
 }
