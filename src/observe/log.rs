@@ -67,12 +67,13 @@ pub fn connection(event: &Ended<'_>) {
     );
 }
 
-/// Bounds the lines that peers can cause. Answers have a measure of their own, so that noise
-/// cannot hide a validation.
+/// Bounds the lines that peers, and callers of the control socket, can cause. Answers have a measure
+/// of their own, so that noise cannot hide a validation.
 #[derive(Debug)]
 pub struct Flood {
     answers: Bucket,
     rest: Bucket,
+    asks: Bucket,
     unwritten: u64,
     settled: Instant,
 }
@@ -83,6 +84,7 @@ impl Flood {
         Self {
             answers: Bucket::new(now),
             rest: Bucket::new(now),
+            asks: Bucket::new(now),
             unwritten: 0,
             settled: now,
         }
@@ -95,6 +97,13 @@ impl Flood {
             _ => &mut self.rest,
         };
         let may = bucket.take(now);
+        self.unwritten += u64::from(!may);
+        may
+    }
+
+    /// Whether what an account other than root asked is written; counts it when not.
+    pub fn may_write_ask(&mut self, now: Instant) -> bool {
+        let may = self.asks.take(now);
         self.unwritten += u64::from(!may);
         may
     }
@@ -161,6 +170,17 @@ mod tests {
         assert!(flood.may_write(Reason::Answered, later));
         assert_eq!(flood.settle(later), Some(100_000 - written as u64));
         assert_eq!(flood.settle(later + SETTLE_EVERY), None);
+    }
+
+    #[test]
+    fn a_flood_of_asks_is_cut_and_hides_no_connection() {
+        let start = Instant::now();
+        let mut flood = Flood::new(start);
+        let written = (0..1000).filter(|_| flood.may_write_ask(start)).count();
+        assert_eq!(written, BURST as usize);
+        assert!(flood.may_write(Reason::UnknownToken, start));
+        let told = flood.settle(start + SETTLE_EVERY);
+        assert_eq!(told, Some(1000 - written as u64));
     }
 
     #[test]

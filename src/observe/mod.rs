@@ -58,9 +58,14 @@ impl Observer {
         if let Some(unwritten) = self.told().flood.settle(now) {
             tracing::warn!(
                 unwritten,
-                "more connections ended than are written down; `acmegate status` counts them all"
+                "more happened than is written down; `acmegate status` counts every connection"
             );
         }
+    }
+
+    /// Whether one more ask of an account that is not root is written down.
+    pub fn may_write_ask(&self, now: Instant) -> bool {
+        self.told().flood.may_write_ask(now)
     }
 
     fn told(&self) -> std::sync::MutexGuard<'_, Told> {
