@@ -61,6 +61,11 @@ fn render(status: &Status) -> String {
             firewall.gaps
         );
     }
+    match firewall.landlock.as_str() {
+        "fully" => {}
+        "partly" => out.push_str("sealed    this kernel's landlock is an older one: files yes, ports and signals perhaps not\n"),
+        _ => out.push_str("sealed    without landlock, which this kernel or container refuses; the rest holds\n"),
+    }
     for window in &status.windows {
         let stands = match window.milliseconds {
             Some(left) if window.open => format!("open for {} more", seconds(left)),
@@ -147,8 +152,30 @@ mod tests {
     use crate::control::status::{Budget, Count, Firewall, Lease, Site, Window};
 
     #[test]
+    fn a_seal_that_is_not_whole_is_told() {
+        for (word, line) in [
+            ("fully", None),
+            (
+                "partly",
+                Some("sealed    this kernel's landlock is an older one"),
+            ),
+            ("not", Some("sealed    without landlock")),
+        ] {
+            let mut status = example();
+            status.firewall.landlock = word.to_owned();
+            let text = render(&status);
+            assert_eq!(text.contains("sealed"), line.is_some(), "{text}");
+            assert!(line.is_none_or(|line| text.contains(line)), "{text}");
+        }
+    }
+
+    #[test]
     fn as_people_read_it() {
-        let status = Status {
+        insta::assert_snapshot!(render(&example()));
+    }
+
+    fn example() -> Status {
+        Status {
             version: 1,
             program: "0.1.0".to_owned(),
             config: Some("/etc/acmegate/acmegate.toml".to_owned()),
@@ -210,7 +237,6 @@ mod tests {
                     count: 1,
                 },
             ],
-        };
-        insta::assert_snapshot!(render(&status));
+        }
     }
 }

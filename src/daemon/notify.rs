@@ -30,6 +30,11 @@ impl Notify {
         self.send(&format!("READY=1\nSTATUS={status}"));
     }
 
+    /// Another line for `systemctl status`.
+    pub fn status(&self, status: &str) {
+        self.send(&format!("STATUS={status}"));
+    }
+
     /// A reload begins; [`Notify::ready`] ends it.
     pub fn reloading(&self) {
         let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);

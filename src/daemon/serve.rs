@@ -28,7 +28,8 @@ use crate::observe::Observer;
 /// How long held connections may take to end after a stop was asked for. A validation's answer
 /// takes milliseconds; systemd waits 90 s.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How often the observer looks whether something was left unwritten.
+/// How often the observer looks whether something was left unwritten, and the service manager hears
+/// what is new.
 const TICK: Duration = Duration::from_secs(10);
 
 /// Everything that was prepared before the seal.
@@ -132,9 +133,9 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         config: config_tx,
         rules: rules_tx,
     };
-    let ready = desk.line();
-    daemon.notify.ready(&ready);
-    tracing::info!(landlock = desk.landlock, "{ready}");
+    let mut line = desk.line();
+    daemon.notify.ready(&line);
+    tracing::info!(landlock = desk.landlock, "{line}");
 
     let mut tick = tokio::time::interval(TICK);
     let end = loop {
@@ -144,10 +145,19 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
                 Told::Reload => {
                     daemon.notify.reloading();
                     reloader.reload().await;
-                    daemon.notify.ready(&desk.line());
+                    line = desk.line();
+                    daemon.notify.ready(&line);
                 }
             },
-            _ = tick.tick() => observer.tick(tokio::time::Instant::now().into_std()),
+            _ = tick.tick() => {
+                observer.tick(tokio::time::Instant::now().into_std());
+                // What was wrong may be right again, and the other way round.
+                let now = desk.line();
+                if now != line {
+                    line = now;
+                    daemon.notify.status(&line);
+                }
+            }
             _ = &mut lost => return Err(enforcer_lost(daemon.child).await),
             Some(served) = serving.join_next() => {
                 let error = match served {
