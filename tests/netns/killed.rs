@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::host::{Host, Probe, on_each_host};
-use crate::kernel::nft;
 use crate::lab::{self, Daemon, inside, send};
 
 /// How long the window is.
@@ -47,17 +46,14 @@ fn without_the_kernels_timeout_the_same_test_is_red() {
         on_each_host(&[Victim::Front, Victim::Both], |host, victim| {
             let owner = "owner = \"never\"\n";
             let shut = kill_inside_a_window(host, victim, How::Guard, owner, || {
-                for set in ["window4", "window6"] {
-                    nft(&["delete", "element", "inet", "acmegate", set, "{ 80 }"]);
-                    nft(&[
-                        "add",
-                        "element",
-                        "inet",
-                        "acmegate",
-                        set,
-                        "{ 80 timeout 1h }",
-                    ]);
-                }
+                // In one transaction, for a probe may fall between two.
+                let forever = ["window4", "window6"].map(|set| {
+                    format!(
+                        "delete element inet acmegate {set} {{ 80 }}
+                        add element inet acmegate {set} {{ 80 timeout 1h }}\n"
+                    )
+                });
+                lab::nft(&forever.concat());
             });
             let error = shut.expect_err("nothing closes it");
             assert!(error.contains("still open"), "{error}");
