@@ -8,7 +8,7 @@ use crate::host::{Host, Probe, on_each_host};
 use crate::lab::{self, Daemon, inside, send};
 
 /// How long the window is.
-const LEASE: Duration = Duration::from_secs(2);
+const LEASE: Duration = Duration::from_secs(3);
 /// What a timeout may be late: the kernel counts it in ticks of at most 10 ms.
 const MARGIN: Duration = Duration::from_millis(250);
 
@@ -91,9 +91,9 @@ fn kill_inside_a_window(
         Victim::Enforcer => send(daemon.enforcer(), Signal::KILL),
         Victim::Both => daemon.kill(),
     }
-    after();
-    // Each of them ends with the other.
+    // Each of them ends with the other; then nobody is left to put anything right.
     daemon.gone();
+    after();
     let probes = watch.wait_until(deadline + MARGIN, 10);
     shut_on_time(&probes, killed, deadline)
 }
