@@ -10,6 +10,7 @@ use crate::control::protocol::{Ask, Response};
 use crate::control::server::Authority;
 use crate::control::status::Status;
 use crate::gate::caller::Caller;
+use crate::gate::window::LeaseName;
 
 impl Authority for Desk {
     fn obey(
@@ -32,6 +33,15 @@ impl Authority for Desk {
                 "control"
             );
             response
+        })
+    }
+
+    fn withdraw(&self, lease: LeaseName) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            tracing::warn!(%lease, "whoever asked for a lease did not wait for the answer: released");
+            if let Err(error) = self.leases.close(&lease).await {
+                tracing::error!(%lease, %error, "it could not be released");
+            }
         })
     }
 

@@ -121,6 +121,8 @@ impl Desk {
                 ),
             ));
         }
+        let is_new = self.leases.windows().borrow().lease(&name).is_none();
+        let acquired = (is_new && !open.dry_run).then(|| name.clone());
         let claim = Claim {
             name,
             // A pid of another process namespace would name somebody else here.
@@ -172,6 +174,7 @@ impl Desk {
                 .warnings
                 .push(format!("in the way of some packets, perhaps: {doubts}"));
         }
+        response.acquired = acquired;
         response.ports = ports;
         response.gate_ports = self
             .listeners

@@ -3,11 +3,12 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use acmegate::control::protocol::{Ask, Envelope, Open, VERSION};
 use rustix::process::Signal;
 
-use crate::lab::{Daemon, TempDir, wait_for};
+use crate::lab::{Daemon, Process, TempDir, wait_for};
 
 const TOKEN: &str = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0";
 const THUMBPRINT: &str = "9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI";
@@ -347,9 +348,65 @@ fn garbage_on_the_control_socket_gets_a_plain_word() {
 }
 
 #[test]
+fn who_does_not_wait_for_the_answer_has_no_lease() {
+    let daemon = Daemon::start(&config(""));
+    let socket = format!("{}/control.sock", daemon.runtime_dir());
+    let ask = |lease: &str| {
+        let mut caller = UnixStream::connect(&socket).expect("it listens");
+        let open = Open {
+            lease: lease.to_owned(),
+            milliseconds: None,
+            ports: vec![],
+            family: None,
+            identifiers: None,
+            holder: None,
+            dry_run: false,
+        };
+        let envelope = Envelope {
+            version: VERSION,
+            ask: Ask::Open(open),
+        };
+        let line = serde_json::to_string(&envelope).expect("JSON");
+        writeln!(caller, "{line}").expect("it hears");
+        caller
+    };
+    // A command that gave up while the daemon hung, and is answered later.
+    daemon.signal(Signal::STOP);
+    let gone = ask("gone");
+    gone.shutdown(std::net::Shutdown::Both).expect("a socket");
+    drop(gone);
+    daemon.signal(Signal::CONT);
+    wait_for(SECONDS, "the lease is withdrawn", || {
+        daemon
+            .log()
+            .contains("did not wait for the answer")
+            .then_some(())
+    });
+    assert_eq!(daemon.status()["leases"], serde_json::json!([]));
+    let mut stays = ask("stays");
+    let mut answer = String::new();
+    stays.read_to_string(&mut answer).expect("an answer");
+    drop(stays);
+    // It renews a lease and does not hear so: the lease was there before.
+    drop(ask("stays"));
+    daemon.cli(&["open", "--lease", "another"]).success();
+    let leases = daemon.status()["leases"].clone();
+    let names: Vec<_> = leases
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|lease| &lease["name"])
+        .collect();
+    assert_eq!(names, ["another", "stays"], "{answer}");
+}
+
+#[test]
 fn without_a_daemon_a_hook_says_so_at_once() {
     let mut daemon = Daemon::start(&config(""));
     assert_eq!(daemon.terminate(), 0);
+    // As systemd leaves it behind a service that was stopped.
+    std::fs::remove_dir_all(daemon.runtime_dir()).expect("it may be removed");
+    let begun = Instant::now();
     for words in [
         &["open"][..],
         &["close"],
@@ -363,6 +420,26 @@ fn without_a_daemon_a_hook_says_so_at_once() {
         );
         assert_eq!(output.stderr.lines().count(), 1, "one line: {output}");
     }
+    assert!(begun.elapsed() < SECONDS / 2, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_hook_waits_for_a_daemon_that_restarts_but_not_for_ever() {
+    let mut daemon = Daemon::start(&config(""));
+    daemon.kill();
+    let begun = Instant::now();
+    let mut open = daemon.command();
+    open.args(["open", "--lease", "early"]);
+    let mut hook = Process::spawn(open);
+    daemon.start_again();
+    assert_eq!(hook.wait(SECONDS), 0, "{}", hook.stderr());
+    assert_eq!(daemon.status()["leases"][0]["name"], "early");
+    daemon.kill();
+    assert_eq!(daemon.cli(&["close"]).code, 69);
+    assert!(begun.elapsed() < SECONDS * 3, "{:?}", begun.elapsed());
+    let begun = Instant::now();
+    assert_eq!(daemon.cli(&["status"]).code, 69);
+    assert!(begun.elapsed() < SECONDS / 2, "only hooks wait");
 }
 
 #[test]
