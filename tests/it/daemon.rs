@@ -302,9 +302,11 @@ fn every_log_line_is_an_object_if_that_is_wanted() {
 #[test]
 fn a_flood_of_connections_is_no_flood_of_lines() {
     let daemon = Daemon::start(&config(""));
+    let began = Instant::now();
     for _ in 0..600 {
         get(&daemon, "other.test", "/");
     }
+    let seconds = began.elapsed().as_secs() as usize + 1;
     let lines = daemon
         .log()
         .lines()
@@ -312,8 +314,9 @@ fn a_flood_of_connections_is_no_flood_of_lines() {
         .count();
     let counted = daemon.status()["connections"].to_string();
     assert!(counted.contains("600"), "every one is counted: {counted}");
-    // The burst, and 20 a second for as long as the loop took, which is no more than this.
-    assert!((200..500).contains(&lines), "{lines}");
+    // The burst, and 20 a second for as long as the loop took, however busy the machine is.
+    let most = 200 + 20 * seconds;
+    assert!((200..=most).contains(&lines), "{lines} in {seconds} s");
 }
 
 #[test]
