@@ -241,9 +241,16 @@ impl Enforcer {
         opening: Option<Opening>,
     ) -> Result<(), Reply> {
         let settings = &self.orders.settings;
+        let mut ports = lease.scope.ports.clone();
+        // A renewal may leave a port out, which then closes now and not at its old time.
+        if let Some(renewed) = self.windows.lease(&lease.name) {
+            ports.extend(&renewed.scope.ports);
+            ports.sort_unstable();
+            ports.dedup();
+        }
         let written = self
             .kernel
-            .write(settings, &windows, lease, opening, now())
+            .write(settings, &windows, lease, &ports, opening, now())
             .await;
         if let Err(error) = written {
             // Perhaps our part was taken away a moment ago and the event is still on its way.
@@ -336,7 +343,14 @@ impl Enforcer {
             let settings = &self.orders.settings;
             let written = self
                 .kernel
-                .write(settings, &self.windows, &lease, None, now())
+                .write(
+                    settings,
+                    &self.windows,
+                    &lease,
+                    &lease.scope.ports,
+                    None,
+                    now(),
+                )
                 .await;
             if let Err(error) = written {
                 tracing::warn!(%error, lease = %lease.name, "a lease ended, but not in the kernel yet");
@@ -431,7 +445,13 @@ impl Enforcer {
 }
 
 fn failed(error: KernelError) -> Reply {
-    Reply::Failed(error.to_string())
+    match error {
+        // The administrator's configuration is what must change.
+        KernelError::NoForeignSet(_) | KernelError::UnfitForeignSet(..) => {
+            Reply::Blocked(error.to_string())
+        }
+        _ => Reply::Failed(error.to_string()),
+    }
 }
 
 /// A set that the administrator has still to declare is in the way, like a chain that drops.
