@@ -131,7 +131,7 @@ pub struct Response {
     pub gate_ports: Vec<u16>,
     /// The lease that this answer is about and that was not there before. Not sent.
     #[serde(skip)]
-    pub acquired: Option<LeaseName>,
+    pub acquired: Option<Box<LeaseName>>,
 }
 
 /// sysexits(3), as far as they are used.

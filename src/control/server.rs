@@ -170,7 +170,7 @@ async fn hear(mut stream: UnixStream, authority: &dyn Authority) {
     };
     let is_told = tell(stream, &response).await;
     if let (false, Some(lease)) = (is_told, response.acquired) {
-        authority.withdraw(lease).await;
+        authority.withdraw(*lease).await;
     }
 }
 

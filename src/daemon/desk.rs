@@ -144,7 +144,7 @@ impl Desk {
             ));
         }
         let is_new = self.leases.windows().borrow().lease(&name).is_none();
-        let acquired = (is_new && !open.dry_run).then(|| name.clone());
+        let acquired = (is_new && !open.dry_run).then(|| Box::new(name.clone()));
         let claim = Claim {
             name,
             // A pid of another process namespace would name somebody else here.
