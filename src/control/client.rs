@@ -101,7 +101,7 @@ pub fn status(runtime_dir: &Path) -> Result<Status, ClientError> {
 
 /// Whether a daemon serves this directory.
 pub fn is_running(runtime_dir: &Path) -> bool {
-    connect(&runtime_dir.join(OBSERVE_SOCKET)).is_ok()
+    connect(&runtime_dir.join(OBSERVE_SOCKET), Instant::now() + DEADLINE).is_ok()
 }
 
 fn exchange<Answer: DeserializeOwned>(
@@ -110,22 +110,23 @@ fn exchange<Answer: DeserializeOwned>(
     patience: Duration,
 ) -> Result<Answer, ClientError> {
     let begun = Instant::now();
-    let mut stream = connect_patiently(path, begun, patience)?;
+    let deadline = begun + DEADLINE;
+    let mut stream = connect_patiently(path, deadline, begun + patience)?;
     let slow_or_broken = |error: io::Error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::TooSlow,
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => ClientError::HungUp,
         _ => ClientError::System(error),
     };
-    let left = DEADLINE.saturating_sub(begun.elapsed());
-    stream
-        .set_read_timeout(Some(left.max(Duration::from_millis(1))))
-        .map_err(ClientError::System)?;
     // A refusal may already wait although the daemon stopped reading: the answer counts.
-    let sent = stream.write_all(line);
+    let sent = left(deadline).and_then(|left| {
+        stream.set_write_timeout(Some(left))?;
+        stream.write_all(line)
+    });
     let mut answer = Vec::new();
-    let read = (&mut stream)
-        .take(MAX_RESPONSE_BYTES)
-        .read_to_end(&mut answer);
+    let read = read_all(&mut stream, &mut answer, deadline);
+    if matches!(&read, Err(error) if error.kind() == io::ErrorKind::TimedOut) {
+        return Err(ClientError::TooSlow);
+    }
     if answer.is_empty() {
         sent.map_err(slow_or_broken)?;
         read.map_err(slow_or_broken)?;
@@ -138,16 +139,16 @@ fn exchange<Answer: DeserializeOwned>(
 /// it died, and may be about to start again.
 #[expect(
     clippy::disallowed_methods,
-    reason = "a command has no runtime, and nothing else to do meanwhile"
+    reason = "a command of one thread, with a deadline; a socket that nobody serves cannot wake it"
 )]
 fn connect_patiently(
     path: &Path,
-    begun: Instant,
-    patience: Duration,
+    deadline: Instant,
+    patient_until: Instant,
 ) -> Result<UnixStream, ClientError> {
     loop {
-        match connect(path) {
-            Err(ClientError::NotRunning(_)) if path.exists() && begun.elapsed() < patience => {
+        match connect(path, deadline) {
+            Err(ClientError::NotRunning(_)) if path.exists() && Instant::now() < patient_until => {
                 thread::sleep(RETRY);
             }
             done => return done,
@@ -155,7 +156,35 @@ fn connect_patiently(
     }
 }
 
-fn connect(path: &Path) -> Result<UnixStream, ClientError> {
+/// Reads to the end, or to what no answer exceeds. An answer that comes drop by drop must not
+/// outlive the deadline, which a timeout for each read alone would allow.
+fn read_all(stream: &mut UnixStream, answer: &mut Vec<u8>, deadline: Instant) -> io::Result<()> {
+    let mut part = [0; 4096];
+    while (answer.len() as u64) < MAX_RESPONSE_BYTES {
+        stream.set_read_timeout(Some(left(deadline)?))?;
+        match stream.read(&mut part) {
+            Ok(0) => break,
+            Ok(count) => answer.extend_from_slice(&part[..count]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                return Err(io::ErrorKind::TimedOut.into());
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// What is left until the deadline; a timeout of zero would mean none at all.
+fn left(deadline: Instant) -> io::Result<Duration> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    match left.is_zero() {
+        true => Err(io::ErrorKind::TimedOut.into()),
+        false => Ok(left),
+    }
+}
+
+fn connect(path: &Path, deadline: Instant) -> Result<UnixStream, ClientError> {
     let explain = |error: io::Error| match error.kind() {
         io::ErrorKind::NotFound
         | io::ErrorKind::ConnectionRefused
@@ -167,10 +196,7 @@ fn connect(path: &Path) -> Result<UnixStream, ClientError> {
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(ClientError::System)?;
     // On a Unix socket this also bounds connect(2) itself, which waits while the queue is full.
     socket
-        .set_write_timeout(Some(DEADLINE))
-        .map_err(ClientError::System)?;
-    socket
-        .set_read_timeout(Some(DEADLINE))
+        .set_write_timeout(Some(left(deadline).map_err(explain)?))
         .map_err(ClientError::System)?;
     let address = SockAddr::unix(path).map_err(ClientError::System)?;
     socket.connect(&address).map_err(explain)?;

@@ -20,10 +20,7 @@ impl Authority for Desk {
     ) -> Pin<Box<dyn Future<Output = Response> + Send + '_>> {
         Box::pin(async move {
             let verb = word(&ask);
-            let response = self
-                .serve(caller, ask)
-                .await
-                .unwrap_or_else(|refusal| refusal);
+            let response = self.serve(caller, ask).await.unwrap_or_else(Response::from);
             let now = tokio::time::Instant::now().into_std();
             if caller.uid == 0 || self.observer.may_write_ask(now) {
                 tracing::info!(

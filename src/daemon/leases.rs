@@ -3,13 +3,14 @@
 //! The front never opens anything: it asks the enforcer, which may refuse, and writes down only
 //! what was confirmed. A lease whose holder died is released a grace later.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Mutex, mpsc, watch};
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::link::{Link, Lost};
 use crate::firewall::message::{Claim, Health, Reply, Request};
@@ -94,8 +95,16 @@ impl Leases {
     /// [`Lost`].
     pub async fn adopt(&self) -> Result<(), Lost> {
         let _turn = self.turn.lock().await;
-        let replies = self.link.ask(Request::Snapshot).await?;
+        let windows = self.snapshot().await?;
+        self.publish(windows);
+        Ok(())
+    }
+
+    /// The book as the enforcer has it.
+    async fn snapshot(&self) -> Result<Windows, Lost> {
+        // Before the question, so that the gate shuts no later than the kernel.
         let now = now();
+        let replies = self.link.ask(Request::Snapshot).await?;
         let mut windows = Windows::default();
         let mut id = 0;
         for reply in replies {
@@ -103,7 +112,6 @@ impl Leases {
                 Reply::Lease(claim) => {
                     // Its identifiers are not among what survives: it covers none of them.
                     let identifiers = claim.is_scoped.then(Vec::new);
-                    self.watch_holder(&claim);
                     windows.adopt(to_lease(claim, identifiers, now));
                 }
                 Reply::Opening { caller, left } => {
@@ -118,8 +126,15 @@ impl Leases {
                 _ => return Err(Lost),
             }
         }
-        self.windows.send_replace(Arc::new(windows));
-        Ok(())
+        Ok(windows)
+    }
+
+    fn publish(&self, windows: Windows) {
+        let windows = Arc::new(windows);
+        self.windows.send_replace(Arc::clone(&windows));
+        for lease in windows.leases() {
+            self.watch_holder(lease);
+        }
     }
 
     /// Acquires or renews a lease; the answer is what may still be in the way.
@@ -135,13 +150,15 @@ impl Leases {
         // Before the question, so that the gate shuts no later than the kernel.
         let now = now();
         let doubts = self.confirmed(Request::Open(claim.clone())).await?.note;
-        self.watch_holder(&claim);
+        let lease = to_lease(claim, identifiers, now);
         self.windows.send_modify(|windows| {
             let windows = Arc::make_mut(windows);
-            windows.expire(now);
-            windows.count(claim.caller, now);
-            windows.adopt(to_lease(claim, identifiers, now));
+            // What a renewal does not open any more has its grace as at a close.
+            windows.release(&lease.name, now);
+            windows.count(lease.caller, now);
+            windows.adopt(lease.clone());
         });
+        self.watch_holder(&lease);
         Ok(doubts)
     }
 
@@ -192,15 +209,12 @@ impl Leases {
     /// # Errors
     /// [`LeaseError::Failed`] when the enforcer keeps its old configuration.
     pub async fn reload(&self) -> Result<(), LeaseError> {
-        {
-            let _turn = self.turn.lock().await;
-            let health = self.confirmed(Request::Reload).await?;
-            self.link.note_health(health);
-        }
-        let graces = self.windows.borrow().clone();
-        self.adopt().await?;
-        self.windows
-            .send_modify(|windows| Arc::make_mut(windows).remember(&graces, now()));
+        let _turn = self.turn.lock().await;
+        let health = self.confirmed(Request::Reload).await?;
+        self.link.note_health(health);
+        let mut windows = self.snapshot().await?;
+        windows.remember(&self.windows.borrow(), now());
+        self.publish(windows);
         Ok(())
     }
 
@@ -239,11 +253,12 @@ impl Leases {
         }
     }
 
-    fn watch_holder(&self, claim: &Claim) {
-        if let Some(holder) = &claim.holder {
+    /// To be called when the lease is in the book: what is not there is not watched for long.
+    fn watch_holder(&self, lease: &Lease) {
+        if let Some(holder) = &lease.holder {
             // A full queue means that as many holders wait as leases may live; the deadline of the
             // lease stands in any case.
-            let _ = self.holders.try_send((claim.name.clone(), holder.clone()));
+            let _ = self.holders.try_send((lease.name.clone(), holder.clone()));
         }
     }
 }
@@ -267,19 +282,35 @@ fn to_lease(claim: Claim, identifiers: Option<Vec<Identifier>>, now: Instant) ->
 /// Releases the leases of holders that died, a grace after their death. Runs until dropped.
 pub async fn watch_holders(leases: Arc<Leases>, mut to_watch: mpsc::Receiver<(LeaseName, Holder)>) {
     let mut watched: JoinSet<(LeaseName, Holder)> = JoinSet::new();
+    // One watch for each lease: a client that lives for months opens again and again, and its
+    // watches must not take the places of others.
+    let mut watches: HashMap<LeaseName, AbortHandle> = HashMap::new();
     loop {
         tokio::select! {
             Some((name, holder)) = to_watch.recv() => {
-                // Renewals come again and again; the oldest watches end with their leases' holders.
-                if watched.len() < 4 * MAX_LEASES {
-                    watched.spawn(async move {
+                let windows = leases.windows.borrow().clone();
+                watches.retain(|other, watch| {
+                    let lives = windows.lease(other).is_some();
+                    if !lives {
+                        watch.abort();
+                    }
+                    lives
+                });
+                let watch = watched.spawn({
+                    let name = name.clone();
+                    async move {
                         died(&holder).await;
                         tokio::time::sleep(GRACE).await;
                         (name, holder)
-                    });
+                    }
+                });
+                if let Some(earlier) = watches.insert(name, watch) {
+                    earlier.abort();
                 }
             }
-            Some(Ok((name, holder))) = watched.join_next() => {
+            Some(ended) = watched.join_next() => {
+                // One that was called off has nothing to say.
+                let Ok((name, holder)) = ended else { continue };
                 if let Ok(true) = leases.close_of(&name, &holder).await {
                     tracing::info!(lease = %name, holder = %holder.command, "the holder of a lease is gone: released");
                 }

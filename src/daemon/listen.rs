@@ -81,6 +81,13 @@ pub fn inherited() -> io::Result<Vec<TcpListener>> {
 /// # Errors
 /// [`ListenError`], which names who is in the way and the ways out.
 pub fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ListenError> {
+    bind_by(addresses, bind_one)
+}
+
+fn bind_by<Listener>(
+    addresses: &[SocketAddr],
+    bind_one: impl Fn(SocketAddr) -> io::Result<Listener>,
+) -> Result<Vec<Listener>, ListenError> {
     addresses
         .iter()
         .map(|&address| {
@@ -127,6 +134,32 @@ mod tests {
         for address in ["127.0.0.1", "::1"] {
             let address: IpAddr = address.parse().unwrap();
             std::net::TcpStream::connect((address, port)).unwrap();
+        }
+    }
+
+    #[test]
+    fn where_there_is_no_ipv6_it_listens_on_ipv4_alone() {
+        let without_ipv6 = |code| {
+            move |address: SocketAddr| match address.is_ipv6() {
+                true => Err(io::Error::from_raw_os_error(code)),
+                false => Ok(address),
+            }
+        };
+        let any: SocketAddr = "[::]:80".parse().unwrap();
+        for code in [
+            libc::EAFNOSUPPORT,
+            libc::EADDRNOTAVAIL,
+            libc::EPROTONOSUPPORT,
+        ] {
+            let bound = bind_by(&[any], without_ipv6(code)).unwrap();
+            assert_eq!(bound, ["0.0.0.0:80".parse().unwrap()]);
+            // Who names an address wants that one.
+            let named = "[2001:db8::1]:80".parse().unwrap();
+            assert!(bind_by(&[named], without_ipv6(code)).is_err());
+        }
+        // Being kept from the port is no lack of a family.
+        for code in [libc::EADDRINUSE, libc::EACCES] {
+            assert!(bind_by(&[any], without_ipv6(code)).is_err());
         }
     }
 

@@ -24,7 +24,7 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{OpenOptionsExt, chown};
+use std::os::unix::fs::{OpenOptionsExt, lchown};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -95,7 +95,8 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
             parts::built_in_webroot(&config),
         ] {
             fs::create_dir_all(&directory)?;
-            chown(&directory, Some(uid.as_raw()), Some(gid.as_raw()))?;
+            // By now these may hold links of that account's making, and we are root.
+            lchown(&directory, Some(uid.as_raw()), Some(gid.as_raw()))?;
         }
         Ok(())
     })
@@ -106,7 +107,11 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
     let _lock = lock(&options.runtime_dir)?;
     raise_descriptor_limit(&config);
     let mut problems = Vec::new();
-    let listeners = listeners(&config, &mut problems)?;
+    let listeners = listeners(&config)?;
+    problems.extend(unnamed_ports(
+        &config,
+        listeners.iter().map(|(_, address)| *address),
+    ));
     let sockets = control_sockets(&options.runtime_dir, &config)?;
     // Only the built-in one is ours to make; a configured webroot belongs to its ACME client.
     let _ = fs::create_dir_all(parts::built_in_webroot(&config));
@@ -210,10 +215,7 @@ fn lock(directory: &Path) -> Result<fs::File, Fatal> {
     }
 }
 
-fn listeners(
-    config: &Config,
-    problems: &mut Vec<String>,
-) -> Result<Vec<(std::net::TcpListener, SocketAddr)>, Fatal> {
+fn listeners(config: &Config) -> Result<Vec<(std::net::TcpListener, SocketAddr)>, Fatal> {
     let inherited = listen::inherited().map_err(|error| Fatal::new(Exit::Config, error))?;
     let listeners = if inherited.is_empty() {
         listen::bind(&config.http.listen).map_err(|error| Fatal::new(Exit::Os, error))?
@@ -225,16 +227,25 @@ fn listeners(
         let address = listener
             .local_addr()
             .map_err(|error| Fatal::new(Exit::Os, format!("a listener has no address: {error}")))?;
-        let is_guarded = config.firewall.ports.contains(&address.port());
-        if !is_guarded && config.firewall.mode != Mode::GateOnly {
-            problems.push(format!(
-                "the gate listens on port {} but [firewall] ports does not name it: no window opens it",
-                address.port()
-            ));
-        }
         bound.push((listener, address));
     }
     Ok(bound)
+}
+
+/// What is wrong with where the gate listens, by this configuration.
+fn unnamed_ports<'a>(
+    config: &'a Config,
+    listeners: impl Iterator<Item = SocketAddr> + 'a,
+) -> impl Iterator<Item = String> + 'a {
+    let has_windows = config.firewall.mode != Mode::GateOnly;
+    listeners
+        .map(|address| address.port())
+        .filter(move |port| has_windows && !config.firewall.ports.contains(port))
+        .map(|port| {
+            format!(
+                "the gate listens on port {port} but [firewall] ports does not name it: no window opens it"
+            )
+        })
 }
 
 fn control_sockets(directory: &Path, config: &Config) -> Result<ControlSockets, Fatal> {

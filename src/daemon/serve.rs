@@ -17,7 +17,7 @@ use super::notify::Notify;
 use super::parts::{self, Remembered};
 use super::privilege::HostAccounts;
 use super::seal::Landlocked;
-use super::{ControlSockets, Fatal, Options, landlock_word};
+use super::{ControlSockets, Fatal, Options, landlock_word, unnamed_ports};
 use crate::answer::Pushed;
 use crate::config::{Config, Unchecked};
 use crate::control::protocol::Exit;
@@ -31,6 +31,9 @@ const DRAIN: Duration = Duration::from_secs(5);
 /// How often the observer looks whether something was left unwritten, and the service manager hears
 /// what is new.
 const TICK: Duration = Duration::from_secs(10);
+
+/// How the status begins to tell of a configuration that was refused.
+const NOT_ACCEPTED: &str = "the configuration file was changed but not accepted";
 
 /// Everything that was prepared before the seal.
 pub struct Daemon {
@@ -297,9 +300,12 @@ impl Reloader {
                     .next()
                     .unwrap_or_default()
                     .trim_start_matches("error: ");
-                problems = vec![format!(
-                    "the configuration file was changed but not accepted: {line}; `acmegate config check` shows more"
-                )];
+                // What was wrong with the old configuration still is.
+                problems.clone_from(&self.desk.problems());
+                problems.retain(|problem| !problem.starts_with(NOT_ACCEPTED));
+                problems.push(format!(
+                    "{NOT_ACCEPTED}: {line}; `acmegate config check` shows more"
+                ));
             }
         }
         *self.desk.problems() = problems;
@@ -322,6 +328,7 @@ impl Reloader {
             }
         })?;
         self.compare(&config, problems)?;
+        problems.extend(unnamed_ports(&config, self.desk.listeners.iter().copied()));
         let rules =
             parts::rules(&config, &self.pushed, problems).map_err(|error| error.to_string())?;
         // The enforcer reads the same files itself; if it refuses, nobody changes.

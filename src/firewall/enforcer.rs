@@ -6,17 +6,16 @@
 
 use std::time::Instant;
 
-use nlink::netlink::nftables::{Family as NftFamily, NftablesEvent, NftablesGroup};
-use nlink::netlink::{Connection, Nftables};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio_stream::StreamExt;
 
 use super::error::KernelError;
+use super::events::{Batch, Committed, Events};
 use super::inspect;
 use super::message::{Claim, FRAME_BYTES, Frame, Health, Reply, Request};
 use super::netlink::{Ensured, Kernel};
-use super::ruleset::{Mode, Settings, TABLE};
+use super::ruleset::{Mode, Settings};
 use super::survey::{Finding, Survey};
 use crate::gate::window::{Lease, Limits, Opening, Refusal, Scope, Windows};
 
@@ -84,10 +83,7 @@ impl Enforcer {
         }
         let (mut from_front, mut to_front) = front.into_split();
         let mut changes = events.stream().await;
-        let mut batch = Batch {
-            own_name: std::mem::take(&mut self.own_name),
-            touches_our_elements: false,
-        };
+        let mut batch = Batch::of_others_than(std::mem::take(&mut self.own_name));
         let mut frame: Frame = [0; FRAME_BYTES];
         // Read piece by piece: an event in between must not lose the beginning of a frame.
         let mut filled = 0;
@@ -245,9 +241,16 @@ impl Enforcer {
         opening: Option<Opening>,
     ) -> Result<(), Reply> {
         let settings = &self.orders.settings;
+        let mut ports = lease.scope.ports.clone();
+        // A renewal may leave a port out, which then closes now and not at its old time.
+        if let Some(renewed) = self.windows.lease(&lease.name) {
+            ports.extend(&renewed.scope.ports);
+            ports.sort_unstable();
+            ports.dedup();
+        }
         let written = self
             .kernel
-            .write(settings, &windows, lease, opening, now())
+            .write(settings, &windows, lease, &ports, opening, now())
             .await;
         if let Err(error) = written {
             // Perhaps our part was taken away a moment ago and the event is still on its way.
@@ -340,7 +343,14 @@ impl Enforcer {
             let settings = &self.orders.settings;
             let written = self
                 .kernel
-                .write(settings, &self.windows, &lease, None, now())
+                .write(
+                    settings,
+                    &self.windows,
+                    &lease,
+                    &lease.scope.ports,
+                    None,
+                    now(),
+                )
                 .await;
             if let Err(error) = written {
                 tracing::warn!(%error, lease = %lease.name, "a lease ended, but not in the kernel yet");
@@ -435,7 +445,13 @@ impl Enforcer {
 }
 
 fn failed(error: KernelError) -> Reply {
-    Reply::Failed(error.to_string())
+    match error {
+        // The administrator's configuration is what must change.
+        KernelError::NoForeignSet(_) | KernelError::UnfitForeignSet(..) => {
+            Reply::Blocked(error.to_string())
+        }
+        _ => Reply::Failed(error.to_string()),
+    }
 }
 
 /// A set that the administrator has still to declare is in the way, like a chain that drops.
@@ -445,75 +461,6 @@ fn blocked_or_failed(error: KernelError) -> Reply {
             Reply::Blocked(error.to_string())
         }
         error => failed(error),
-    }
-}
-
-/// Somebody else's batch of changes, put together from its events.
-#[derive(Debug)]
-struct Batch {
-    own_name: String,
-    touches_our_elements: bool,
-}
-
-/// Who committed a batch, and whether elements of our own sets were in it.
-#[derive(Debug)]
-struct Committed {
-    name: String,
-    touched_our_elements: bool,
-}
-
-impl Batch {
-    /// The end of a batch that is not our own doing. When events were lost, anything may have been
-    /// in it.
-    fn committed_by(&mut self, change: Option<nlink::Result<NftablesEvent>>) -> Option<Committed> {
-        match change {
-            Some(Ok(NftablesEvent::NewGen(generation))) => {
-                let touched_our_elements = std::mem::take(&mut self.touches_our_elements);
-                // The kernel tells the pid of the first namespace, which in a container is not the
-                // one that we know; the name is the same everywhere.
-                let is_ours = generation.pid == Some(std::process::id())
-                    || generation.proc_name.as_ref() == Some(&self.own_name);
-                (!is_ours).then(|| Committed {
-                    name: generation
-                        .proc_name
-                        .unwrap_or_else(|| "somebody".to_owned()),
-                    touched_our_elements,
-                })
-            }
-            Some(Ok(
-                NftablesEvent::NewSetElements(event) | NftablesEvent::DelSetElements(event),
-            )) => {
-                self.touches_our_elements |=
-                    event.family == NftFamily::Inet && event.table == TABLE;
-                None
-            }
-            Some(Ok(_)) => None,
-            Some(Err(_)) | None => Some(Committed {
-                name: "somebody (events were lost)".to_owned(),
-                touched_our_elements: true,
-            }),
-        }
-    }
-}
-
-/// A second socket, on which the kernel tells of every change to the ruleset.
-pub struct Events {
-    connection: Connection<Nftables>,
-}
-
-impl Events {
-    fn subscribe() -> Result<Self, KernelError> {
-        let refused =
-            |error| KernelError::Refused("subscribing to ruleset events", Box::new(error));
-        let connection = Connection::<Nftables>::new().map_err(refused)?;
-        connection
-            .subscribe(&[NftablesGroup::All])
-            .map_err(refused)?;
-        Ok(Self { connection })
-    }
-
-    async fn stream(&self) -> impl tokio_stream::Stream<Item = nlink::Result<NftablesEvent>> + '_ {
-        self.connection.events().await
     }
 }
 

@@ -331,7 +331,8 @@ impl Kernel {
     }
 
     /// Tells the kernel of one lease: acquired or renewed when `windows` holds it, else released.
-    /// An opening is remembered with it.
+    /// `ports` are those that it opens and those that it opened before. An opening is remembered
+    /// with it.
     ///
     /// # Errors
     /// [`KernelError`]; then nothing has changed.
@@ -340,6 +341,7 @@ impl Kernel {
         settings: &Settings,
         windows: &Windows,
         changed: &Lease,
+        ports: &[u16],
         opening: Option<Opening>,
         now: Instant,
     ) -> Result<(), KernelError> {
@@ -351,7 +353,7 @@ impl Kernel {
             tries -= 1;
             let mut change = self.nft.transaction();
             change = lease_element(change, changed, windows.lease(&changed.name).is_some(), now);
-            change = window_elements(change, settings, windows, &changed.scope.ports, now);
+            change = window_elements(change, settings, windows, ports, now);
             if let Some(opening) = opening {
                 change = opening_element(change, opening, now);
             }

@@ -255,11 +255,16 @@ impl Windows {
         });
     }
 
-    /// Takes over the graces of an earlier book, which no snapshot tells: what ended in it may
-    /// live on for its grace.
+    /// Takes over from an earlier book what no snapshot tells: which identifiers its leases are
+    /// for, and that what ended in it may live on for its grace.
     pub fn remember(&mut self, earlier: &Self, now: Instant) {
         let mut earlier = earlier.clone();
         earlier.expire(now);
+        for lease in self.leases.values_mut() {
+            if let Some(known) = earlier.leases.get(&lease.name) {
+                lease.scope.identifiers.clone_from(&known.scope.identifiers);
+            }
+        }
         let gone = earlier
             .leases
             .values()
@@ -314,7 +319,10 @@ impl Windows {
             forgotten_at: now + BUDGET_SPAN,
         };
         self.openings.push(opening);
-        self.leases.insert(lease.name.clone(), lease);
+        if let Some(renewed) = self.leases.insert(lease.name.clone(), lease) {
+            // What it opened and opens no longer closes here.
+            self.keep_grace(&renewed, now + GRACE);
+        }
         Ok(opening)
     }
 

@@ -5,7 +5,8 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::{Duration, Instant};
 
-use acmegate::control::protocol::{Ask, Envelope, Open, VERSION};
+use acmegate::control::client;
+use acmegate::control::protocol::{Ask, Envelope, HolderWord, Open, VERSION};
 use rustix::process::Signal;
 
 use crate::lab::{Daemon, Process, TempDir, wait_for};
@@ -302,9 +303,11 @@ fn every_log_line_is_an_object_if_that_is_wanted() {
 #[test]
 fn a_flood_of_connections_is_no_flood_of_lines() {
     let daemon = Daemon::start(&config(""));
+    let began = Instant::now();
     for _ in 0..600 {
         get(&daemon, "other.test", "/");
     }
+    let seconds = began.elapsed().as_secs() as usize + 1;
     let lines = daemon
         .log()
         .lines()
@@ -312,8 +315,9 @@ fn a_flood_of_connections_is_no_flood_of_lines() {
         .count();
     let counted = daemon.status()["connections"].to_string();
     assert!(counted.contains("600"), "every one is counted: {counted}");
-    // The burst, and 20 a second for as long as the loop took, which is no more than this.
-    assert!((200..500).contains(&lines), "{lines}");
+    // The burst, and 20 a second for as long as the loop took, however busy the machine is.
+    let most = 200 + 20 * seconds;
+    assert!((200..=most).contains(&lines), "{lines} in {seconds} s");
 }
 
 #[test]
@@ -472,4 +476,136 @@ fn the_command_line_has_sysexits() {
     assert_eq!(daemon.cli(&["open", "--lease", "a b"]).code, 65);
     let closed = daemon.cli(&["close", "--lease", "never-opened"]).success();
     assert!(closed.stdout.contains("nothing to close"), "{closed}");
+}
+
+#[test]
+fn a_reload_keeps_what_a_lease_is_for() {
+    let upstream = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = upstream.local_addr().expect("its address");
+    let daemon = Daemon::start(&config(&format!(
+        "answer = {{ upstream = \"http://{address}\" }}\n"
+    )));
+    daemon
+        .cli(&["open", "--lease", "a", "--identifier", "www.example.com"])
+        .success();
+    daemon.signal(Signal::HUP);
+    wait_for(SECONDS, "the reload", || {
+        daemon
+            .log()
+            .contains("configuration reloaded")
+            .then_some(())
+    });
+    let lease = daemon.status()["leases"][0].clone();
+    assert_eq!(
+        lease["identifiers"],
+        serde_json::json!(["www.example.com"]),
+        "{lease}"
+    );
+    drop(upstream);
+    // Nobody is there any more: that it was asked is what the answer tells.
+    assert!(challenge(&daemon, "www.example.com").starts_with("HTTP/1.1 502 "));
+    assert!(challenge(&daemon, "203.0.113.7").starts_with("HTTP/1.1 404 "));
+}
+
+#[test]
+fn a_client_that_opens_without_end_takes_nobody_elses_place() {
+    let daemon = Daemon::start(&format!(
+        "[budget]\nper_hour = 1000\nper_caller = 500\n{}",
+        config("")
+    ));
+    let mut dies = std::process::Command::new("sleep")
+        .arg("60")
+        .spawn()
+        .expect("a process");
+    let open = |lease: &str, pid: u32| {
+        let ask = Ask::Open(Open {
+            lease: lease.to_owned(),
+            milliseconds: None,
+            ports: Vec::new(),
+            family: None,
+            identifiers: None,
+            holder: Some(HolderWord {
+                pid,
+                start_ticks: 1,
+                command: "client".to_owned(),
+                caller_pid: std::process::id(),
+            }),
+            dry_run: false,
+        });
+        let response = client::ask(daemon.runtime_dir().as_ref(), ask).expect("an answer");
+        assert_eq!(response.code, 0, "{response:?}");
+    };
+    for _ in 0..300 {
+        open("lives", std::process::id());
+    }
+    open("dies", dies.id());
+    dies.kill().expect("our own child");
+    dies.wait().expect("our own child");
+    let names = || daemon.status()["leases"].to_string();
+    assert!(names().contains("dies"), "it has a grace");
+    wait_for(2 * SECONDS, "the lease of the dead one ends", || {
+        (!names().contains("dies")).then_some(())
+    });
+    assert!(names().contains("lives"));
+}
+
+#[test]
+fn a_daemon_that_hangs_hangs_no_hook() {
+    let daemon = Daemon::start(&config(""));
+    daemon.signal(Signal::STOP);
+    let start = std::time::Instant::now();
+    let output = daemon.cli(&["open", "--lease", "a"]);
+    assert_eq!(output.code, 75, "{output}");
+    assert!(output.stderr.contains("did not answer within"), "{output}");
+    assert_eq!(output.stderr.lines().count(), 1, "one line: {output}");
+    assert!(start.elapsed() < Duration::from_secs(15));
+    daemon.signal(Signal::CONT);
+}
+
+#[test]
+fn an_answer_that_drips_hangs_no_hook() {
+    let directory = TempDir::new();
+    let socket = std::os::unix::net::UnixListener::bind(directory.at("control.sock"));
+    let socket = socket.expect("a socket");
+    let dripping = std::thread::spawn(move || {
+        let (mut stream, _) = socket.accept().expect("a caller");
+        let never = std::sync::mpsc::channel::<()>();
+        while stream.write_all(b" ").is_ok() {
+            let _ = never.1.recv_timeout(Duration::from_millis(100));
+        }
+    });
+    let start = std::time::Instant::now();
+    let close = Ask::Close {
+        lease: "a".to_owned(),
+    };
+    let answer = client::ask(directory.path(), close);
+    assert!(
+        matches!(answer, Err(client::ClientError::TooSlow)),
+        "{answer:?}"
+    );
+    assert!(start.elapsed() < client::DEADLINE + Duration::from_secs(5));
+    dripping.join().expect("it ends with its caller");
+}
+
+#[test]
+fn a_socket_is_made_with_its_final_mode() {
+    let directory = TempDir::new();
+    let trace = directory.at("trace");
+    let calls = "trace=umask,bind,/chmod";
+    let _daemon = Daemon::with(&config(""))
+        .under(&["strace", "-f", "-qq", "-e", calls, "-o", &trace])
+        .start();
+    let trace = std::fs::read_to_string(&trace).expect("a trace");
+    let lines: Vec<&str> = trace.lines().collect();
+    for (socket, umask) in [
+        ("/control.sock\"", "umask(0177)"),
+        ("/observe.sock\"", "umask(0111)"),
+    ] {
+        let at = lines
+            .iter()
+            .position(|line| line.contains("bind(") && line.contains(socket))
+            .unwrap_or_else(|| panic!("{socket} is bound:\n{trace}"));
+        assert!(lines[at - 1].contains(umask), "{trace}");
+    }
+    assert!(!trace.contains("chmod"), "{trace}");
 }

@@ -237,3 +237,61 @@ fn the_sockets_are_as_wide_as_the_grants() {
         }
     });
 }
+
+/// As `setcap` makes it: whoever may execute such a binary has its power.
+#[test]
+fn a_binary_with_file_capabilities_works_for_nobody_but_root() {
+    inside_with_users(|| {
+        let host = Host::new();
+        let accounts = Accounts::new();
+        let (daemon, _state) = daemon("[firewall]\nowner = \"never\"\n");
+        let program = accounts.directory.at("acmegate");
+        let mut setcap = Command::new("setcap");
+        setcap.args(["cap_net_admin,cap_net_bind_service+ep", &program]);
+        run(setcap, Duration::from_secs(20)).success();
+        let rules = lab::ruleset();
+        for arguments in [
+            &["status"][..],
+            &["open"],
+            &["run"],
+            &["enforcer"],
+            &["firewall", "plan"],
+            &["firewall", "apply"],
+            &["firewall", "remove"],
+            &["config", "check"],
+            &["demo"],
+        ] {
+            let refused = accounts.ask(&daemon, STRANGER, STRANGER, arguments);
+            assert_eq!(refused.code, 77, "{arguments:?}: {refused}");
+            assert!(refused.stderr.contains("setcap -r"), "{refused}");
+            assert_eq!(refused.stderr.lines().count(), 1, "{refused}");
+        }
+        assert_eq!(lab::ruleset(), rules);
+        assert!(!host.is_open(80));
+        // The control: it is the attribute, and root lends itself nothing.
+        accounts.ask(&daemon, 0, 0, &["status"]).success();
+        let mut setcap = Command::new("setcap");
+        setcap.args(["-r", &program]);
+        run(setcap, Duration::from_secs(20)).success();
+        accounts
+            .ask(&daemon, STRANGER, STRANGER, &["status"])
+            .success();
+    });
+}
+
+/// The account of the daemon may have put a link where root looks for its directory.
+#[test]
+fn started_as_root_it_gives_nothing_away_by_a_link() {
+    inside_with_users(|| {
+        let _host = Host::new();
+        let (mut daemon, state) = daemon("");
+        assert_eq!(daemon.terminate(), 0);
+        let roots = state.path().join("roots");
+        fs::create_dir(&roots).expect("a directory of root's");
+        let webroot = state.path().join("state/webroot");
+        fs::remove_dir(&webroot).expect("the built-in webroot");
+        std::os::unix::fs::symlink(&roots, &webroot).expect("a link");
+        daemon.start_again();
+        assert_eq!(fs::metadata(&roots).expect("it is there").uid(), 0);
+    });
+}

@@ -1,6 +1,6 @@
 //! What the command line promises about the kernel, and how it says no.
 
-use crate::host::Host;
+use crate::host::{HOST_4, HOST_6, Host, Seen};
 use crate::kernel::{SHUT, elements, nft, open_ports};
 use crate::killed::SET_BY_ADMINISTRATOR;
 use crate::lab::{self, Daemon, inside, ruleset};
@@ -209,9 +209,57 @@ fn a_running_daemon_is_asked_to_remove_and_to_apply() {
 /// What the gate answers to a foreign peer that connects.
 fn answer(host: &Host) -> String {
     use std::io::{Read, Write};
-    let mut peer = host.connect(crate::host::HOST_4, 80);
+    let mut peer = host.connect(HOST_4, 80);
     let _ = peer.write_all(b"GET / HTTP/1.1\r\nHost: a.example.com\r\n\r\n");
     let mut answer = String::new();
     let _ = peer.read_to_string(&mut answer);
     answer
+}
+
+/// Modes, and the answer to `open`, where something else than the gate listens on the port.
+#[test]
+fn open_warns_when_somebody_else_listens_on_the_port() {
+    inside(|| {
+        let host = Host::new();
+        let daemon = Daemon::start("[http]\nlisten = []\n[firewall]\nports = [80]\n");
+        let ours = format!("(pid {})", std::process::id());
+        let open = |more: &[&str]| daemon.cli(&[&["open", "--lease", "a"], more].concat());
+        // Nobody is there yet.
+        assert_eq!(open(&["--dry-run"]).success().stderr, "");
+        let site = std::net::TcpListener::bind("0.0.0.0:80").expect("the port is free");
+        for more in [&["--dry-run"][..], &[], &["--quiet"]] {
+            let said = open(more).success();
+            for words in [ours.as_str(), "answers on port 80, not the gate"] {
+                assert!(said.stderr.contains(words), "{words}: {said}");
+            }
+            assert_eq!(said.stderr.lines().count(), 1, "{said}");
+        }
+        // It does what it warns of.
+        assert_eq!(host.probe(HOST_4, 80), Seen::Connected);
+        drop(site);
+        drop(daemon);
+        // And where the gate itself is there, nothing is to be said.
+        let daemon = Daemon::start("");
+        let said = daemon.cli(&["open", "--lease", "a"]).success();
+        assert_eq!(said.stderr, "");
+    });
+}
+
+#[test]
+fn a_lease_may_be_for_one_family_alone() {
+    inside(|| {
+        let host = Host::new();
+        let daemon = Daemon::start("");
+        for (family, v4, v6) in [("ipv4", true, false), ("ipv6", false, true)] {
+            let words = ["open", "--lease", "a", "--family", family];
+            daemon.cli(&words).success();
+            for (address, passes) in [(HOST_4, v4), (HOST_6, v6)] {
+                let seen = host.probe(address, 80);
+                assert_eq!(seen.passed(), passes, "{family}, {address}");
+            }
+        }
+        // And for as long as the cap says, if nobody says.
+        let left = elements("window6")[&80].seconds_left.expect("a timeout");
+        assert!((590..=600).contains(&left), "{left}");
+    });
 }

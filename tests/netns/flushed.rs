@@ -189,6 +189,7 @@ fn a_missing_set_is_shut_and_said_and_heals() {
         assert_eq!(daemon.status()["firewall"]["installed"], false);
         let refused = daemon.cli(&["open", "--lease", "a"]);
         assert_eq!(refused.code, 78, "{refused}");
+        assert_eq!(daemon.cli(&["firewall", "apply"]).code, 78);
         assert!(
             refused.stderr.contains("flags timeout"),
             "what to write: {refused}"

@@ -246,3 +246,33 @@ fn a_lease_beyond_a_new_configuration_is_not_taken_over() {
         }
     });
 }
+
+#[test]
+fn a_lease_that_is_renewed_for_less_opens_no_more_than_that() {
+    inside(|| {
+        on_each_host(&[Way::Guard, Way::NeverOwned, Way::Set], |host, way| {
+            let mode = match way {
+                Way::Guard => "",
+                Way::NeverOwned => "owner = \"never\"\n",
+                Way::Set => "mode = \"set\"\nset = \"inet filter acmegate\"\n",
+            };
+            if matches!(way, Way::Set) {
+                lab::nft(SET_BY_ADMINISTRATOR);
+            }
+            let daemon = Daemon::start(&format!("[firewall]\n{mode}ports = [80, 8080]\n"));
+            let open = |more: &[&str]| {
+                let words = ["open", "--lease", "a", "--port", "80"];
+                daemon.cli(&[&words[..], more].concat()).success();
+            };
+            open(&["--port", "8080", "--for", "5m"]);
+            assert!(host.is_open(80) && host.is_open(8080), "the control");
+            open(&["--for", "4m"]);
+            assert!(host.is_open(80) && !host.is_open(8080));
+            // Its time goes down as well: elements are deleted and added, never added over.
+            let left = elements("window4")[&80].seconds_left.expect("a timeout");
+            assert!(left <= 240, "{left}");
+            daemon.cli(&["close", "--lease", "a"]).success();
+            assert!(!host.is_open(80) && !host.is_open(8080));
+        });
+    });
+}

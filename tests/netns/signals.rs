@@ -241,3 +241,31 @@ fn assert_answered(mut peer: TcpStream) {
     peer.read_to_string(&mut answer).expect("an answer");
     assert!(answer.starts_with("HTTP/1.1 421 "), "{answer}");
 }
+
+#[test]
+fn a_port_that_no_window_opens_is_told_for_as_long_as_it_is_so() {
+    inside(|| {
+        let host = Host::new();
+        let daemon = Daemon::start("");
+        let problems = || daemon.status()["problems"].to_string();
+        let reload = |text: &str, is_told: bool| {
+            daemon.write_config(text);
+            daemon.signal(Signal::HUP);
+            wait_for(SOON, "it is told", || {
+                (problems().contains("listens on port 80 but") == is_told).then_some(())
+            });
+        };
+        assert_eq!(problems(), "[]");
+        reload("[firewall]\nports = [443]\n", true);
+        // A file that is refused mends nothing.
+        daemon.write_config("no toml");
+        daemon.signal(Signal::HUP);
+        wait_for(SOON, "the bad file is told", || {
+            problems().contains("not accepted").then_some(())
+        });
+        assert!(problems().contains("listens on port 80 but"));
+        reload("", false);
+        assert_eq!(problems(), "[]");
+        assert!(!host.is_open(80));
+    });
+}
