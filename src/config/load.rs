@@ -105,7 +105,7 @@ impl From<ReadError> for Problem {
                     .fix("save it as UTF-8")
             }
             ReadError::System(error) => Self::of_file(format!("the file cannot be read: {error}"))
-                .fix("run as root, or see who may read it: ls -l"),
+                .fix("the account that acmegate runs as must be able to read it and its directory: see ls -ld"),
         }
     }
 }

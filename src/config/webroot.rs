@@ -151,7 +151,12 @@ impl Fault {
         match self {
             Self::Missing(path) => (
                 format!("`{}` does not exist", path.display()),
-                format!("create it: mkdir -p {}", quoted(path)),
+                if path.starts_with("/tmp") || path.starts_with("/var/tmp") {
+                    // PrivateTmp=, as our unit has it: made on the host it would still not be there.
+                    "a service has a /tmp of its own: name a directory elsewhere".to_owned()
+                } else {
+                    format!("create it: mkdir -p {}", quoted(path))
+                },
             ),
             Self::NoDirectory(path) => (
                 format!("`{}` is not a directory", path.display()),

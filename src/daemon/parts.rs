@@ -74,7 +74,7 @@ pub fn rules(
                         error.kind(),
                         format!(
                             "the webroot {} cannot be opened: {error} (a webroot that was not configured at \
-                             start needs a restart)",
+                             start, or was made anew since, needs a restart)",
                             path.display()
                         ),
                     ));

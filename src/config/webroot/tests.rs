@@ -119,6 +119,11 @@ fn every_fault_says_what_to_do() {
             "create it: mkdir -p /srv/www",
         ),
         (
+            Fault::Missing(PathBuf::from("/var/tmp/www")),
+            "`/var/tmp/www` does not exist",
+            "a service has a /tmp of its own: name a directory elsewhere",
+        ),
+        (
             Fault::NoDirectory(path()),
             "`/srv/www` is not a directory",
             "name the directory that holds .well-known",
