@@ -15,6 +15,8 @@ use super::identifier::Identifier;
 pub const MAX_LEASE_NAME_BYTES: usize = 40;
 /// The most leases that may live at once, and so the size of the kernel's sets.
 pub const MAX_LEASES: usize = 64;
+/// How many of them may be others' than those that root asked for: root always finds a place.
+pub const MAX_LEASES_OF_OTHERS: usize = 48;
 /// The most ports of one lease.
 pub const MAX_PORTS: usize = 4;
 /// The most characters of a holder's command name: what the kernel keeps (proc(5), `comm`).
@@ -164,6 +166,13 @@ pub struct Lease {
     pub deadline: Instant,
 }
 
+impl Lease {
+    /// Whether root itself asked for it.
+    fn is_roots(&self) -> bool {
+        self.caller == 0 && self.trigger == Trigger::Asked
+    }
+}
+
 /// What nobody gets more of, whatever a hook asks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limits {
@@ -220,7 +229,11 @@ impl fmt::Display for Refusal {
                 "no address family, or one alone where the administrator's set (mode `set`) holds ports of both",
             ),
             Self::Length => f.write_str("a length that [window] max does not allow"),
-            Self::TooMany => write!(f, "{MAX_LEASES} leases live already"),
+            Self::TooMany => write!(
+                f,
+                "{MAX_LEASES} leases live already, or {MAX_LEASES_OF_OTHERS} that are not root's own: \
+                 `acmegate status` shows them, `acmegate close --lease NAME` ends one"
+            ),
             Self::Budget => f.write_str("the budget of openings per hour is used up"),
         }
     }
@@ -303,8 +316,13 @@ impl Windows {
         if length.is_zero() || length > limits.max {
             return Err(Refusal::Length);
         }
-        if !self.leases.contains_key(&lease.name) && self.leases.len() >= MAX_LEASES {
-            return Err(Refusal::TooMany);
+        if !self.leases.contains_key(&lease.name) {
+            let of_others = self.leases.values().filter(|lease| !lease.is_roots());
+            let is_full = self.leases.len() >= MAX_LEASES
+                || (!lease.is_roots() && of_others.count() >= MAX_LEASES_OF_OTHERS);
+            if is_full {
+                return Err(Refusal::TooMany);
+            }
         }
         if !self.within_budget(&lease, limits.budget) {
             return Err(Refusal::Budget);
@@ -329,7 +347,7 @@ impl Windows {
     fn within_budget(&self, lease: &Lease, budget: Budget) -> bool {
         let used = self.openings.len();
         let fits = |limit: u32| used < limit as usize;
-        if lease.caller == 0 && lease.trigger == Trigger::Asked {
+        if lease.is_roots() {
             return fits(budget.per_hour);
         }
         let by_caller = self

@@ -146,6 +146,33 @@ fn roots_reserve_is_not_used_up_by_others() {
 }
 
 #[test]
+fn root_finds_a_place_whatever_others_hold() {
+    let now = Instant::now();
+    let mut limits = limits();
+    limits.budget = Budget {
+        per_hour: 1000,
+        per_caller: 1000,
+        reserve: 0,
+    };
+    let mut windows = Windows::default();
+    let mut given = |caller, count| {
+        let names = 0..count;
+        let leases = names.map(|at| Lease {
+            caller,
+            ..lease(&format!("{caller}-{at}"), now + MINUTE)
+        });
+        leases
+            .filter(|lease| windows.acquire(lease.clone(), &limits, now).is_ok())
+            .count()
+    };
+    assert_eq!(given(1000, 40), 40);
+    assert_eq!(given(1001, 40), MAX_LEASES_OF_OTHERS - 40);
+    assert_eq!(given(0, 40), MAX_LEASES - MAX_LEASES_OF_OTHERS);
+    // Renewing takes no place.
+    assert_eq!(given(1000, 40), 40);
+}
+
+#[test]
 fn a_scoped_lease_covers_only_its_identifiers() {
     let now = Instant::now();
     let mut windows = Windows::default();
