@@ -491,7 +491,9 @@ fn an_answer_that_drips_hangs_no_hook() {
     let dripping = std::thread::spawn(move || {
         let (mut stream, _) = socket.accept().expect("a caller");
         let never = std::sync::mpsc::channel::<()>();
-        while stream.write_all(b" ").is_ok() {
+        // Twice the deadline, so that a caller without one fails here and hangs nobody.
+        let until = std::time::Instant::now() + 2 * client::DEADLINE;
+        while std::time::Instant::now() < until && stream.write_all(b" ").is_ok() {
             let _ = never.1.recv_timeout(Duration::from_millis(100));
         }
     });
