@@ -1,7 +1,7 @@
 //! Sites: what each covers, who answers, where visitors are sent.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
 use toml::Spanned;
@@ -349,9 +349,4 @@ fn agree(
             .also(named.span(), "every answer would be refused by this"),
         );
     }
-}
-
-/// Whether nothing but this host has the address.
-pub(super) fn is_loopback(address: IpAddr) -> bool {
-    address.to_canonical().is_loopback()
 }

@@ -5,8 +5,6 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use super::site::is_loopback;
-
 /// The port of an upstream that names none: where a client's own HTTP-01 server stands.
 const DEFAULT_PORT: u16 = 80;
 
@@ -168,6 +166,11 @@ fn is_own(own: SocketAddr, upstream: SocketAddr) -> bool {
     };
     own.port() == upstream.port()
         && (own.ip() == upstream.ip() || takes_all && is_loopback(upstream.ip()))
+}
+
+/// Whether nothing but this host has the address.
+fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use std::io::{self, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
@@ -16,6 +17,10 @@ use super::status::Status;
 
 /// How long a question may take as a whole. The daemon's own part is milliseconds.
 pub const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a hook waits for a daemon that is restarting: longer than RestartSec= of our unit.
+const PATIENCE: Duration = Duration::from_secs(7);
+/// How often it looks.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -26,6 +31,8 @@ pub enum ClientError {
     NotPermitted(std::path::PathBuf),
     /// No answer within [`DEADLINE`].
     TooSlow,
+    /// The daemon ended while it was asked.
+    HungUp,
     /// The system refused, or the answer cannot be read.
     System(io::Error),
 }
@@ -36,7 +43,7 @@ impl ClientError {
         match self {
             Self::NotRunning(_) => Exit::Unavailable,
             Self::NotPermitted(_) => Exit::NoPerm,
-            Self::TooSlow => Exit::TempFail,
+            Self::TooSlow | Self::HungUp => Exit::TempFail,
             Self::System(_) => Exit::Os,
         }
     }
@@ -60,6 +67,9 @@ impl std::fmt::Display for ClientError {
                 "acmegate did not answer within {} s; `acmegate status` or its log may say why",
                 DEADLINE.as_secs()
             ),
+            Self::HungUp => f.write_str(
+                "acmegate ended before it answered, so this may not be done; try again: `systemctl status acmegate` says how it is",
+            ),
             Self::System(error) => write!(f, "cannot talk to acmegate: {error}"),
         }
     }
@@ -78,7 +88,7 @@ pub fn ask(runtime_dir: &Path, ask: Ask) -> Result<Response, ClientError> {
     })
     .map_err(|error| ClientError::System(io::Error::other(error)))?;
     line.push(b'\n');
-    exchange(&runtime_dir.join(CONTROL_SOCKET), &line)
+    exchange(&runtime_dir.join(CONTROL_SOCKET), &line, PATIENCE)
 }
 
 /// Reads the status.
@@ -86,7 +96,7 @@ pub fn ask(runtime_dir: &Path, ask: Ask) -> Result<Response, ClientError> {
 /// # Errors
 /// [`ClientError`].
 pub fn status(runtime_dir: &Path) -> Result<Status, ClientError> {
-    exchange(&runtime_dir.join(OBSERVE_SOCKET), b"")
+    exchange(&runtime_dir.join(OBSERVE_SOCKET), b"", Duration::ZERO)
 }
 
 /// Whether a daemon serves this directory.
@@ -94,11 +104,17 @@ pub fn is_running(runtime_dir: &Path) -> bool {
     connect(&runtime_dir.join(OBSERVE_SOCKET), Instant::now() + DEADLINE).is_ok()
 }
 
-fn exchange<Answer: DeserializeOwned>(path: &Path, line: &[u8]) -> Result<Answer, ClientError> {
-    let deadline = Instant::now() + DEADLINE;
-    let mut stream = connect(path, deadline)?;
+fn exchange<Answer: DeserializeOwned>(
+    path: &Path,
+    line: &[u8],
+    patience: Duration,
+) -> Result<Answer, ClientError> {
+    let begun = Instant::now();
+    let deadline = begun + DEADLINE;
+    let mut stream = connect_patiently(path, deadline, begun + patience)?;
     let slow_or_broken = |error: io::Error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::TooSlow,
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => ClientError::HungUp,
         _ => ClientError::System(error),
     };
     // A refusal may already wait although the daemon stopped reading: the answer counts.
@@ -114,11 +130,30 @@ fn exchange<Answer: DeserializeOwned>(path: &Path, line: &[u8]) -> Result<Answer
     if answer.is_empty() {
         sent.map_err(slow_or_broken)?;
         read.map_err(slow_or_broken)?;
-        return Err(ClientError::System(io::Error::other(
-            "acmegate hung up without an answer",
-        )));
+        return Err(ClientError::HungUp);
     }
     serde_json::from_slice(&answer).map_err(|error| ClientError::System(io::Error::other(error)))
+}
+
+/// Connects; while a socket is there that nobody serves, tries again: its daemon was not stopped,
+/// it died, and may be about to start again.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a command of one thread, with a deadline; a socket that nobody serves cannot wake it"
+)]
+fn connect_patiently(
+    path: &Path,
+    deadline: Instant,
+    patient_until: Instant,
+) -> Result<UnixStream, ClientError> {
+    loop {
+        match connect(path, deadline) {
+            Err(ClientError::NotRunning(_)) if path.exists() && Instant::now() < patient_until => {
+                thread::sleep(RETRY);
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Reads to the end, or to what no answer exceeds. An answer that comes drop by drop must not

@@ -8,6 +8,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::gate::window::LeaseName;
+
 /// The version of this protocol. A message of another one is refused with a plain word.
 pub const VERSION: u32 = 1;
 /// The longest request, line end included: room for a hundred identifiers and to spare.
@@ -127,6 +129,9 @@ pub struct Response {
     /// The ports on which the gate itself listens.
     #[serde(default)]
     pub gate_ports: Vec<u16>,
+    /// The lease that this answer is about and that was not there before. Not sent.
+    #[serde(skip)]
+    pub acquired: Option<Box<LeaseName>>,
 }
 
 /// sysexits(3), as far as they are used.
@@ -167,6 +172,7 @@ impl Response {
             warnings: Vec::new(),
             ports: Vec::new(),
             gate_ports: Vec::new(),
+            acquired: None,
         }
     }
 }

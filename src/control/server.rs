@@ -22,6 +22,7 @@ use tokio::task::JoinSet;
 use super::protocol::{Ask, Exit, MAX_REQUEST_BYTES, Response, parse_request};
 use super::status::Status;
 use crate::gate::caller::Caller;
+use crate::gate::window::LeaseName;
 
 /// How many callers are heard at once; more wait in the socket's queue.
 const MAX_CALLERS: usize = 16;
@@ -35,6 +36,9 @@ pub trait Authority: Send + Sync + 'static {
     /// Does what is asked, or says why not.
     fn obey(&self, caller: Caller, ask: Ask)
     -> Pin<Box<dyn Future<Output = Response> + Send + '_>>;
+
+    /// Ends a lease whose caller went away before it heard of it: it believes that it has none.
+    fn withdraw(&self, lease: LeaseName) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
     /// Tells everything.
     fn status(&self) -> Pin<Box<dyn Future<Output = Status> + Send + '_>>;
@@ -95,7 +99,9 @@ pub async fn serve_observe(
 ) -> io::Result<()> {
     serve(listener, stop, move |stream| {
         let authority = Arc::clone(&authority);
-        async move { tell(stream, &authority.status().await).await }
+        async move {
+            tell(stream, &authority.status().await).await;
+        }
     })
     .await
 }
@@ -162,7 +168,10 @@ async fn hear(mut stream: UnixStream, authority: &dyn Authority) {
             }
         },
     };
-    tell(stream, &response).await;
+    let is_told = tell(stream, &response).await;
+    if let (false, Some(lease)) = (is_told, response.acquired) {
+        authority.withdraw(*lease).await;
+    }
 }
 
 async fn read_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
@@ -186,14 +195,17 @@ async fn read_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
     }
 }
 
-/// Writes one JSON line. A caller that went away or does not read has only itself to blame.
-async fn tell(mut stream: UnixStream, message: &impl serde::Serialize) {
+/// Writes one JSON line; `false` if the caller went away or does not read, and has only itself to
+/// blame.
+async fn tell(mut stream: UnixStream, message: &impl serde::Serialize) -> bool {
     let Ok(mut line) = serde_json::to_vec(message) else {
-        return;
+        return false;
     };
     line.push(b'\n');
     let written = tokio::time::timeout(RESPONSE_DEADLINE, stream.write_all(&line)).await;
-    if !matches!(written, Ok(Ok(()))) {
+    let is_told = matches!(written, Ok(Ok(())));
+    if !is_told {
         tracing::debug!("a caller did not take its answer");
     }
+    is_told
 }

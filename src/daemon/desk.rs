@@ -3,21 +3,16 @@
 //! It checks who may ask what, turns words into values, and passes on to the book of leases and
 //! the store of answers. Every refusal says what to do next.
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
 use super::leases::{LeaseError, Leases};
-use super::tell::tell;
 use crate::answer::Pushed;
 use crate::answer::pushed::{DEFAULT_LIFETIME, MAX_LIFETIME};
 use crate::config::{Config, format_duration};
 use crate::control::protocol::{Ask, Exit, FamilyName, Open, Response};
-use crate::control::server::Authority;
-use crate::control::status::Status;
 use crate::firewall::message::Claim;
 use crate::firewall::record::command_name;
 use crate::gate::caller::{Ask as GateAsk, Caller, may};
@@ -27,6 +22,28 @@ use crate::gate::site::site_for;
 use crate::gate::token::{KeyAuthorization, Token};
 use crate::gate::window::{Families, Holder, LeaseName, Refusal, Trigger};
 use crate::observe::Observer;
+
+/// Why a caller does not get what it asked for.
+#[derive(Debug)]
+pub struct Refused {
+    exit: Exit,
+    message: String,
+}
+
+impl Refused {
+    fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self {
+            exit,
+            message: message.into(),
+        }
+    }
+}
+
+impl From<Refused> for Response {
+    fn from(refused: Refused) -> Self {
+        Self::refused(refused.exit, refused.message)
+    }
+}
 
 /// Everything that callers can reach.
 pub struct Desk {
@@ -46,49 +63,9 @@ pub struct Desk {
     pub problems: Mutex<Vec<String>>,
 }
 
-impl Authority for Desk {
-    fn obey(
-        &self,
-        caller: Caller,
-        ask: Ask,
-    ) -> Pin<Box<dyn Future<Output = Response> + Send + '_>> {
-        Box::pin(async move {
-            let verb = word(&ask);
-            let response = self
-                .serve(caller, ask)
-                .await
-                .unwrap_or_else(|refusal| refusal);
-            tracing::info!(
-                ask = verb,
-                uid = caller.uid,
-                pid = caller.pid,
-                code = response.code,
-                message = %response.message,
-                "control"
-            );
-            response
-        })
-    }
-
-    fn status(&self) -> Pin<Box<dyn Future<Output = Status> + Send + '_>> {
-        Box::pin(async move { tell(self) })
-    }
-}
-
-fn word(ask: &Ask) -> &'static str {
-    match ask {
-        Ask::Open(open) if open.dry_run => "open --dry-run",
-        Ask::Open(_) => "open",
-        Ask::Close { .. } => "close",
-        Ask::AnswerAdd { .. } => "answer add",
-        Ask::AnswerRemove { .. } => "answer remove",
-        Ask::FirewallApply => "firewall apply",
-        Ask::FirewallRemove => "firewall remove",
-    }
-}
-
 impl Desk {
-    async fn serve(&self, caller: Caller, ask: Ask) -> Result<Response, Response> {
+    /// Does what is asked; a refusal says what to do next.
+    pub(super) async fn serve(&self, caller: Caller, ask: Ask) -> Result<Response, Refused> {
         match ask {
             Ask::Open(open) => self.open(caller, open).await,
             Ask::Close { lease } => self.close(caller, &lease).await,
@@ -121,11 +98,11 @@ impl Desk {
         }
     }
 
-    fn permit(&self, caller: Caller, ask: GateAsk<'_>, what: &str) -> Result<(), Response> {
+    fn permit(&self, caller: Caller, ask: GateAsk<'_>, what: &str) -> Result<(), Refused> {
         if may(&self.config.borrow().grants, caller, ask) {
             return Ok(());
         }
-        Err(Response::refused(
+        Err(Refused::new(
             Exit::NoPerm,
             format!(
                 "uid {} may not {what}: run as root, or add a [[grant]] for this account",
@@ -134,7 +111,7 @@ impl Desk {
         ))
     }
 
-    async fn open(&self, caller: Caller, open: Open) -> Result<Response, Response> {
+    async fn open(&self, caller: Caller, open: Open) -> Result<Response, Refused> {
         self.permit(caller, GateAsk::Open, "open a window")?;
         let name = lease_name(&open.lease)?;
         self.permit_lease(caller, &name)?;
@@ -157,7 +134,7 @@ impl Desk {
             .transpose()?;
         let length = open.milliseconds.map_or(max, Duration::from_millis);
         if length > max {
-            return Err(Response::refused(
+            return Err(Refused::new(
                 Exit::Data,
                 format!(
                     "{} is longer than the {} of [window] max",
@@ -166,6 +143,8 @@ impl Desk {
                 ),
             ));
         }
+        let is_new = self.leases.windows().borrow().lease(&name).is_none();
+        let acquired = (is_new && !open.dry_run).then(|| Box::new(name.clone()));
         let claim = Claim {
             name,
             // A pid of another process namespace would name somebody else here.
@@ -217,6 +196,7 @@ impl Desk {
                 .warnings
                 .push(format!("in the way of some packets, perhaps: {doubts}"));
         }
+        response.acquired = acquired;
         response.ports = ports;
         response.gate_ports = self
             .listeners
@@ -227,11 +207,11 @@ impl Desk {
     }
 
     /// A name that somebody else's lease has is theirs: renewing it would change its end.
-    fn permit_lease(&self, caller: Caller, name: &LeaseName) -> Result<(), Response> {
+    fn permit_lease(&self, caller: Caller, name: &LeaseName) -> Result<(), Refused> {
         let windows = self.leases.windows();
         let owner = windows.borrow().lease(name).map(|lease| lease.caller);
         match owner {
-            Some(owner) if owner != caller.uid && caller.uid != 0 => Err(Response::refused(
+            Some(owner) if owner != caller.uid && caller.uid != 0 => Err(Refused::new(
                 Exit::NoPerm,
                 format!(
                     "the lease {name} belongs to uid {owner}: choose another name with --lease"
@@ -241,7 +221,7 @@ impl Desk {
         }
     }
 
-    async fn close(&self, caller: Caller, lease: &str) -> Result<Response, Response> {
+    async fn close(&self, caller: Caller, lease: &str) -> Result<Response, Refused> {
         let name = lease_name(lease)?;
         let windows = self.leases.windows();
         let owner = windows.borrow().lease(&name).map(|lease| lease.caller);
@@ -267,7 +247,7 @@ impl Desk {
         name: &str,
         key_authorization: &str,
         milliseconds: Option<u64>,
-    ) -> Result<Response, Response> {
+    ) -> Result<Response, Refused> {
         let identifier = identifier(name)?;
         self.permit(
             caller,
@@ -275,7 +255,7 @@ impl Desk {
             "push tokens for this identifier",
         )?;
         let answer = KeyAuthorization::parse(key_authorization.as_bytes()).ok_or_else(|| {
-            Response::refused(
+            Refused::new(
                 Exit::Data,
                 "this is not a key authorization: it must be TOKEN.THUMBPRINT (certbot: $CERTBOT_VALIDATION of http-01)",
             )
@@ -284,7 +264,7 @@ impl Desk {
             let config = self.config.borrow();
             let gate = config.gate();
             let Some((_, site)) = site_for(&gate.sites, &identifier) else {
-                return Err(Response::refused(
+                return Err(Refused::new(
                     Exit::Config,
                     format!(
                         "no [[site]] has {identifier}, so it would never be answered: add it to a site's identifiers"
@@ -292,7 +272,7 @@ impl Desk {
                 ));
             };
             if !site.accounts.is_empty() && !site.accounts.contains(answer.thumbprint()) {
-                return Err(Response::refused(
+                return Err(Refused::new(
                     Exit::Config,
                     format!(
                         "the site of {identifier} does not name the account {}: add it to the site's `accounts` if it is yours",
@@ -306,7 +286,7 @@ impl Desk {
             .min(MAX_LIFETIME);
         self.pushed
             .add(identifier.clone(), answer, lifetime, now())
-            .map_err(|full| Response::refused(Exit::TempFail, full.to_string()))?;
+            .map_err(|full| Refused::new(Exit::TempFail, full.to_string()))?;
         // Neither token nor thumbprint: this line goes to the log.
         Ok(Response::done(format!(
             "answering for {identifier}, {} at most",
@@ -314,7 +294,7 @@ impl Desk {
         )))
     }
 
-    fn remove_answer(&self, caller: Caller, name: &str, token: &str) -> Result<Response, Response> {
+    fn remove_answer(&self, caller: Caller, name: &str, token: &str) -> Result<Response, Refused> {
         let identifier = identifier(name)?;
         self.permit(
             caller,
@@ -322,7 +302,7 @@ impl Desk {
             "withdraw tokens of this identifier",
         )?;
         let token = Token::parse(token.as_bytes())
-            .map_err(|error| Response::refused(Exit::Data, error.to_string()))?;
+            .map_err(|error| Refused::new(Exit::Data, error.to_string()))?;
         Ok(match self.pushed.remove(&identifier, &token, now()) {
             true => Response::done(format!("no longer answering {identifier} with that token")),
             false => Response::done(format!(
@@ -331,7 +311,7 @@ impl Desk {
         })
     }
 
-    fn explain(&self, error: LeaseError) -> Response {
+    fn explain(&self, error: LeaseError) -> Refused {
         let config = self.config.borrow();
         let budget = config.budget;
         let (exit, more) = match &error {
@@ -356,7 +336,7 @@ impl Desk {
             LeaseError::Failed(_) => (Exit::Os, String::new()),
             LeaseError::Lost => (Exit::Software, String::new()),
         };
-        Response::refused(exit, format!("{error}{more}"))
+        Refused::new(exit, format!("{error}{more}"))
     }
 }
 
@@ -391,18 +371,18 @@ fn default_ports(ports: &[u16]) -> Vec<u16> {
     }
 }
 
-fn lease_name(text: &str) -> Result<LeaseName, Response> {
+fn lease_name(text: &str) -> Result<LeaseName, Refused> {
     LeaseName::parse(text).ok_or_else(|| {
-        Response::refused(
+        Refused::new(
             Exit::Data,
             "a lease name is 1 to 40 of letters, digits and . _ : @ + -",
         )
     })
 }
 
-fn identifier(text: &str) -> Result<Identifier, Response> {
+fn identifier(text: &str) -> Result<Identifier, Refused> {
     Identifier::parse(text).map_err(|error| {
-        Response::refused(
+        Refused::new(
             Exit::Data,
             format!("`{}` is not an identifier: {error}", text.escape_debug()),
         )

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::io::unix::AsyncFd;
@@ -82,6 +82,11 @@ impl Leases {
     /// How the kernel stands.
     pub fn health(&self) -> Health {
         self.link.health()
+    }
+
+    /// How long the enforcer has owed an answer, if it owes one.
+    pub fn waiting(&self) -> Option<Duration> {
+        self.link.waiting()
     }
 
     /// Writes down everything that the enforcer knows, as after a restart.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
 
 use crate::firewall::message::{FRAME_BYTES, Frame, Health, Reply, Request};
 
@@ -34,6 +35,7 @@ type Question = (Request, oneshot::Sender<Vec<Reply>>);
 pub struct Link {
     questions: mpsc::Sender<Question>,
     health: Arc<watch::Sender<Health>>,
+    asked_at: watch::Receiver<Option<Instant>>,
 }
 
 impl Link {
@@ -41,8 +43,14 @@ impl Link {
     pub fn new(stream: UnixStream) -> (Self, impl Future<Output = Lost> + Send) {
         let (questions, asked) = mpsc::channel(QUEUE);
         let health = Arc::new(watch::Sender::new(Health::default()));
-        let carried = carry(stream, asked, Arc::clone(&health));
-        (Self { questions, health }, carried)
+        let (asking, asked_at) = watch::channel(None);
+        let carried = carry(stream, asked, Arc::clone(&health), asking);
+        let link = Self {
+            questions,
+            health,
+            asked_at,
+        };
+        (link, carried)
     }
 
     /// Asks, and waits for every reply to it; the last one is the verdict.
@@ -63,6 +71,11 @@ impl Link {
         self.health.send_replace(health);
     }
 
+    /// How long the enforcer has owed an answer, if it owes one.
+    pub fn waiting(&self) -> Option<Duration> {
+        self.asked_at.borrow().map(|since| since.elapsed())
+    }
+
     /// How the kernel stands, as last told.
     pub fn health(&self) -> Health {
         self.health.borrow().clone()
@@ -73,6 +86,7 @@ async fn carry(
     stream: UnixStream,
     mut questions: mpsc::Receiver<Question>,
     health: Arc<watch::Sender<Health>>,
+    asking: watch::Sender<Option<Instant>>,
 ) -> Lost {
     let (mut from, mut to) = stream.into_split();
     let (frames_in, mut frames) = mpsc::channel::<Frame>(QUEUE);
@@ -93,11 +107,13 @@ async fn carry(
                     let Some((request, reply)) = question else { return Lost };
                     // 0 is the number of what comes unasked.
                     sequence = sequence.checked_add(1).unwrap_or(1);
+                    asking.send_replace(Some(Instant::now()));
                     if to.write_all(&request.to_frame(sequence)).await.is_err() {
                         return Lost;
                     }
                     let gathered = tokio::time::timeout(DEADLINE, gather(&mut frames, sequence, &health));
                     let Ok(Some(replies)) = gathered.await else { return Lost };
+                    asking.send_replace(None);
                     // Who asked may have gone away meanwhile.
                     let _ = reply.send(replies);
                 }

@@ -26,11 +26,14 @@ impl fmt::Display for ListenError {
         write!(f, "cannot listen on {}: ", self.address)?;
         match self.error.kind() {
             io::ErrorKind::AddrInUse => {
-                let holders: Vec<String> =
-                    who_listens(port).iter().map(ToString::to_string).collect();
-                match holders.as_slice() {
+                let holders = who_listens(port);
+                let words: Vec<String> = holders.iter().map(ToString::to_string).collect();
+                match words.as_slice() {
                     [] => f.write_str("the port is in use")?,
-                    holders => write!(f, "{} holds port {port}", holders.join(", "))?,
+                    words => write!(f, "{} holds port {port}", words.join(", "))?,
+                }
+                if holders.iter().all(|holder| holder.process.is_none()) {
+                    write!(f, " (`ss -Hltnp sport = {port}` as root names it)")?;
                 }
                 write!(
                     f,

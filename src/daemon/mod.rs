@@ -5,6 +5,7 @@
 //! the first foreign byte. Clean stop takes our part of the ruleset away; a crash, or the signal
 //! that a restart sends, leaves it, and the next start adopts it.
 
+mod authority;
 pub mod desk;
 pub mod enforcer;
 pub mod leases;
@@ -297,10 +298,20 @@ fn start_enforcer(config: &Config) -> Result<(UnixStream, Child), Fatal> {
     let failed =
         |error: io::Error| Fatal::new(Exit::Os, format!("cannot start the enforcer: {error}"));
     if config.firewall.mode != Mode::GateOnly && !privilege::has_net_admin() {
+        // systemd gives what the unit asks for, but nobody can give what a container withholds.
+        let way_out = match privilege::may_have_net_admin() {
+            true => "start it by systemd (acmegate.service), or as root",
+            false => {
+                "it is withheld from this container or unit as a whole: add it there (systemd-nspawn \
+                 --capability=CAP_NET_ADMIN, docker --cap-add=NET_ADMIN, CapabilityBoundingSet=)"
+            }
+        };
         return Err(Fatal::new(
             Exit::NoPerm,
-            "opening windows needs CAP_NET_ADMIN. Ways out: start it by systemd (acmegate.service), or as root; \
-             or set [firewall] mode = \"gate-only\" and let the gate alone decide",
+            format!(
+                "opening windows needs CAP_NET_ADMIN. Ways out: {way_out}; \
+                 or set [firewall] mode = \"gate-only\" and let the gate alone decide"
+            ),
         ));
     }
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use nlink::netlink::nftables::Family as NftFamily;
 
@@ -138,8 +138,9 @@ pub fn upstream_ports(config: &Config) -> Vec<u16> {
 /// Asks the host's accounts once and remembers the answers: a sealed process cannot ask again.
 pub struct Remembered<Host> {
     host: Option<Host>,
-    users: Mutex<HashMap<String, Option<u32>>>,
-    groups: Mutex<HashMap<String, Option<Group>>>,
+    users: Mutex<HashMap<String, u32>>,
+    groups: Mutex<HashMap<String, Group>>,
+    missed: Mutex<Option<String>>,
 }
 
 impl<Host: Accounts> Remembered<Host> {
@@ -149,6 +150,7 @@ impl<Host: Accounts> Remembered<Host> {
             host: Some(host),
             users: Mutex::default(),
             groups: Mutex::default(),
+            missed: Mutex::default(),
         }
     }
 
@@ -156,25 +158,43 @@ impl<Host: Accounts> Remembered<Host> {
     pub fn seal(&mut self) {
         self.host = None;
     }
+
+    /// A name that nobody could be asked about since this was last called, if there was one.
+    pub fn take_missed(&self) -> Option<String> {
+        locked(&self.missed).take()
+    }
+
+    fn remember<Found: Clone>(
+        &self,
+        known: &Mutex<HashMap<String, Found>>,
+        name: &str,
+        ask: impl FnOnce(&Host) -> Option<Found>,
+    ) -> Option<Found> {
+        let mut known = locked(known);
+        if let Some(found) = known.get(name) {
+            return Some(found.clone());
+        }
+        let Some(host) = &self.host else {
+            *locked(&self.missed) = Some(name.to_owned());
+            return None;
+        };
+        let found = ask(host)?;
+        known.insert(name.to_owned(), found.clone());
+        Some(found)
+    }
+}
+
+fn locked<Value>(mutex: &Mutex<Value>) -> MutexGuard<'_, Value> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<Host: Accounts> Accounts for Remembered<Host> {
     fn user(&self, name: &str) -> Option<u32> {
-        let mut users = self
-            .users
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let ask = || self.host.as_ref().and_then(|host| host.user(name));
-        *users.entry(name.to_owned()).or_insert_with(ask)
+        self.remember(&self.users, name, |host| host.user(name))
     }
 
     fn group(&self, name: &str) -> Option<Group> {
-        let mut groups = self
-            .groups
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let ask = || self.host.as_ref().and_then(|host| host.group(name));
-        groups.entry(name.to_owned()).or_insert_with(ask).clone()
+        self.remember(&self.groups, name, |host| host.group(name))
     }
 }
 
@@ -191,5 +211,22 @@ impl Accounts for AnyAccount {
             gid: u32::MAX,
             members: Vec::new(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sealed_memory_tells_what_it_could_not_ask() {
+        let mut accounts = Remembered::over(AnyAccount);
+        assert!(accounts.user("early").is_some() && accounts.group("early").is_some());
+        accounts.seal();
+        assert!(accounts.user("early").is_some() && accounts.group("early").is_some());
+        assert_eq!(accounts.take_missed(), None);
+        assert!(accounts.group("late").is_none());
+        assert_eq!(accounts.take_missed().as_deref(), Some("late"));
+        assert_eq!(accounts.take_missed(), None);
     }
 }

@@ -34,7 +34,8 @@ impl fmt::Display for Listening {
 
 /// Every listening socket on `port`, of either family, one per process.
 pub fn who_listens(port: u16) -> Vec<Listening> {
-    let tables = ["/proc/net/tcp", "/proc/net/tcp6"]
+    // Not /proc/net: the unit's ProcSubset=pid hides that link, and what it leads to stays.
+    let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"]
         .map(|path| fs::read_to_string(path).unwrap_or_default());
     let sockets: Vec<Socket> = tables
         .iter()
@@ -60,7 +61,7 @@ struct Socket {
     inode: u64,
 }
 
-/// A line of /proc/net/tcp (proc(5)): `sl local_address rem_address st … uid timeout inode`.
+/// A line of /proc/PID/net/tcp (proc(5)): `sl local_address rem_address st … uid timeout inode`.
 fn parse(line: &str, port: u16) -> Option<Socket> {
     const LISTEN: &str = "0A";
     let words: Vec<&str> = line.split_whitespace().collect();

@@ -12,7 +12,8 @@ use std::process::Command;
 use nix::unistd::{Gid, Group as UnixGroup, Uid, User};
 use rustix::thread::{
     CapabilitiesSecureBits, CapabilitySet, CapabilitySets, capabilities,
-    configure_capability_in_ambient_set, set_capabilities, set_capabilities_secure_bits,
+    capability_is_in_bounding_set, configure_capability_in_ambient_set, set_capabilities,
+    set_capabilities_secure_bits,
 };
 
 /// Set for the process that `become_user` executes, so that it does not try again.
@@ -51,6 +52,11 @@ pub fn is_lending_power(binary: &Path) -> bool {
 /// Whether the process may open windows: CAP_NET_ADMIN in its network namespace's user namespace.
 pub fn has_net_admin() -> bool {
     capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::NET_ADMIN))
+}
+
+/// Whether anything that this process executes could get CAP_NET_ADMIN: it is in the bounding set.
+pub fn may_have_net_admin() -> bool {
+    capability_is_in_bounding_set(CapabilitySet::NET_ADMIN).unwrap_or(true)
 }
 
 /// Becomes `user` if this process is root on the host, by executing itself; returns otherwise:

@@ -170,12 +170,16 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     if tokio::time::timeout(DRAIN * 2, drained).await.is_err() {
         tracing::warn!("some connections did not end in time and are cut");
     }
-    if end == End::Stop
-        && let Err(error) = leases.remove_firewall().await
-    {
-        tracing::error!(%error,
-            "our part of the ruleset could not be taken away: `acmegate firewall remove`"
-        );
+    if end == End::Stop {
+        let removed = match tokio::time::timeout(DRAIN, leases.remove_firewall()).await {
+            Ok(removed) => removed.map_err(|error| error.to_string()),
+            Err(_) => Err("the enforcer does not answer".to_owned()),
+        };
+        if let Err(error) = removed {
+            tracing::error!(%error,
+                "our part of the ruleset could not be taken away: `acmegate firewall remove`"
+            );
+        }
     }
     // The enforcer ends when our end of the socket pair does.
     watching.shutdown().await;
@@ -303,8 +307,16 @@ impl Reloader {
             .source
             .as_deref()
             .or(self.options.config.as_deref());
-        let config = Config::load_with(path, &self.accounts, &Unchecked)
-            .map_err(|error| error.to_string())?;
+        let config = Config::load_with(path, &self.accounts, &Unchecked).map_err(|error| {
+            match self.accounts.take_missed() {
+                Some(name) => format!(
+                    "a [[grant]] names `{}`, which none did at start: that needs a restart, because a sealed \
+                     process can look up no account",
+                    name.escape_debug()
+                ),
+                None => error.to_string(),
+            }
+        })?;
         self.compare(&config, problems)?;
         problems.extend(unnamed_ports(&config, self.desk.listeners.iter().copied()));
         let rules =

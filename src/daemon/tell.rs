@@ -12,6 +12,9 @@ use crate::gate::identifier::Pattern;
 use crate::gate::site::site_for;
 use crate::gate::window::{Family, Trigger};
 
+/// How long the enforcer may think before an operator hears of it.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 /// Everything that an operator asks first, as of now.
 pub fn tell(desk: &Desk) -> Status {
     let now = tokio::time::Instant::now().into_std();
@@ -26,6 +29,12 @@ pub fn tell(desk: &Desk) -> Status {
         .clone();
     if !health.note.is_empty() {
         problems.push(format!("shut: {}", health.note));
+    }
+    if let Some(waiting) = desk.leases.waiting().filter(|waiting| *waiting > PATIENCE) {
+        problems.push(format!(
+            "the enforcer has owed an answer for {} s: nothing can be opened meanwhile",
+            waiting.as_secs()
+        ));
     }
     let gate = config.gate();
     let seen = desk.observer.thumbprints();

@@ -6,17 +6,16 @@
 
 use std::time::Instant;
 
-use nlink::netlink::nftables::{Family as NftFamily, NftablesEvent, NftablesGroup};
-use nlink::netlink::{Connection, Nftables};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio_stream::StreamExt;
 
 use super::error::KernelError;
+use super::events::{Batch, Committed, Events};
 use super::inspect;
 use super::message::{Claim, FRAME_BYTES, Frame, Health, Reply, Request};
 use super::netlink::{Ensured, Kernel};
-use super::ruleset::{Mode, Settings, TABLE};
+use super::ruleset::{Mode, Settings};
 use super::survey::{Finding, Survey};
 use crate::gate::window::{Lease, Limits, Opening, Refusal, Scope, Windows};
 
@@ -84,10 +83,7 @@ impl Enforcer {
         }
         let (mut from_front, mut to_front) = front.into_split();
         let mut changes = events.stream().await;
-        let mut batch = Batch {
-            own_name: std::mem::take(&mut self.own_name),
-            touches_our_elements: false,
-        };
+        let mut batch = Batch::of_others_than(std::mem::take(&mut self.own_name));
         let mut frame: Frame = [0; FRAME_BYTES];
         // Read piece by piece: an event in between must not lose the beginning of a frame.
         let mut filled = 0;
@@ -199,7 +195,7 @@ impl Enforcer {
         let mut doubts = Vec::new();
         if self.orders.settings.mode != Mode::GateOnly {
             if !self.health.is_installed {
-                self.assert().await.map_err(failed)?;
+                self.assert().await.map_err(blocked_or_failed)?;
             }
             let nft = self.kernel.connection();
             let settings = &self.orders.settings;
@@ -458,72 +454,13 @@ fn failed(error: KernelError) -> Reply {
     }
 }
 
-/// Somebody else's batch of changes, put together from its events.
-#[derive(Debug)]
-struct Batch {
-    own_name: String,
-    touches_our_elements: bool,
-}
-
-/// Who committed a batch, and whether elements of our own sets were in it.
-#[derive(Debug)]
-struct Committed {
-    name: String,
-    touched_our_elements: bool,
-}
-
-impl Batch {
-    /// The end of a batch that is not our own doing. When events were lost, anything may have been
-    /// in it.
-    fn committed_by(&mut self, change: Option<nlink::Result<NftablesEvent>>) -> Option<Committed> {
-        match change {
-            Some(Ok(NftablesEvent::NewGen(generation))) => {
-                let touched_our_elements = std::mem::take(&mut self.touches_our_elements);
-                // The kernel tells the pid of the first namespace, which in a container is not the
-                // one that we know; the name is the same everywhere.
-                let is_ours = generation.pid == Some(std::process::id())
-                    || generation.proc_name.as_ref() == Some(&self.own_name);
-                (!is_ours).then(|| Committed {
-                    name: generation
-                        .proc_name
-                        .unwrap_or_else(|| "somebody".to_owned()),
-                    touched_our_elements,
-                })
-            }
-            Some(Ok(
-                NftablesEvent::NewSetElements(event) | NftablesEvent::DelSetElements(event),
-            )) => {
-                self.touches_our_elements |=
-                    event.family == NftFamily::Inet && event.table == TABLE;
-                None
-            }
-            Some(Ok(_)) => None,
-            Some(Err(_)) | None => Some(Committed {
-                name: "somebody (events were lost)".to_owned(),
-                touched_our_elements: true,
-            }),
+/// A set that the administrator has still to declare is in the way, like a chain that drops.
+fn blocked_or_failed(error: KernelError) -> Reply {
+    match error {
+        KernelError::NoForeignSet(_) | KernelError::UnfitForeignSet(..) => {
+            Reply::Blocked(error.to_string())
         }
-    }
-}
-
-/// A second socket, on which the kernel tells of every change to the ruleset.
-pub struct Events {
-    connection: Connection<Nftables>,
-}
-
-impl Events {
-    fn subscribe() -> Result<Self, KernelError> {
-        let refused =
-            |error| KernelError::Refused("subscribing to ruleset events", Box::new(error));
-        let connection = Connection::<Nftables>::new().map_err(refused)?;
-        connection
-            .subscribe(&[NftablesGroup::All])
-            .map_err(refused)?;
-        Ok(Self { connection })
-    }
-
-    async fn stream(&self) -> impl tokio_stream::Stream<Item = nlink::Result<NftablesEvent>> + '_ {
-        self.connection.events().await
+        error => failed(error),
     }
 }
 

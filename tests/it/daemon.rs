@@ -3,13 +3,13 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixDatagram, UnixStream};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use acmegate::control::client;
-use acmegate::control::protocol::{Ask, HolderWord, Open};
+use acmegate::control::protocol::{Ask, Envelope, HolderWord, Open, VERSION};
 use rustix::process::Signal;
 
-use crate::lab::{Daemon, TempDir, wait_for};
+use crate::lab::{Daemon, Process, TempDir, wait_for};
 
 const TOKEN: &str = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0";
 const THUMBPRINT: &str = "9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI";
@@ -303,9 +303,11 @@ fn every_log_line_is_an_object_if_that_is_wanted() {
 #[test]
 fn a_flood_of_connections_is_no_flood_of_lines() {
     let daemon = Daemon::start(&config(""));
+    let began = Instant::now();
     for _ in 0..600 {
         get(&daemon, "other.test", "/");
     }
+    let seconds = began.elapsed().as_secs() as usize + 1;
     let lines = daemon
         .log()
         .lines()
@@ -313,8 +315,9 @@ fn a_flood_of_connections_is_no_flood_of_lines() {
         .count();
     let counted = daemon.status()["connections"].to_string();
     assert!(counted.contains("600"), "every one is counted: {counted}");
-    // The burst, and 20 a second for as long as the loop took, which is no more than this.
-    assert!((200..500).contains(&lines), "{lines}");
+    // The burst, and 20 a second for as long as the loop took, however busy the machine is.
+    let most = 200 + 20 * seconds;
+    assert!((200..=most).contains(&lines), "{lines} in {seconds} s");
 }
 
 #[test]
@@ -349,9 +352,65 @@ fn garbage_on_the_control_socket_gets_a_plain_word() {
 }
 
 #[test]
+fn who_does_not_wait_for_the_answer_has_no_lease() {
+    let daemon = Daemon::start(&config(""));
+    let socket = format!("{}/control.sock", daemon.runtime_dir());
+    let ask = |lease: &str| {
+        let mut caller = UnixStream::connect(&socket).expect("it listens");
+        let open = Open {
+            lease: lease.to_owned(),
+            milliseconds: None,
+            ports: vec![],
+            family: None,
+            identifiers: None,
+            holder: None,
+            dry_run: false,
+        };
+        let envelope = Envelope {
+            version: VERSION,
+            ask: Ask::Open(open),
+        };
+        let line = serde_json::to_string(&envelope).expect("JSON");
+        writeln!(caller, "{line}").expect("it hears");
+        caller
+    };
+    // A command that gave up while the daemon hung, and is answered later.
+    daemon.signal(Signal::STOP);
+    let gone = ask("gone");
+    gone.shutdown(std::net::Shutdown::Both).expect("a socket");
+    drop(gone);
+    daemon.signal(Signal::CONT);
+    wait_for(SECONDS, "the lease is withdrawn", || {
+        daemon
+            .log()
+            .contains("did not wait for the answer")
+            .then_some(())
+    });
+    assert_eq!(daemon.status()["leases"], serde_json::json!([]));
+    let mut stays = ask("stays");
+    let mut answer = String::new();
+    stays.read_to_string(&mut answer).expect("an answer");
+    drop(stays);
+    // It renews a lease and does not hear so: the lease was there before.
+    drop(ask("stays"));
+    daemon.cli(&["open", "--lease", "another"]).success();
+    let leases = daemon.status()["leases"].clone();
+    let names: Vec<_> = leases
+        .as_array()
+        .into_iter()
+        .flatten()
+        .map(|lease| &lease["name"])
+        .collect();
+    assert_eq!(names, ["another", "stays"], "{answer}");
+}
+
+#[test]
 fn without_a_daemon_a_hook_says_so_at_once() {
     let mut daemon = Daemon::start(&config(""));
     assert_eq!(daemon.terminate(), 0);
+    // As systemd leaves it behind a service that was stopped.
+    std::fs::remove_dir_all(daemon.runtime_dir()).expect("it may be removed");
+    let begun = Instant::now();
     for words in [
         &["open"][..],
         &["close"],
@@ -365,6 +424,26 @@ fn without_a_daemon_a_hook_says_so_at_once() {
         );
         assert_eq!(output.stderr.lines().count(), 1, "one line: {output}");
     }
+    assert!(begun.elapsed() < SECONDS / 2, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn a_hook_waits_for_a_daemon_that_restarts_but_not_for_ever() {
+    let mut daemon = Daemon::start(&config(""));
+    daemon.kill();
+    let begun = Instant::now();
+    let mut open = daemon.command();
+    open.args(["open", "--lease", "early"]);
+    let mut hook = Process::spawn(open);
+    daemon.start_again();
+    assert_eq!(hook.wait(SECONDS), 0, "{}", hook.stderr());
+    assert_eq!(daemon.status()["leases"][0]["name"], "early");
+    daemon.kill();
+    assert_eq!(daemon.cli(&["close"]).code, 69);
+    assert!(begun.elapsed() < SECONDS * 3, "{:?}", begun.elapsed());
+    let begun = Instant::now();
+    assert_eq!(daemon.cli(&["status"]).code, 69);
+    assert!(begun.elapsed() < SECONDS / 2, "only hooks wait");
 }
 
 #[test]

@@ -90,7 +90,7 @@ fn without_a_grant_root_alone_may_ask() {
             .cli(&["answer", "add", "a.example.com", ANSWER])
             .success();
         daemon.cli(&["open", "--lease", "a"]).success();
-        assert!(host.is_open(80));
+        assert!(host.lets_in(80));
     });
 }
 
@@ -119,7 +119,7 @@ fn a_grant_gives_its_verbs_and_identifiers_and_no_more() {
         refused(pusher(&["open", "--lease", "a"]));
         assert_eq!(open_ports(), SHUT);
         opener(&["open", "--lease", "a", "--for", "5m"]).success();
-        assert!(host.is_open(80));
+        assert!(host.lets_in(80));
         let lease = elements("lease").into_values().next().expect("a lease");
         let caller = format!("a {OPENER} asked");
         assert!(lease.comment.starts_with(&caller), "{lease:?}");
@@ -147,7 +147,7 @@ fn a_grant_gives_its_verbs_and_identifiers_and_no_more() {
         refused(opener(&["open", "--lease", "roots", "--for", "1s"]));
         refused(pusher(&["close", "--lease", "a"]));
         opener(&["close", "--lease", "a"]).success();
-        assert!(host.is_open(80));
+        assert!(host.lets_in(80));
         daemon.cli(&["close", "--lease", "roots"]).success();
         assert!(!host.is_open(80));
     });
@@ -200,7 +200,7 @@ fn started_as_root_it_keeps_one_capability_in_one_process() {
         }
         // And with that it works.
         daemon.cli(&["open", "--lease", "a"]).success();
-        assert!(host.is_open(80));
+        assert!(host.lets_in(80));
         assert_eq!(
             host.connect(HOST_4, 80)
                 .peer_addr()

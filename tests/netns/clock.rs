@@ -93,7 +93,7 @@ fn a_clock_set_back_or_forth_moves_no_window_of_the_front() {
                 left.is_some_and(|left| left > 500 && left <= 3000),
                 "{left:?}"
             );
-            assert!(host.is_open(80), "{lease}: not before its time");
+            assert!(host.lets_in(80), "{lease}: not before its time");
             let over = wait_for(2 * LEASE, "the lease is over", || {
                 let is_over = daemon.status()["leases"] == serde_json::json!([]);
                 is_over.then(Instant::now)

@@ -83,7 +83,7 @@ fn a_table_that_anyone_can_flush_comes_back_with_its_windows() {
                 (gaps(&daemon) >= round as u64).then_some(())
             });
         }
-        assert!(host.is_open(80));
+        assert!(host.lets_in(80));
         for set in ["window4", "window6", "lease"] {
             let element = elements(set).into_values().next().expect("it is back");
             let left = element.seconds_left.expect("a timeout") + opened.elapsed().as_secs();
@@ -94,6 +94,45 @@ fn a_table_that_anyone_can_flush_comes_back_with_its_windows() {
         // Shut comes back as well, and it does so without a window.
         nft(&["flush", "ruleset"]);
         wait_for(BACK, "shut again", || (!host.is_open(80)).then_some(()));
+    });
+}
+
+/// What anyone can write into a table that is not owned, short of taking it away.
+#[test]
+fn a_window_that_somebody_else_changed_is_put_right() {
+    inside(|| {
+        let host = Host::new();
+        let daemon = Daemon::start("[firewall]\nowner = \"never\"\n");
+        let put_right = |open: bool| {
+            wait_for(BACK, "it is put right", || {
+                let sets = ["window4", "window6"].map(elements);
+                let mut times = sets
+                    .iter()
+                    .map(|set| set.get(&80).map(|port| port.seconds_left));
+                let is_right = match open {
+                    true => times.all(|left| left.is_some_and(|left| left <= Some(60))),
+                    false => times.all(|left| left.is_none()),
+                };
+                is_right.then_some(())
+            });
+            assert_eq!(host.is_open(80), open);
+        };
+        // Opened by nobody, for a while or for ever.
+        for element in ["{ 80 timeout 1h }", "{ 80 timeout 5s }"] {
+            nft(&["add", "element", "inet", "acmegate", "window4", element]);
+        }
+        put_right(false);
+        daemon
+            .cli(&["open", "--lease", "a", "--for", "1m"])
+            .success();
+        nft(&["flush", "set", "inet", "acmegate", "window6"]);
+        put_right(true);
+        // Prolonged.
+        let script = "delete element inet acmegate window4 { 80 }
+            add element inet acmegate window4 { 80 timeout 1h }";
+        lab::nft(script);
+        put_right(true);
+        wait_for(BACK, "it is told", || (gaps(&daemon) >= 3).then_some(()));
     });
 }
 
@@ -117,7 +156,7 @@ fn an_administrators_reload_gets_our_element_back() {
             let left = element.seconds_left.expect("a timeout") + opened.elapsed().as_secs();
             assert!((297..=301).contains(&left), "{left} of 300");
         }
-        wait_for(BACK, "open again", || host.is_open(80).then_some(()));
+        wait_for(BACK, "open again", || host.lets_in(80).then_some(()));
         assert!(gaps(&daemon) >= 1);
         daemon.cli(&["close", "--lease", "a"]).success();
         assert!(!host.is_open(80));
@@ -164,7 +203,7 @@ fn a_missing_set_is_shut_and_said_and_heals() {
         });
         assert_eq!(daemon.status()["firewall"]["installed"], true);
         daemon.cli(&["open", "--lease", "a"]).success();
-        assert!(host.is_open(80));
+        assert!(host.lets_in(80));
 
         // A set that ports do not fit into is no set for us.
         lab::nft(&format!(
@@ -247,7 +286,7 @@ fn a_flood_of_events_hides_no_flush() {
             elements("window4").contains_key(&80).then_some(())
         });
         assert!(lost() > 0, "the control: events were lost");
-        assert!(host.is_open(80));
+        assert!(host.lets_in(80));
         daemon.cli(&["close", "--lease", "a"]).success();
         assert!(!host.is_open(80));
         // It waits for the next one, and does nothing meanwhile.

@@ -100,7 +100,7 @@ fn three_leases_survive_a_kill_and_one_is_closed() {
             assert_times(&daemon, opened, &[("a", 100), ("b", 200), ("c", 300)]);
             daemon.kill();
             assert!(
-                host.is_open(80) && host.is_open(8080),
+                host.lets_in(80) && host.lets_in(8080),
                 "the kernel kept them"
             );
             daemon.start_again();
@@ -113,7 +113,7 @@ fn three_leases_survive_a_kill_and_one_is_closed() {
 
             daemon.cli(&["close", "--lease", "b"]).success();
             assert_times(&daemon, opened, &[("a", 100), ("c", 300)]);
-            assert!(host.is_open(80) && !host.is_open(8080));
+            assert!(host.lets_in(80) && !host.is_open(8080));
             let left = elements("window4")[&80].seconds_left.expect("a timeout");
             assert!((300 - left - opened.elapsed().as_secs()) <= SLACK, "{left}");
             if matches!(way, Way::Set) {
@@ -121,7 +121,7 @@ fn three_leases_survive_a_kill_and_one_is_closed() {
                 assert_eq!(theirs.keys().collect::<Vec<_>>(), [&80], "{theirs:?}");
             }
             daemon.cli(&["close", "--lease", "a"]).success();
-            assert!(host.is_open(80), "the third keeps it open");
+            assert!(host.lets_in(80), "the third keeps it open");
             daemon.cli(&["close", "--lease", "c"]).success();
             assert!(!host.is_open(80));
         });
@@ -166,7 +166,7 @@ fn a_lease_ends_a_grace_after_its_holder_died() {
         let after = died.elapsed();
         assert!(after >= Duration::from_secs(4), "no grace: {after:?}");
         assert!(times(&daemon)[0].contains_key("later"));
-        assert!(host.is_open(80), "the other one lives");
+        assert!(host.lets_in(80), "the other one lives");
         // Its holder dies while nobody looks: whoever starts next finds out.
         daemon.kill();
         dies_later.signal(Signal::KILL);

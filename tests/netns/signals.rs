@@ -40,7 +40,7 @@ fn a_clean_stop_leaves_the_ruleset_as_it_was() {
                     daemon
                         .cli(&["open", "--lease", "a", "--for", "5m"])
                         .success();
-                    assert!(host.is_open(80));
+                    assert!(host.lets_in(80));
                     assert_eq!(daemon.end_by(signal), 0, "{}", daemon.log());
                     assert_eq!(ruleset(), before);
                     assert!(elements_of("inet filter", "acmegate").is_empty());
@@ -67,7 +67,7 @@ fn a_restart_leaves_table_and_windows() {
             let left = nft(&["-s", "-t", "list", "table", "inet", "acmegate"]);
             assert_eq!(without_flags(&left), without_flags(&rules));
             assert_eq!(open_ports(), [vec![80], vec![80]]);
-            assert!(host.is_open(80));
+            assert!(host.lets_in(80));
             daemon.start_again();
             assert_eq!(daemon.status()["leases"][0]["name"], "a");
             assert_eq!(
@@ -131,7 +131,7 @@ fn a_bad_file_is_told_and_changes_nothing() {
                 (daemon.status()["problems"] == serde_json::json!([])).then_some(())
             });
         }
-        assert!(host.is_open(80));
+        assert!(host.lets_in(80));
         assert_eq!(daemon.status()["leases"][0]["name"], "a");
         assert_answered(peer);
     });
@@ -156,7 +156,7 @@ fn a_reload_takes_effect_and_drops_nothing() {
                 )
             };
             let daemon = Daemon::start(&config("", "[80]"));
-            assert!(host.is_open(8080), "not guarded yet");
+            assert!(host.lets_in(8080), "not guarded yet");
             daemon
                 .cli(&["open", "--lease", "a", "--for", "5m"])
                 .success();
@@ -180,10 +180,10 @@ fn a_reload_takes_effect_and_drops_nothing() {
             daemon
                 .cli(&["open", "--lease", "b", "--port", "8080"])
                 .success();
-            assert!(host.is_open(8080));
+            assert!(host.lets_in(8080));
             daemon.cli(&["close", "--lease", "b"]).success();
             reload(&config("[allow]\nlocal = false\n", "[80]"));
-            assert!(host.is_open(8080), "not guarded any more");
+            assert!(host.lets_in(8080), "not guarded any more");
             let probes = watch.wait_until(std::time::Instant::now(), 2);
             assert!(probes.iter().all(|probe| probe.seen.passed()), "{probes:?}");
             assert_answered(peer);

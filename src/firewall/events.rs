@@ -1,0 +1,90 @@
+//! What the kernel tells of changes to the ruleset: who committed them, and whether they touched
+//! what is ours. Nothing is done about it here.
+
+use nlink::netlink::nftables::{Family as NftFamily, NftablesEvent, NftablesGroup};
+use nlink::netlink::{Connection, Nftables};
+
+use super::error::KernelError;
+use super::ruleset::TABLE;
+
+/// Somebody else's batch of changes, put together from its events.
+#[derive(Debug)]
+pub(super) struct Batch {
+    own_name: String,
+    touches_our_elements: bool,
+}
+
+/// Who committed a batch, and whether elements of our own sets were in it.
+#[derive(Debug)]
+pub(super) struct Committed {
+    pub(super) name: String,
+    pub(super) touched_our_elements: bool,
+}
+
+impl Batch {
+    /// An empty batch; what a process of this name commits is not somebody else's.
+    pub(super) fn of_others_than(own_name: String) -> Self {
+        Self {
+            own_name,
+            touches_our_elements: false,
+        }
+    }
+
+    /// The end of a batch that is not our own doing. When events were lost, anything may have been
+    /// in it.
+    pub(super) fn committed_by(
+        &mut self,
+        change: Option<nlink::Result<NftablesEvent>>,
+    ) -> Option<Committed> {
+        match change {
+            Some(Ok(NftablesEvent::NewGen(generation))) => {
+                let touched_our_elements = std::mem::take(&mut self.touches_our_elements);
+                // The kernel tells the pid of the first namespace, which in a container is not the
+                // one that we know; the name is the same everywhere.
+                let is_ours = generation.pid == Some(std::process::id())
+                    || generation.proc_name.as_ref() == Some(&self.own_name);
+                (!is_ours).then(|| Committed {
+                    name: generation
+                        .proc_name
+                        .unwrap_or_else(|| "somebody".to_owned()),
+                    touched_our_elements,
+                })
+            }
+            Some(Ok(
+                NftablesEvent::NewSetElements(event) | NftablesEvent::DelSetElements(event),
+            )) => {
+                self.touches_our_elements |=
+                    event.family == NftFamily::Inet && event.table == TABLE;
+                None
+            }
+            Some(Ok(_)) => None,
+            Some(Err(_)) | None => Some(Committed {
+                name: "somebody (events were lost)".to_owned(),
+                touched_our_elements: true,
+            }),
+        }
+    }
+}
+
+/// A second socket, on which the kernel tells of every change to the ruleset.
+pub struct Events {
+    connection: Connection<Nftables>,
+}
+
+impl Events {
+    pub(super) fn subscribe() -> Result<Self, KernelError> {
+        let refused =
+            |error| KernelError::Refused("subscribing to ruleset events", Box::new(error));
+        let connection = Connection::<Nftables>::new().map_err(refused)?;
+        connection
+            .subscribe(&[NftablesGroup::All])
+            .map_err(refused)?;
+        Ok(Self { connection })
+    }
+
+    pub(super) async fn stream(
+        &self,
+    ) -> impl tokio_stream::Stream<Item = nlink::Result<NftablesEvent>> + '_ {
+        self.connection.events().await
+    }
+}
