@@ -611,3 +611,113 @@ fn a_socket_is_made_with_its_final_mode() {
     }
     assert!(!trace.contains("chmod"), "{trace}");
 }
+
+#[test]
+fn a_holder_of_another_pid_namespace_is_nobody_here() {
+    let daemon = Daemon::start(&config(""));
+    for (lease, caller_pid, is_known) in [
+        ("ours", std::process::id(), true),
+        // A container's hook believes to be somebody else than the kernel says here.
+        ("theirs", std::process::id() + 1, false),
+    ] {
+        let ask = Ask::Open(Open {
+            lease: lease.to_owned(),
+            milliseconds: None,
+            ports: Vec::new(),
+            family: None,
+            identifiers: None,
+            holder: Some(HolderWord {
+                pid: std::process::id(),
+                start_ticks: 1,
+                command: "client".to_owned(),
+                caller_pid,
+            }),
+            dry_run: false,
+        });
+        let response = client::ask(daemon.runtime_dir().as_ref(), ask).expect("an answer");
+        assert_eq!(response.code, 0, "{response:?}");
+        let status = daemon.status();
+        let leases = status["leases"].as_array().expect("a list");
+        let lease = leases.iter().find(|other| other["name"] == lease);
+        let holder = &lease.expect("it is there")["holder"];
+        assert_eq!(!holder.is_null(), is_known, "{status}");
+    }
+}
+
+#[test]
+fn a_stop_lets_a_held_connection_finish_and_waits_for_none_for_ever() {
+    let mut daemon = Daemon::start(&config(""));
+    let port = port(&daemon);
+    let hold = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the gate listens");
+        stream.set_read_timeout(Some(SECONDS)).expect("a deadline");
+        stream.write_all(b"GET /x HTTP/1.1\r\n").expect("it reads");
+        stream
+    };
+    let (mut finishes, _never) = (hold(), hold());
+    wait_for(SECONDS, "both are accepted", || {
+        // Whoever comes later was accepted later.
+        get(&daemon, "www.example.com", "/x")
+            .starts_with("HTTP/1.1 301 ")
+            .then_some(())
+    });
+    let start = std::time::Instant::now();
+    daemon.signal(Signal::TERM);
+    wait_for(SECONDS, "it listens no more", || {
+        TcpStream::connect(("127.0.0.1", port))
+            .is_err()
+            .then_some(())
+    });
+    finishes
+        .write_all(b"Host: www.example.com\r\n\r\n")
+        .expect("it still reads");
+    let mut answer = String::new();
+    finishes.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 301 "), "{answer}");
+    assert_eq!(daemon.gone(), 0, "{}", daemon.log());
+    let took = start.elapsed();
+    assert!(
+        (Duration::from_secs(4)..Duration::from_secs(15)).contains(&took),
+        "{took:?}"
+    );
+}
+
+#[test]
+fn nothing_that_a_peer_wrote_is_in_the_log() {
+    for format in ["text", "json"] {
+        let daemon = Daemon::start(&format!(
+            "[log]\nlevel = \"trace\"\nformat = \"{format}\"\n{}",
+            config("")
+        ));
+        let ugly = "\u{1b}]0;marked\u{7}\u{202e}\u{85}marked";
+        let heads = [
+            format!("GET /{ugly} HTTP/1.1\r\nHost: www.example.com\r\n\r\n"),
+            format!("GET / HTTP/1.1\r\nHost: {ugly}\r\n\r\n"),
+            format!("GET / HTTP/1.1\r\nHost: marked.test\u{202e}\r\n\r\n"),
+            format!("GET / HTTP/1.1\r\nHost: www.example.com\r\nUser-Agent: {ugly}\r\n\r\n"),
+            format!("{ugly} / HTTP/1.1\r\nHost: www.example.com\r\n\r\n"),
+            "GET /.well-known/acme-challenge/marked HTTP/1.1\r\nHost: www.example.com\r\n\r\n"
+                .to_owned(),
+            "GET /marked HTTP/1.1\r\nHost: www.example.com\r\nReferer: marked\r\n\r\n".to_owned(),
+        ];
+        for head in &heads {
+            let mut stream =
+                TcpStream::connect(("127.0.0.1", port(&daemon))).expect("the gate listens");
+            stream.set_read_timeout(Some(SECONDS)).expect("a deadline");
+            let _ = stream.write_all(head.as_bytes());
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+        let log = wait_for(SECONDS, "each is told", || {
+            let log = daemon.log();
+            let told = log.matches("reason=").count() + log.matches("\"reason\"").count();
+            (told >= heads.len()).then_some(log)
+        });
+        let bidi = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        assert!(!log.contains("marked"), "{log}");
+        assert!(
+            !log.chars()
+                .any(|c| c != '\n' && (c.is_control() || bidi(c))),
+            "{log}"
+        );
+    }
+}
