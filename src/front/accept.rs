@@ -10,7 +10,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, SocketFlags, acceptfrom_with, recv, send};
@@ -34,6 +34,8 @@ const BATCH: usize = 32;
 const MIN_PAUSE: Duration = Duration::from_millis(10);
 /// A second is what other servers wait, and less than a validator does.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// How often a new shortage is told.
+const TELL_EVERY: Duration = Duration::from_secs(10);
 
 /// One listener and the connections that it brought.
 pub(super) struct Acceptor {
@@ -114,7 +116,6 @@ impl Acceptor {
                 let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
                 match acceptfrom_with(ready.get_inner(), flags) {
                     Ok((socket, address)) => {
-                        self.shortage.is_over();
                         // TCP knows its peers; a socket without one is of no use to anybody.
                         let address = address.and_then(|any| SocketAddr::try_from(any).ok());
                         if let Some(address) = address {
@@ -128,6 +129,7 @@ impl Acceptor {
                         }
                     }
                     Err(Errno::AGAIN) => {
+                        self.shortage.is_over();
                         ready.clear_ready();
                         then = Then::Wait;
                         break;
@@ -135,7 +137,7 @@ impl Acceptor {
                     Err(error) => match sort(error) {
                         Remedy::Ignore => {}
                         Remedy::BackOff => {
-                            then = Then::Pause(self.shortage.pause(error));
+                            then = Then::Pause(self.shortage.pause(error, now()));
                             break;
                         }
                         Remedy::Stop => return error.into(),
@@ -280,27 +282,37 @@ fn sort(error: Errno) -> Remedy {
     }
 }
 
-/// A spell in which nothing can be accepted: told once, and paused longer and longer.
+/// A spell in which not all can be accepted: told once, and paused longer and longer. It is over
+/// when nobody waits any more: where each end of a connection makes room for one other, every
+/// accepted one would end it, and a flood of peers would be a flood of lines.
 #[derive(Debug, Default)]
 struct Shortage {
     last_pause: Option<Duration>,
+    told: Option<Instant>,
+    is_told: bool,
 }
 
 impl Shortage {
-    fn pause(&mut self, error: Errno) -> Duration {
+    fn pause(&mut self, error: Errno, now: Instant) -> Duration {
         let pause = match self.last_pause {
-            None => {
-                tracing::warn!(%error, "cannot accept connections; trying again until it ends");
-                MIN_PAUSE
-            }
+            None => MIN_PAUSE,
             Some(last) => (last * 2).min(MAX_PAUSE),
         };
-        self.last_pause = Some(pause);
+        let is_new = self.last_pause.replace(pause).is_none();
+        let is_quiet = self
+            .told
+            .is_none_or(|told| now.saturating_duration_since(told) >= TELL_EVERY);
+        if is_new && is_quiet {
+            tracing::warn!(%error, "cannot accept connections; trying again until it ends");
+            self.told = Some(now);
+            self.is_told = true;
+        }
         pause
     }
 
     fn is_over(&mut self) {
-        if self.last_pause.take().is_some() {
+        self.last_pause = None;
+        if std::mem::take(&mut self.is_told) {
             tracing::info!("connections are accepted again");
         }
     }
@@ -330,12 +342,24 @@ mod tests {
 
     #[test]
     fn a_shortage_is_waited_for_longer_and_longer_and_then_forgotten() {
-        let mut shortage = Shortage::default();
+        let (mut shortage, now) = (Shortage::default(), Instant::now());
         let pauses: Vec<_> = (0..9)
-            .map(|_| shortage.pause(Errno::MFILE).as_millis())
+            .map(|_| shortage.pause(Errno::MFILE, now).as_millis())
             .collect();
         assert_eq!(pauses, [10, 20, 40, 80, 160, 320, 640, 1000, 1000]);
         shortage.is_over();
-        assert_eq!(shortage.pause(Errno::MFILE), MIN_PAUSE);
+        assert_eq!(shortage.pause(Errno::MFILE, now), MIN_PAUSE);
+    }
+
+    #[test]
+    fn shortages_that_come_and_go_are_told_now_and_then() {
+        let (mut shortage, start) = (Shortage::default(), Instant::now());
+        let told = (0..6000u32).filter(|at| {
+            shortage.pause(Errno::MFILE, start + MIN_PAUSE * *at);
+            let is_told = shortage.is_told;
+            shortage.is_over();
+            is_told
+        });
+        assert_eq!(told.count(), 6, "a minute of them");
     }
 }

@@ -1,12 +1,13 @@
 //! The daemon as a whole, without privileges: mode `gate-only`, loopback, two real processes.
 
+mod control;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::time::{Duration, Instant};
 
-use acmegate::control::client;
-use acmegate::control::protocol::{Ask, Envelope, HolderWord, Open, VERSION};
+use acmegate::control::protocol::{Ask, Envelope, Open, VERSION};
 use rustix::process::Signal;
 
 use crate::lab::{Daemon, Process, TempDir, wait_for};
@@ -321,37 +322,6 @@ fn a_flood_of_connections_is_no_flood_of_lines() {
 }
 
 #[test]
-fn garbage_on_the_control_socket_gets_a_plain_word() {
-    let daemon = Daemon::start(&config(""));
-    let ask = |bytes: &[u8]| {
-        let mut stream = UnixStream::connect(format!("{}/control.sock", daemon.runtime_dir()))
-            .expect("it listens");
-        stream.set_read_timeout(Some(SECONDS)).expect("a deadline");
-        let _ = stream.write_all(bytes);
-        // What it did not read, the kernel tells by a reset behind the answer.
-        let mut answer = Vec::new();
-        let _ = stream.read_to_end(&mut answer);
-        let answer: serde_json::Value = serde_json::from_slice(&answer).expect("JSON");
-        (
-            answer["code"].as_u64(),
-            answer["message"].as_str().unwrap_or_default().to_owned(),
-        )
-    };
-    let (code, words) = ask(b"\x00\xff\n");
-    assert!(
-        code == Some(65) && words.contains("cannot be read"),
-        "{words}"
-    );
-    let (code, words) = ask(b"{\"version\":9,\"ask\":\"dance\"}\n");
-    assert!(code == Some(65) && words.contains("version 9"), "{words}");
-    let (code, words) = ask(&vec![b'a'; 80 * 1024]);
-    assert!(code == Some(65) && words.contains("longer than"), "{words}");
-    let (code, words) = ask(b"{\"version\":1,");
-    assert!(code == Some(65) && words.contains("in time"), "{words}");
-    daemon.cli(&["open", "--lease", "still-here"]).success();
-}
-
-#[test]
 fn who_does_not_wait_for_the_answer_has_no_lease() {
     let daemon = Daemon::start(&config(""));
     let socket = format!("{}/control.sock", daemon.runtime_dir());
@@ -405,29 +375,6 @@ fn who_does_not_wait_for_the_answer_has_no_lease() {
 }
 
 #[test]
-fn without_a_daemon_a_hook_says_so_at_once() {
-    let mut daemon = Daemon::start(&config(""));
-    assert_eq!(daemon.terminate(), 0);
-    // As systemd leaves it behind a service that was stopped.
-    std::fs::remove_dir_all(daemon.runtime_dir()).expect("it may be removed");
-    let begun = Instant::now();
-    for words in [
-        &["open"][..],
-        &["close"],
-        &["status"],
-        &["answer", "remove", "a.test", TOKEN],
-    ] {
-        let output = daemon.cli(words);
-        assert!(
-            output.code == 69 && output.stderr.contains("systemctl start acmegate"),
-            "{output}"
-        );
-        assert_eq!(output.stderr.lines().count(), 1, "one line: {output}");
-    }
-    assert!(begun.elapsed() < SECONDS / 2, "{:?}", begun.elapsed());
-}
-
-#[test]
 fn a_hook_waits_for_a_daemon_that_restarts_but_not_for_ever() {
     let mut daemon = Daemon::start(&config(""));
     daemon.kill();
@@ -455,27 +402,6 @@ fn a_lost_enforcer_ends_the_daemon() {
         daemon.log().contains("closes in the kernel by itself")
             || daemon.log().contains("enforcer is gone")
     );
-}
-
-#[test]
-fn the_command_line_has_sysexits() {
-    let daemon = Daemon::start(&config(""));
-    assert_eq!(
-        daemon.cli(&["open", "--for", "10"]).code,
-        64,
-        "a bare number has no unit"
-    );
-    assert_eq!(daemon.cli(&["dance"]).code, 64);
-    assert_eq!(daemon.cli(&["--help"]).code, 0);
-    assert_eq!(
-        daemon.cli(&["open", "--for", "11m"]).code,
-        65,
-        "[window] max is 10m"
-    );
-    assert_eq!(daemon.cli(&["open", "--port", "22"]).code, 65);
-    assert_eq!(daemon.cli(&["open", "--lease", "a b"]).code, 65);
-    let closed = daemon.cli(&["close", "--lease", "never-opened"]).success();
-    assert!(closed.stdout.contains("nothing to close"), "{closed}");
 }
 
 #[test]
@@ -508,104 +434,79 @@ fn a_reload_keeps_what_a_lease_is_for() {
 }
 
 #[test]
-fn a_client_that_opens_without_end_takes_nobody_elses_place() {
-    let daemon = Daemon::start(&format!(
-        "[budget]\nper_hour = 1000\nper_caller = 500\n{}",
-        config("")
-    ));
-    let mut dies = std::process::Command::new("sleep")
-        .arg("60")
-        .spawn()
-        .expect("a process");
-    let open = |lease: &str, pid: u32| {
-        let ask = Ask::Open(Open {
-            lease: lease.to_owned(),
-            milliseconds: None,
-            ports: Vec::new(),
-            family: None,
-            identifiers: None,
-            holder: Some(HolderWord {
-                pid,
-                start_ticks: 1,
-                command: "client".to_owned(),
-                caller_pid: std::process::id(),
-            }),
-            dry_run: false,
-        });
-        let response = client::ask(daemon.runtime_dir().as_ref(), ask).expect("an answer");
-        assert_eq!(response.code, 0, "{response:?}");
+fn a_stop_lets_a_held_connection_finish_and_waits_for_none_for_ever() {
+    let mut daemon = Daemon::start(&config(""));
+    let port = port(&daemon);
+    let hold = || {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the gate listens");
+        stream.set_read_timeout(Some(SECONDS)).expect("a deadline");
+        stream.write_all(b"GET /x HTTP/1.1\r\n").expect("it reads");
+        stream
     };
-    for _ in 0..300 {
-        open("lives", std::process::id());
-    }
-    open("dies", dies.id());
-    dies.kill().expect("our own child");
-    dies.wait().expect("our own child");
-    let names = || daemon.status()["leases"].to_string();
-    assert!(names().contains("dies"), "it has a grace");
-    wait_for(2 * SECONDS, "the lease of the dead one ends", || {
-        (!names().contains("dies")).then_some(())
+    let (mut finishes, _never) = (hold(), hold());
+    wait_for(SECONDS, "both are accepted", || {
+        // Whoever comes later was accepted later.
+        get(&daemon, "www.example.com", "/x")
+            .starts_with("HTTP/1.1 301 ")
+            .then_some(())
     });
-    assert!(names().contains("lives"));
-}
-
-#[test]
-fn a_daemon_that_hangs_hangs_no_hook() {
-    let daemon = Daemon::start(&config(""));
-    daemon.signal(Signal::STOP);
-    let start = std::time::Instant::now();
-    let output = daemon.cli(&["open", "--lease", "a"]);
-    assert_eq!(output.code, 75, "{output}");
-    assert!(output.stderr.contains("did not answer within"), "{output}");
-    assert_eq!(output.stderr.lines().count(), 1, "one line: {output}");
-    assert!(start.elapsed() < Duration::from_secs(15));
-    daemon.signal(Signal::CONT);
-}
-
-#[test]
-fn an_answer_that_drips_hangs_no_hook() {
-    let directory = TempDir::new();
-    let socket = std::os::unix::net::UnixListener::bind(directory.at("control.sock"));
-    let socket = socket.expect("a socket");
-    let dripping = std::thread::spawn(move || {
-        let (mut stream, _) = socket.accept().expect("a caller");
-        let never = std::sync::mpsc::channel::<()>();
-        while stream.write_all(b" ").is_ok() {
-            let _ = never.1.recv_timeout(Duration::from_millis(100));
-        }
+    let start = Instant::now();
+    daemon.signal(Signal::TERM);
+    wait_for(SECONDS, "it listens no more", || {
+        TcpStream::connect(("127.0.0.1", port))
+            .is_err()
+            .then_some(())
     });
-    let start = std::time::Instant::now();
-    let close = Ask::Close {
-        lease: "a".to_owned(),
-    };
-    let answer = client::ask(directory.path(), close);
+    finishes
+        .write_all(b"Host: www.example.com\r\n\r\n")
+        .expect("it still reads");
+    let mut answer = String::new();
+    finishes.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 301 "), "{answer}");
+    assert_eq!(daemon.gone(), 0, "{}", daemon.log());
+    let took = start.elapsed();
     assert!(
-        matches!(answer, Err(client::ClientError::TooSlow)),
-        "{answer:?}"
+        (Duration::from_secs(4)..Duration::from_secs(15)).contains(&took),
+        "{took:?}"
     );
-    assert!(start.elapsed() < client::DEADLINE + Duration::from_secs(5));
-    dripping.join().expect("it ends with its caller");
 }
 
 #[test]
-fn a_socket_is_made_with_its_final_mode() {
-    let directory = TempDir::new();
-    let trace = directory.at("trace");
-    let calls = "trace=umask,bind,/chmod";
-    let _daemon = Daemon::with(&config(""))
-        .under(&["strace", "-f", "-qq", "-e", calls, "-o", &trace])
-        .start();
-    let trace = std::fs::read_to_string(&trace).expect("a trace");
-    let lines: Vec<&str> = trace.lines().collect();
-    for (socket, umask) in [
-        ("/control.sock\"", "umask(0177)"),
-        ("/observe.sock\"", "umask(0111)"),
-    ] {
-        let at = lines
-            .iter()
-            .position(|line| line.contains("bind(") && line.contains(socket))
-            .unwrap_or_else(|| panic!("{socket} is bound:\n{trace}"));
-        assert!(lines[at - 1].contains(umask), "{trace}");
+fn nothing_that_a_peer_wrote_is_in_the_log() {
+    for format in ["text", "json"] {
+        let daemon = Daemon::start(&format!(
+            "[log]\nlevel = \"trace\"\nformat = \"{format}\"\n{}",
+            config("")
+        ));
+        let ugly = "\u{1b}]0;marked\u{7}\u{202e}\u{85}marked";
+        let heads = [
+            format!("GET /{ugly} HTTP/1.1\r\nHost: www.example.com\r\n\r\n"),
+            format!("GET / HTTP/1.1\r\nHost: {ugly}\r\n\r\n"),
+            "GET / HTTP/1.1\r\nHost: marked.test\u{202e}\r\n\r\n".to_owned(),
+            format!("GET / HTTP/1.1\r\nHost: www.example.com\r\nUser-Agent: {ugly}\r\n\r\n"),
+            format!("{ugly} / HTTP/1.1\r\nHost: www.example.com\r\n\r\n"),
+            "GET /.well-known/acme-challenge/marked HTTP/1.1\r\nHost: www.example.com\r\n\r\n"
+                .to_owned(),
+            "GET /marked HTTP/1.1\r\nHost: www.example.com\r\nReferer: marked\r\n\r\n".to_owned(),
+        ];
+        for head in &heads {
+            let mut stream =
+                TcpStream::connect(("127.0.0.1", port(&daemon))).expect("the gate listens");
+            stream.set_read_timeout(Some(SECONDS)).expect("a deadline");
+            let _ = stream.write_all(head.as_bytes());
+            let _ = stream.read_to_end(&mut Vec::new());
+        }
+        let log = wait_for(SECONDS, "each is told", || {
+            let log = daemon.log();
+            let told = log.matches("reason=").count() + log.matches("\"reason\"").count();
+            (told >= heads.len()).then_some(log)
+        });
+        let bidi = |c: char| matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+        assert!(!log.contains("marked"), "{log}");
+        assert!(
+            !log.chars()
+                .any(|c| c != '\n' && (c.is_control() || bidi(c))),
+            "{log}"
+        );
     }
-    assert!(!trace.contains("chmod"), "{trace}");
 }

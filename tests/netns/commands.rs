@@ -263,3 +263,51 @@ fn a_lease_may_be_for_one_family_alone() {
         assert!((590..=600).contains(&left), "{left}");
     });
 }
+
+#[test]
+fn what_may_be_in_the_way_is_said_and_no_failure() {
+    inside(|| {
+        let host = Host::new();
+        lab::nft(
+            "table inet filter {
+    set banned { type ipv4_addr; elements = { 203.0.113.9 } }
+    chain input {
+        type filter hook input priority filter; policy accept;
+        ip saddr @banned drop
+    }
+}
+",
+        );
+        let daemon = Daemon::start("");
+        for more in [&["--dry-run"][..], &[]] {
+            let said = daemon.cli(&[&["open", "--lease", "a"], more].concat());
+            let said = said.success();
+            for words in ["warning: in the way of some packets", "inet filter input"] {
+                assert!(said.stderr.contains(words), "{words}: {said}");
+            }
+        }
+        assert!(host.is_open(80));
+    });
+}
+
+#[test]
+fn one_family_alone_is_refused_where_the_set_opens_both() {
+    inside(|| {
+        let host = Host::new();
+        lab::nft(SET_BY_ADMINISTRATOR);
+        let set = "[firewall]\nmode = \"set\"\nset = \"inet filter acmegate\"\n";
+        let daemon = Daemon::start(set);
+        for family in ["ipv4", "ipv6"] {
+            let refused = daemon.cli(&["open", "--lease", "a", "--family", family]);
+            assert_eq!(refused.code, 65, "{refused}");
+            assert!(
+                refused.stderr.contains("no address family, or one alone"),
+                "{refused}"
+            );
+            assert_eq!(open_ports(), SHUT);
+        }
+        assert!(!host.is_open(80));
+        daemon.cli(&["open", "--lease", "a"]).success();
+        assert!(host.is_open(80));
+    });
+}
