@@ -17,7 +17,7 @@ use super::message::{Claim, FRAME_BYTES, Frame, Health, Reply, Request};
 use super::netlink::{Ensured, Kernel};
 use super::ruleset::{Mode, Settings};
 use super::survey::{Finding, Survey};
-use crate::gate::window::{Lease, Limits, Opening, Refusal, Scope, Windows};
+use crate::gate::window::{Families, Lease, Limits, Opening, Refusal, Scope, Windows};
 
 /// What the enforcer holds itself to.
 #[derive(Clone, Debug)]
@@ -149,7 +149,7 @@ impl Enforcer {
             Request::Close(name) => {
                 let mut windows = self.windows.clone();
                 match windows.release(&name, now()) {
-                    Some(lease) => self.commit(windows, &lease, None).await,
+                    Some(lease) => self.commit(windows, &lease, None).await.map(drop),
                     None => Ok(()),
                 }
             }
@@ -175,8 +175,40 @@ impl Enforcer {
     /// Opens, and tells what may still be in the way.
     async fn open(&mut self, claim: Claim) -> Result<Vec<String>, Reply> {
         let (windows, lease, opening, doubts) = self.weigh(claim).await?;
-        self.commit(windows, &lease, Some(opening)).await?;
-        Ok(doubts)
+        if self.commit(windows, &lease, Some(opening)).await? {
+            return Ok(doubts);
+        }
+        // Somebody changed the ruleset between the survey and the window: what was found is void.
+        match self
+            .survey_for(&lease.scope.ports, lease.scope.families)
+            .await
+        {
+            Ok(doubts) => Ok(doubts),
+            Err(blocked) => {
+                let mut windows = self.windows.clone();
+                windows.release(&lease.name, now());
+                self.commit(windows, &lease, None).await?;
+                Err(blocked)
+            }
+        }
+    }
+
+    /// Whether the packets could come in, as far as foreign chains go; tells what is doubtful.
+    async fn survey_for(
+        &mut self,
+        ports: &[u16],
+        families: Families,
+    ) -> Result<Vec<String>, Reply> {
+        let settings = &self.orders.settings;
+        if settings.mode == Mode::GateOnly {
+            return Ok(Vec::new());
+        }
+        let nft = self.kernel.connection();
+        match self.survey.look(nft, settings, ports, families).await {
+            Ok(Finding::Clear { doubts }) => Ok(doubts),
+            Ok(Finding::Shut(why)) => Err(Reply::Blocked(why)),
+            Err(error) => Err(failed(error)),
+        }
     }
 
     /// Everything that opening needs but the change itself: the book as it would be.
@@ -192,23 +224,10 @@ impl Enforcer {
         if !self.orders.settings.can_open(claim.families) {
             return Err(Reply::Refused(Refusal::Family));
         }
-        let mut doubts = Vec::new();
-        if self.orders.settings.mode != Mode::GateOnly {
-            if !self.health.is_installed {
-                self.assert().await.map_err(blocked_or_failed)?;
-            }
-            let nft = self.kernel.connection();
-            let settings = &self.orders.settings;
-            match self
-                .survey
-                .look(nft, settings, &claim.ports, claim.families)
-                .await
-            {
-                Ok(Finding::Clear { doubts: found }) => doubts = found,
-                Ok(Finding::Shut(why)) => return Err(Reply::Blocked(why)),
-                Err(error) => return Err(failed(error)),
-            }
+        if self.orders.settings.mode != Mode::GateOnly && !self.health.is_installed {
+            self.assert().await.map_err(blocked_or_failed)?;
         }
+        let doubts = self.survey_for(&claim.ports, claim.families).await?;
         let now = now();
         let lease = Lease {
             id: 0,
@@ -233,13 +252,14 @@ impl Enforcer {
         Ok((windows, lease, opening, doubts))
     }
 
-    /// Tells the kernel, and only then believes it.
+    /// Tells the kernel, and only then believes it. The answer is whether nobody else changed the
+    /// ruleset since it was surveyed.
     async fn commit(
         &mut self,
         windows: Windows,
         lease: &Lease,
         opening: Option<Opening>,
-    ) -> Result<(), Reply> {
+    ) -> Result<bool, Reply> {
         let settings = &self.orders.settings;
         let mut ports = lease.scope.ports.clone();
         // A renewal may leave a port out, which then closes now and not at its old time.
@@ -265,9 +285,9 @@ impl Enforcer {
                 .map_err(failed)?;
             self.health.gaps += 1;
         }
-        self.survey.ours_changed(self.kernel.connection()).await;
         self.windows = windows;
-        Ok(())
+        Ok(self.orders.settings.mode == Mode::GateOnly
+            || self.survey.still_stands(self.kernel.connection()).await)
     }
 
     fn snapshot(&mut self) -> Vec<Reply> {
@@ -392,7 +412,7 @@ impl Enforcer {
             .err()
             .map(ToString::to_string)
             .unwrap_or_default();
-        self.survey.ours_changed(self.kernel.connection()).await;
+        self.survey.still_stands(self.kernel.connection()).await;
         done
     }
 

@@ -46,13 +46,18 @@ impl Survey {
         })
     }
 
-    /// After a change of our own: the ruleset that was read still stands.
-    pub async fn ours_changed(&mut self, nft: &Connection<Nftables>) {
-        if let (Some((generation, _)), Ok(current)) = (&mut self.cached, nft.generation().await)
-            && current == generation.wrapping_add(1)
-        {
+    /// After one committed change of our own: whether the ruleset that was read still stands but
+    /// for it, so that what was found holds.
+    pub async fn still_stands(&mut self, nft: &Connection<Nftables>) -> bool {
+        let (Some((generation, _)), Ok(current)) = (&mut self.cached, nft.generation().await)
+        else {
+            return false;
+        };
+        let only_ours = current == generation.wrapping_add(1);
+        if only_ours {
             *generation = current;
         }
+        only_ours
     }
 
     /// Whether new connections to `ports` could come in, as far as foreign chains go.
@@ -106,7 +111,7 @@ impl Survey {
                         Path::Passes { doubts: found } => {
                             is_clear = true;
                             for doubt in found.iter().map(ToString::to_string) {
-                                if doubts.len() < 4 && !doubts.contains(&doubt) {
+                                if doubts.len() < MAX_DOUBTS && !doubts.contains(&doubt) {
                                     doubts.push(doubt);
                                 }
                             }
@@ -114,8 +119,17 @@ impl Survey {
                         Path::Drops(culprit) => shut = Some(culprit),
                     }
                 }
-                if let Some(culprit) = shut.filter(|_| !is_clear) {
-                    return Ok(Finding::Shut(format!("{culprit}; {}", culprit.advice())));
+                match shut {
+                    Some(culprit) if !is_clear => {
+                        return Ok(Finding::Shut(format!("{culprit}; {}", culprit.advice())));
+                    }
+                    Some(culprit) => {
+                        let doubt = format!("{culprit}, on another interface");
+                        if doubts.len() < MAX_DOUBTS && !doubts.contains(&doubt) {
+                            doubts.push(doubt);
+                        }
+                    }
+                    None => {}
                 }
             }
         }
@@ -184,6 +198,8 @@ impl Survey {
     }
 }
 
+/// As many doubts as one line can hold and anybody reads.
+const MAX_DOUBTS: usize = 4;
 /// The loopback interface has this index in every network namespace.
 const LOOPBACK: u32 = 1;
 
