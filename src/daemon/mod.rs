@@ -105,7 +105,7 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
     name_process(c"acmegate");
 
     let _lock = lock(&options.runtime_dir)?;
-    raise_descriptor_limit(&config);
+    let room = raise_descriptor_limit(&config);
     let mut problems = Vec::new();
     let listeners = listeners(&config)?;
     problems.extend(unnamed_ports(
@@ -116,7 +116,7 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
     // Only the built-in one is ours to make; a configured webroot belongs to its ACME client.
     let _ = fs::create_dir_all(parts::built_in_webroot(&config));
     let pushed = Arc::new(Pushed::default());
-    let rules = parts::rules(&config, &pushed, &mut problems)
+    let rules = parts::rules(&config, &pushed, room, &mut problems)
         .map_err(|error| Fatal::new(Exit::Config, error))?;
     let notify = Notify::from_env();
     let (enforcer, child) = start_enforcer(&config)?;
@@ -140,6 +140,7 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
         options: options.clone(),
         accounts,
         upstream_ports: parts::upstream_ports(&config),
+        room,
         config: Arc::new(config),
         listeners,
         sockets,
@@ -270,26 +271,33 @@ fn control_sockets(directory: &Path, config: &Config) -> Result<ControlSockets, 
     })
 }
 
-fn raise_descriptor_limit(config: &Config) {
+/// Asks for as many descriptors as connections are configured; says how many connections there is
+/// room for, so that the control sockets, which need descriptors too, never starve beside them.
+fn raise_descriptor_limit(config: &Config) -> usize {
     let limit = getrlimit(Resource::Nofile);
     let wanted = u64::from(config.http.max_connections) + OTHER_DESCRIPTORS;
-    let current = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
-    if limit.current.is_some_and(|own| own < current) {
+    let reachable = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
+    let mut current = limit.current.unwrap_or(wanted);
+    if current < reachable {
         let raised = Rlimit {
-            current: Some(current),
+            current: Some(reachable),
             maximum: limit.maximum,
         };
-        if let Err(error) = setrlimit(Resource::Nofile, raised) {
-            tracing::warn!(%error, "cannot raise the limit of open files");
+        match setrlimit(Resource::Nofile, raised) {
+            Ok(()) => current = reachable,
+            Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
         }
     }
     if current < wanted {
         tracing::warn!(
             limit = current,
             wanted,
-            "the limit of open files is lower than [http] max_connections; connections beyond it wait"
+            "the limit of open files is lower than [http] max_connections: fewer connections are taken"
         );
     }
+    // Half of very few is better than none.
+    let room = current.saturating_sub(OTHER_DESCRIPTORS).max(current / 2);
+    usize::try_from(room).unwrap_or(usize::MAX)
 }
 
 /// Starts the enforcer, our own program, with one end of a socket pair as its standard input and

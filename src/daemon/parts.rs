@@ -52,6 +52,7 @@ pub fn orders(config: &Config) -> Orders {
 pub fn rules(
     config: &Config,
     pushed: &Arc<Pushed>,
+    room: usize,
     problems: &mut Vec<String>,
 ) -> io::Result<Rules> {
     let mut sources = Vec::new();
@@ -87,7 +88,8 @@ pub fn rules(
         responder: Arc::new(Answers::new(Arc::clone(pushed), sources)),
         settings: front::Settings {
             head_timeout: config.http.head_timeout,
-            max_connections: config.http.max_connections as usize,
+            // No more than there are descriptors for.
+            max_connections: room.min(config.http.max_connections as usize),
             max_per_source: config.http.max_connections_per_source as usize,
             redirect_status: match config.http.redirect_status {
                 308 => RedirectStatus::PermanentRedirect,

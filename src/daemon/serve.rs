@@ -40,6 +40,7 @@ pub struct Daemon {
     pub options: Options,
     pub accounts: Remembered<HostAccounts>,
     pub upstream_ports: Vec<u16>,
+    pub room: usize,
     pub config: Arc<Config>,
     pub listeners: Vec<(TcpListener, SocketAddr)>,
     pub sockets: ControlSockets,
@@ -130,6 +131,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         options: daemon.options,
         accounts: daemon.accounts,
         upstream_ports: daemon.upstream_ports,
+        room: daemon.room,
         started_with: daemon.config,
         pushed: daemon.pushed,
         desk: desk.clone(),
@@ -275,6 +277,7 @@ struct Reloader {
     options: Options,
     accounts: Remembered<HostAccounts>,
     upstream_ports: Vec<u16>,
+    room: usize,
     started_with: Arc<Config>,
     pushed: Arc<Pushed>,
     desk: Arc<Desk>,
@@ -329,8 +332,8 @@ impl Reloader {
         })?;
         self.compare(&config, problems)?;
         problems.extend(unnamed_ports(&config, self.desk.listeners.iter().copied()));
-        let rules =
-            parts::rules(&config, &self.pushed, problems).map_err(|error| error.to_string())?;
+        let rules = parts::rules(&config, &self.pushed, self.room, problems)
+            .map_err(|error| error.to_string())?;
         // The enforcer reads the same files itself; if it refuses, nobody changes.
         self.desk
             .leases

@@ -510,3 +510,19 @@ fn nothing_that_a_peer_wrote_is_in_the_log() {
         );
     }
 }
+
+#[test]
+fn with_few_descriptors_some_are_kept_for_operators() {
+    let few = ["sh", "-c", "ulimit -n 300; exec \"$@\"", "sh"];
+    let daemon = Daemon::with(&config("")).under(&few).start();
+    let port = port(&daemon);
+    let held: Vec<TcpStream> = (0..200)
+        .map(|_| TcpStream::connect(("127.0.0.1", port)).expect("the kernel takes it"))
+        .collect();
+    wait_for(SECONDS, "what there is no room for is refused", || {
+        let counted = daemon.status()["connections"].to_string();
+        counted.contains("total-limit").then_some(())
+    });
+    daemon.cli(&["open", "--lease", "a"]).success();
+    drop(held);
+}
