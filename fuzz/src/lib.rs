@@ -18,12 +18,13 @@ use acmegate::front::head::{MAX_HEAD_BYTES, Parsed, parse};
 use acmegate::gate::allow_list::AllowList;
 use acmegate::gate::challenge::PREFIX;
 use acmegate::gate::identifier::{Identifier, MAX_NAME_BYTES, Pattern};
+use acmegate::gate::lease::{Families, Lease, LeaseName, Scope, Trigger};
 use acmegate::gate::site::{Redirect, Site};
 use acmegate::gate::token::{
     KeyAuthorization, MAX_KEY_AUTHORIZATION_BYTES, MAX_TOKEN_BYTES, MIN_TOKEN_BYTES, Thumbprint,
     Token,
 };
-use acmegate::gate::window::{Families, Lease, LeaseName, Scope, Trigger, Windows};
+use acmegate::gate::window::Windows;
 use acmegate::gate::{Decision, Exposure, Gate, Host, Reason, Request};
 
 /// A target's name and what it does with bytes.

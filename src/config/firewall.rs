@@ -10,7 +10,7 @@ use super::error::{Problem, nearest};
 use super::file::{self, Key, Section, Word};
 use super::value::one_of;
 use super::{Firewall, Mode, SetFamily, SetName};
-use crate::gate::window::MAX_PORTS;
+use crate::gate::lease::MAX_PORTS;
 
 /// The longest name of nftables (NFT_NAME_MAXLEN without its NUL).
 const MAX_NAME_BYTES: usize = 255;

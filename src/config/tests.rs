@@ -4,7 +4,8 @@ use std::time::Instant;
 use super::*;
 use crate::gate::caller::{Verb, Who};
 use crate::gate::identifier::{Identifier, Pattern};
-use crate::gate::window::{Lease, Windows};
+use crate::gate::lease::Lease;
+use crate::gate::window::Windows;
 use crate::gate::{Decision, Host, Reason, Request};
 
 /// Nobody lives here but certbot and the group acme.
@@ -263,13 +264,13 @@ fn limits_are_what_the_enforcer_holds_leases_to() {
     let now = Instant::now();
     let lease = Lease {
         id: 0,
-        name: crate::gate::window::LeaseName::parse("x").unwrap(),
+        name: crate::gate::lease::LeaseName::parse("x").unwrap(),
         holder: None,
         caller: 0,
-        trigger: crate::gate::window::Trigger::Asked,
-        scope: crate::gate::window::Scope {
+        trigger: crate::gate::lease::Trigger::Asked,
+        scope: crate::gate::lease::Scope {
             ports: vec![80],
-            families: crate::gate::window::Families::BOTH,
+            families: crate::gate::lease::Families::BOTH,
             identifiers: None,
         },
         deadline: now + limits.max,

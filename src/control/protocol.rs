@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::gate::window::LeaseName;
+use crate::gate::lease::LeaseName;
 
 /// The version of this protocol. A message of another one is refused with a plain word.
 pub const VERSION: u32 = 1;

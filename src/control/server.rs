@@ -23,7 +23,7 @@ use tokio::task::JoinSet;
 use super::protocol::{Ask, Exit, MAX_REQUEST_BYTES, Response, parse_request};
 use super::status::Status;
 use crate::gate::caller::Caller;
-use crate::gate::window::LeaseName;
+use crate::gate::lease::LeaseName;
 
 /// How many callers of one account are heard at once: many clients with many names still fit.
 const MAX_CALLERS_OF_ONE: usize = 64;

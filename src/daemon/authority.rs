@@ -10,7 +10,7 @@ use crate::control::protocol::{Ask, Response};
 use crate::control::server::Authority;
 use crate::control::status::Status;
 use crate::gate::caller::Caller;
-use crate::gate::window::LeaseName;
+use crate::gate::lease::LeaseName;
 
 impl Authority for Desk {
     fn obey(

@@ -18,9 +18,10 @@ use crate::firewall::record::command_name;
 use crate::gate::caller::{Ask as GateAsk, Caller, may};
 use crate::gate::challenge::ChallengeType;
 use crate::gate::identifier::Identifier;
+use crate::gate::lease::{Families, Holder, LeaseName, Trigger};
 use crate::gate::site::site_for;
 use crate::gate::token::{KeyAuthorization, Token};
-use crate::gate::window::{Families, Holder, LeaseName, Refusal, Trigger};
+use crate::gate::window::Refusal;
 use crate::observe::Observer;
 
 /// Why a caller does not get what it asked for.

@@ -15,9 +15,8 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::link::{Link, Lost};
 use crate::firewall::message::{Claim, Health, Reply, Request};
 use crate::gate::identifier::Identifier;
-use crate::gate::window::{
-    GRACE, Holder, Lease, LeaseName, MAX_LEASES, Opening, Refusal, Scope, Windows,
-};
+use crate::gate::lease::{Holder, Lease, LeaseName, Scope};
+use crate::gate::window::{GRACE, MAX_LEASES, Opening, Refusal, Windows};
 
 /// Why a lease was not given or not released.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -9,8 +9,8 @@ use crate::config::{Mode, Source};
 use crate::control::protocol::VERSION;
 use crate::control::status::{self, Status};
 use crate::gate::identifier::Pattern;
+use crate::gate::lease::{Family, Trigger};
 use crate::gate::site::site_for;
-use crate::gate::window::{Family, Trigger};
 
 /// How long the enforcer may think before an operator hears of it.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -9,7 +9,8 @@ use nlink::netlink::nftables::{Set, SetElement, SetKeyType, Transaction};
 
 use super::record;
 use super::ruleset::{ForeignSet, Mode, Settings, budget_set, grace_set, lease_set, window_set};
-use crate::gate::window::{Family, Lease, Opening, Windows};
+use crate::gate::lease::{Family, Lease};
+use crate::gate::window::{Opening, Windows};
 
 pub(super) fn foreign(set: &ForeignSet) -> Set {
     Set::new(&set.table, &set.name)

@@ -17,7 +17,8 @@ use super::message::{Claim, FRAME_BYTES, Frame, Health, Reply, Request};
 use super::netlink::{Ensured, Kernel};
 use super::ruleset::{Mode, Settings};
 use super::survey::{Finding, Survey};
-use crate::gate::window::{Families, Lease, Limits, Opening, Refusal, Scope, Windows};
+use crate::gate::lease::{Families, Lease, Scope};
+use crate::gate::window::{Limits, Opening, Refusal, Windows};
 
 /// What the enforcer holds itself to.
 #[derive(Clone, Debug)]

@@ -9,7 +9,7 @@
 //! | `inspect.rs` `events.rs` | what does stand there, and who changed it |
 //! | `netlink.rs` `elements.rs` `record.rs` | puts it there; what changes with every window; how a lease survives |
 //! | `base_chains/` `survey.rs` | whether somebody else's chain makes it useless |
-//! | `message.rs` | what front and enforcer say to each other |
+//! | `message.rs` `wire.rs` | what front and enforcer say to each other |
 //! | `enforcer.rs` | the process that ties them together |
 
 pub mod base_chains;
@@ -24,3 +24,4 @@ mod plan;
 pub mod record;
 pub mod ruleset;
 pub mod survey;
+mod wire;

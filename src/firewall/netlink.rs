@@ -18,7 +18,8 @@ use super::elements::{
 use super::error::{Doing, KernelError};
 use super::ruleset::{BUDGET_SET, LEASE_SET, Mode, Settings, TABLE, timed_sets};
 use super::{inspect, record};
-use crate::gate::window::{BUDGET_SPAN, Family, Lease, Opening, Windows};
+use crate::gate::lease::{Family, Lease};
+use crate::gate::window::{BUDGET_SPAN, Opening, Windows};
 
 /// Ranges that one message can hold: an nftables attribute ends at 64 KiB, a batch at the socket's
 /// send buffer (212,992 octets by default).

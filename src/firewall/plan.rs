@@ -6,7 +6,8 @@ use std::fmt::Write as _;
 use super::ruleset::{
     BUDGET_SET, BUDGET_SET_SIZE, LEASE_SET, Mode, Settings, TABLE, rule_text, timed_sets,
 };
-use crate::gate::window::{Family, MAX_LEASES};
+use crate::gate::lease::Family;
+use crate::gate::window::MAX_LEASES;
 
 impl Settings {
     /// The table as a file that nft reads, with `elements` of a live table or without.

@@ -7,7 +7,7 @@
 
 use std::time::Instant;
 
-use crate::gate::window::{
+use crate::gate::lease::{
     Families, Holder, Lease, LeaseName, MAX_COMMAND_BYTES, MAX_PORTS, Scope, Trigger,
 };
 
@@ -133,7 +133,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::gate::window::{MAX_PID, MAX_START_TICKS};
+    use crate::gate::lease::{MAX_PID, MAX_START_TICKS};
 
     #[test]
     fn the_longest_record_fits_a_comment() {

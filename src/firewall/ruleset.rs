@@ -16,7 +16,8 @@ use nlink::netlink::nftables::{
 use nlink::netlink::types::route::RouteType;
 
 use crate::gate::allow_list::AllowList;
-use crate::gate::window::{Families, Family, MAX_LEASES};
+use crate::gate::lease::{Families, Family};
+use crate::gate::window::MAX_LEASES;
 
 /// Our table, in family `inet`.
 pub const TABLE: &str = "acmegate";

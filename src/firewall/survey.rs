@@ -11,7 +11,7 @@ use nlink::netlink::{Connection, Nftables, Route};
 use super::base_chains::{self, Culprit, IpFamily, NamedSet, Path, Probe, Ruleset};
 use super::error::KernelError;
 use super::ruleset::{Mode, Settings, TABLE};
-use crate::gate::window::{Families, Family};
+use crate::gate::lease::{Families, Family};
 
 /// What a survey found.
 #[must_use]

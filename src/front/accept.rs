@@ -25,7 +25,7 @@ use super::connection::{Connection, Progress};
 use super::edge::{now, with_buffer};
 use super::judge::{Finish, Step, judge};
 use super::report::{Outcome, Report};
-use crate::gate::window::Family;
+use crate::gate::lease::Family;
 use crate::gate::{Admission, Peer};
 
 /// How many connections are accepted before the other tasks of the thread get their turn.

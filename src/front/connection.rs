@@ -24,7 +24,7 @@ use super::judge::{Finish, LookUp, Step, conclude, judge, refuse};
 use super::report::{Outcome, Report};
 use super::sources::Ticket;
 use super::{Front, Settings};
-use crate::gate::window::Family;
+use crate::gate::lease::Family;
 use crate::gate::{Admission, Peer, Reason};
 
 /// How long a connection may last altogether: the head's ten seconds and the upstream's. Boulder

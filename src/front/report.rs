@@ -8,8 +8,8 @@ use std::sync::Arc;
 use super::Front;
 use crate::gate::event::Ended;
 use crate::gate::identifier::Identifier;
+use crate::gate::lease::LeaseName;
 use crate::gate::token::Thumbprint;
-use crate::gate::window::LeaseName;
 use crate::gate::{Peer, Reason};
 
 /// What the witness is told besides who and where.

@@ -8,9 +8,9 @@ use std::time::Instant;
 
 use super::Permit;
 use super::identifier::Identifier;
+use super::lease::LeaseName;
 use super::reason::Reason;
 use super::token::{KeyAuthorization, Thumbprint};
-use super::window::LeaseName;
 
 /// How one connection ended. Told exactly once per connection.
 #[derive(Clone, Debug)]

@@ -9,6 +9,7 @@ pub mod caller;
 pub mod challenge;
 pub mod event;
 pub mod identifier;
+pub mod lease;
 pub mod reason;
 pub mod site;
 pub mod token;
@@ -19,10 +20,11 @@ use std::time::Instant;
 
 use self::allow_list::AllowList;
 use self::identifier::Identifier;
+use self::lease::Family;
 pub use self::reason::{Reason, Verdict};
 use self::site::{Redirect, Site, SiteId, site_for};
 use self::token::{KeyAuthorization, Token};
-use self::window::{Family, Windows};
+use self::window::Windows;
 
 /// The longest request line of a challenge: prefix, token, method and version are under 200.
 pub const MAX_CHALLENGE_TARGET_BYTES: usize = 1024;

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use super::identifier::Pattern;
+use super::lease::{Families, Lease, LeaseName, Scope, Trigger};
 use super::token::Thumbprint;
-use super::window::{Families, Lease, LeaseName, Scope, Trigger};
 use super::*;
 
 const TOKEN: &str = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0";

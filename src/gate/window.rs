@@ -1,177 +1,24 @@
-//! Windows and leases: open while one lease lives, never longer than the cap, within the budget.
+//! Windows: open while one lease lives, never longer than the cap, within the budget.
 //!
 //! The same book is kept twice: by the enforcer, whose copy decides what the kernel is told, and
 //! by the front, whose copy decides whom it serves. Neither reads a clock; `now` is an argument.
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use super::identifier::Identifier;
+use super::lease::{Family, Lease, LeaseName, MAX_PORTS};
 
-/// The longest lease name, in octets. With holder, trigger and ports it fits the 127 octets of an
-/// nftables comment, where a lease survives every process.
-pub const MAX_LEASE_NAME_BYTES: usize = 40;
 /// The most leases that may live at once, and so the size of the kernel's sets.
 pub const MAX_LEASES: usize = 64;
 /// How many of them may be others' than those that root asked for: root always finds a place.
 pub const MAX_LEASES_OF_OTHERS: usize = 48;
-/// The most ports of one lease.
-pub const MAX_PORTS: usize = 4;
-/// The most characters of a holder's command name: what the kernel keeps (proc(5), `comm`).
-pub const MAX_COMMAND_BYTES: usize = 15;
-/// The largest process id (proc_sys_kernel(5), `pid_max` on 64-bit systems).
-pub const MAX_PID: u32 = 1 << 22;
-/// The latest start of a process, in clock ticks after boot: three hundred years at 100 a second.
-pub const MAX_START_TICKS: u64 = 999_999_999_999;
 /// How long what a window admitted may live on. A transfer in flight is 200 bytes; five seconds
 /// forgive a retransmission or two.
 pub const GRACE: Duration = Duration::from_secs(5);
 /// The span that a budget counts.
 pub const BUDGET_SPAN: Duration = Duration::from_secs(3600);
-
-/// A lease's name: 1 to 40 of `A-Z a-z 0-9 . _ : @ + -`.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LeaseName(String);
-
-impl LeaseName {
-    /// Parses a name; anything else than the alphabet above is `None`.
-    pub fn parse(text: &str) -> Option<Self> {
-        let fits = (1..=MAX_LEASE_NAME_BYTES).contains(&text.len())
-            && text.bytes().all(|byte| {
-                byte.is_ascii_alphanumeric()
-                    || matches!(byte, b'.' | b'_' | b':' | b'@' | b'+' | b'-')
-            });
-        fits.then(|| Self(text.to_owned()))
-    }
-
-    /// The name.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for LeaseName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for LeaseName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// An address family of the Internet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Family {
-    /// IPv4.
-    V4,
-    /// IPv6.
-    V6,
-}
-
-impl Family {
-    /// Both of them.
-    pub const ALL: [Self; 2] = [Self::V4, Self::V6];
-
-    /// The family that packets from `address` belong to.
-    pub fn of(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(_) => Self::V4,
-            IpAddr::V6(_) => Self::V6,
-        }
-    }
-}
-
-/// Which families a lease opens. CAs prefer IPv6 and do not always fall back, so both is the rule.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Families {
-    /// IPv4.
-    pub v4: bool,
-    /// IPv6.
-    pub v6: bool,
-}
-
-impl Families {
-    /// Both families.
-    pub const BOTH: Self = Self { v4: true, v6: true };
-
-    /// Whether `family` is one of them.
-    pub fn has(self, family: Family) -> bool {
-        match family {
-            Family::V4 => self.v4,
-            Family::V6 => self.v6,
-        }
-    }
-}
-
-/// The process for which a lease is held.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
-    /// Its process id.
-    pub pid: u32,
-    /// Its start, in clock ticks after boot (proc_pid_stat(5), field 22): pid and start name a
-    /// process for good, where a pid alone is used again.
-    pub start_ticks: u64,
-    /// Its command name, at most [`MAX_COMMAND_BYTES`], printable ASCII without spaces.
-    pub command: String,
-}
-
-impl Holder {
-    /// Whether a kernel could have such a process. What a caller says of its client may be anything.
-    pub fn is_possible(&self) -> bool {
-        (1..=MAX_PID).contains(&self.pid) && self.start_ticks <= MAX_START_TICKS
-    }
-}
-
-/// What made a lease.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Trigger {
-    /// Somebody, or somebody's hook, asked by the control socket.
-    Asked,
-    /// acmegate itself, because of what it saw.
-    Automatic,
-}
-
-/// What a lease opens. What is optional is `None` or empty for "all".
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Scope {
-    /// TCP ports, 1 to [`MAX_PORTS`] of them.
-    pub ports: Vec<u16>,
-    /// Address families.
-    pub families: Families,
-    /// Which identifiers are being validated; `None` covers all.
-    pub identifiers: Option<Vec<Identifier>>,
-}
-
-/// One holder's claim that the window be open, with a deadline.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Lease {
-    /// Its number among the kernel's elements; 0 until it is acquired.
-    pub id: u32,
-    /// Its name; acquiring the same name again renews it.
-    pub name: LeaseName,
-    /// The process for which it is held, if that is known.
-    pub holder: Option<Holder>,
-    /// The uid that asked.
-    pub caller: u32,
-    /// What made it.
-    pub trigger: Trigger,
-    /// What it opens.
-    pub scope: Scope,
-    /// When it expires.
-    pub deadline: Instant,
-}
-
-impl Lease {
-    /// Whether root itself asked for it.
-    fn is_roots(&self) -> bool {
-        self.caller == 0 && self.trigger == Trigger::Asked
-    }
-}
 
 /// What nobody gets more of, whatever a hook asks.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use acmegate::firewall::message::{Claim, FRAME_BYTES, Frame, Reply, Request};
-use acmegate::gate::window::{Families, LeaseName, Trigger};
+use acmegate::gate::lease::{Families, LeaseName, Trigger};
 
 use crate::lab::{BINARY, TempDir, wait_for};
 

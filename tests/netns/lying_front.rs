@@ -9,7 +9,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use acmegate::firewall::message::{Claim, FRAME_BYTES, Frame, Reply, Request};
-use acmegate::gate::window::{Families, Refusal, Trigger};
+use acmegate::gate::lease::{Families, Trigger};
+use acmegate::gate::window::Refusal;
 
 use crate::enforcer::{Enforcer, claim};
 use crate::kernel::{SHUT, elements, open_ports};

@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::super::lease::{Families, Scope, Trigger};
 use super::*;
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use acmegate::gate::allow_list::AllowList;
-use acmegate::gate::window::{GRACE, LeaseName};
+use acmegate::gate::lease::LeaseName;
+use acmegate::gate::window::GRACE;
 use acmegate::gate::{Exposure, Reason};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
