@@ -6,8 +6,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
-use super::{Failure, finish};
-use crate::config::parse_duration;
+use super::{Failure, finish, length, milliseconds};
 use crate::control::client;
 use crate::control::protocol::Ask;
 
@@ -33,10 +32,6 @@ pub enum AnswerCommand {
     },
 }
 
-fn length(text: &str) -> Result<Duration, String> {
-    parse_duration(text).map_err(|error| error.to_string())
-}
-
 pub fn run(runtime_dir: &Path, command: &AnswerCommand) -> Result<ExitCode, Failure> {
     let ask = match command {
         AnswerCommand::Add {
@@ -46,8 +41,7 @@ pub fn run(runtime_dir: &Path, command: &AnswerCommand) -> Result<ExitCode, Fail
         } => Ask::AnswerAdd {
             identifier: identifier.clone(),
             key_authorization: key_authorization.clone(),
-            milliseconds: length
-                .map(|length| u64::try_from(length.as_millis()).unwrap_or(u64::MAX)),
+            milliseconds: length.map(milliseconds),
         },
         AnswerCommand::Remove { identifier, token } => Ask::AnswerRemove {
             identifier: identifier.clone(),

@@ -15,9 +15,11 @@ mod terminal;
 use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use crate::config::parse_duration;
 use crate::control::client::ClientError;
 use crate::control::protocol::{Exit, RUNTIME_DIR, Response};
 use crate::daemon::{self, Fatal, privilege};
@@ -169,6 +171,16 @@ fn refuse_file_capabilities() -> Result<(), Failure> {
         ));
     }
     Ok(())
+}
+
+/// A length of time on the command line.
+fn length(text: &str) -> Result<Duration, String> {
+    parse_duration(text).map_err(|error| error.to_string())
+}
+
+/// As the control protocol has it.
+fn milliseconds(length: Duration) -> u64 {
+    u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Prints what the daemon said and ends as it says.

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{Failure, caller, finish};
-use crate::config::parse_duration;
+use super::{Failure, caller, finish, length, milliseconds};
 use crate::control::client;
 use crate::control::protocol::{Ask, FamilyName, Open};
 use crate::daemon::port::who_listens;
@@ -45,10 +44,6 @@ enum FamilyArg {
     Ipv6,
 }
 
-fn length(text: &str) -> Result<Duration, String> {
-    parse_duration(text).map_err(|error| error.to_string())
-}
-
 pub fn run(runtime_dir: &Path, args: &OpenArgs) -> Result<ExitCode, Failure> {
     let client = caller::client();
     let open = Open {
@@ -56,9 +51,7 @@ pub fn run(runtime_dir: &Path, args: &OpenArgs) -> Result<ExitCode, Failure> {
             .lease
             .clone()
             .unwrap_or_else(|| caller::default_lease(client.as_ref())),
-        milliseconds: args
-            .length
-            .map(|length| u64::try_from(length.as_millis()).unwrap_or(u64::MAX)),
+        milliseconds: args.length.map(milliseconds),
         ports: args.port.clone(),
         family: args.family.map(|family| match family {
             FamilyArg::Ipv4 => FamilyName::Ipv4,

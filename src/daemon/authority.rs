@@ -5,6 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 
 use super::desk::Desk;
+use super::now;
 use super::tell::tell;
 use crate::control::protocol::{Ask, Response};
 use crate::control::server::Authority;
@@ -21,7 +22,7 @@ impl Authority for Desk {
         Box::pin(async move {
             let verb = word(&ask);
             let response = self.serve(caller, ask).await.unwrap_or_else(Response::from);
-            let now = tokio::time::Instant::now().into_std();
+            let now = now();
             if caller.uid == 0 || self.observer.may_write_ask(now) {
                 tracing::info!(
                     ask = verb,

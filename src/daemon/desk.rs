@@ -4,11 +4,12 @@
 //! the store of answers. Every refusal says what to do next.
 
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::leases::{LeaseError, Leases};
+use super::now;
 use crate::answer::Pushed;
 use crate::answer::pushed::{DEFAULT_LIFETIME, MAX_LIFETIME};
 use crate::config::{Config, format_duration};
@@ -388,8 +389,4 @@ fn identifier(text: &str) -> Result<Identifier, Refused> {
             format!("`{}` is not an identifier: {error}", text.escape_debug()),
         )
     })
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

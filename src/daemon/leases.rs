@@ -13,6 +13,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
 use super::link::{Link, Lost};
+use super::now;
 use crate::firewall::message::{Claim, Health, Reply, Request};
 use crate::gate::identifier::Identifier;
 use crate::gate::lease::{Holder, Lease, LeaseName, Scope};
@@ -180,8 +181,7 @@ impl Leases {
     }
 
     async fn release(&self, name: &LeaseName) -> Result<bool, LeaseError> {
-        let health = self.confirmed(Request::Close(name.clone())).await?;
-        self.link.note_health(health);
+        self.settled(Request::Close(name.clone())).await?;
         let mut was_there = false;
         self.windows.send_modify(|windows| {
             was_there = Arc::make_mut(windows).release(name, now()).is_some();
@@ -209,8 +209,7 @@ impl Leases {
     /// [`LeaseError::Failed`] when the enforcer keeps its old configuration.
     pub async fn reload(&self) -> Result<(), LeaseError> {
         let _turn = self.turn.lock().await;
-        let health = self.confirmed(Request::Reload).await?;
-        self.link.note_health(health);
+        self.settled(Request::Reload).await?;
         let mut windows = self.snapshot().await?;
         windows.remember(&self.windows.borrow(), now());
         self.publish(windows);
@@ -221,11 +220,9 @@ impl Leases {
     ///
     /// # Errors
     /// [`LeaseError`].
-    pub async fn apply_firewall(&self) -> Result<Health, LeaseError> {
+    pub async fn apply_firewall(&self) -> Result<(), LeaseError> {
         let _turn = self.turn.lock().await;
-        let health = self.confirmed(Request::Apply).await?;
-        self.link.note_health(health.clone());
-        Ok(health)
+        self.settled(Request::Apply).await
     }
 
     /// Takes our part of the ruleset away; every lease ends.
@@ -237,7 +234,12 @@ impl Leases {
         // Shut here first: what the kernel does no longer, the gate does.
         self.windows
             .send_modify(|windows| Arc::make_mut(windows).release_all(now()));
-        let health = self.confirmed(Request::Remove).await?;
+        self.settled(Request::Remove).await
+    }
+
+    /// Asks for what may change how the kernel stands, and notes how it does.
+    async fn settled(&self, request: Request) -> Result<(), LeaseError> {
+        let health = self.confirmed(request).await?;
         self.link.note_health(health);
         Ok(())
     }
@@ -364,8 +366,4 @@ pub async fn watch_deadlines(leases: Arc<Leases>) {
             }
         }
     }
-}
-
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
 }

@@ -341,6 +341,11 @@ fn start_enforcer(config: &Config) -> Result<(UnixStream, Child), Fatal> {
     Ok((ours, child))
 }
 
+/// Now, by the clock that tests can pause. Wall-clock time moves; this does not.
+fn now() -> std::time::Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 /// Executing /proc/self/exe leaves `exe` as the name that ps and `nft list` show.
 fn name_process(name: &std::ffi::CStr) {
     // A process that cannot be renamed works as well.

@@ -17,7 +17,7 @@ use super::notify::Notify;
 use super::parts::{self, Remembered};
 use super::privilege::HostAccounts;
 use super::seal::Landlocked;
-use super::{ControlSockets, Fatal, Options, landlock_word, unnamed_ports};
+use super::{ControlSockets, Fatal, Options, landlock_word, now, unnamed_ports};
 use crate::answer::Pushed;
 use crate::config::{Config, Unchecked};
 use crate::control::protocol::Exit;
@@ -84,7 +84,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         return Err(enforcer_lost(daemon.child).await);
     }
 
-    let observer = Arc::new(Observer::new(tokio::time::Instant::now().into_std()));
+    let observer = Arc::new(Observer::new(now()));
     let (config_tx, config) = watch::channel(Arc::clone(&daemon.config));
     let (rules_tx, rules) = watch::channel(Arc::new(daemon.rules));
     let (stop_tx, stop) = watch::channel(false);
@@ -155,7 +155,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
                 }
             },
             _ = tick.tick() => {
-                observer.tick(tokio::time::Instant::now().into_std());
+                observer.tick(now());
                 // What was wrong may be right again, and the other way round.
                 let now = desk.line();
                 if now != line {

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use super::desk::Desk;
+use super::now;
 use super::parts;
 use crate::config::{Mode, Source};
 use crate::control::protocol::VERSION;
@@ -17,7 +18,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// Everything that an operator asks first, as of now.
 pub fn tell(desk: &Desk) -> Status {
-    let now = tokio::time::Instant::now().into_std();
+    let now = now();
     let config = desk.config.borrow().clone();
     let windows = desk.leases.windows().borrow().clone();
     let health = desk.leases.health();

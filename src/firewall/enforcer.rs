@@ -128,23 +128,11 @@ impl Enforcer {
     async fn obey(&mut self, request: Request) -> Vec<Reply> {
         let done = match request {
             Request::Open(claim) => match self.open(claim).await {
-                Ok(doubts) => {
-                    let note = doubts.join("; ");
-                    return vec![Reply::Health(Health {
-                        note,
-                        ..self.health.clone()
-                    })];
-                }
+                Ok(doubts) => return vec![self.cleared(&doubts)],
                 Err(refusal) => Err(refusal),
             },
             Request::Check(claim) => match self.weigh(claim).await {
-                Ok((.., doubts)) => {
-                    let note = doubts.join("; ");
-                    return vec![Reply::Health(Health {
-                        note,
-                        ..self.health.clone()
-                    })];
-                }
+                Ok((.., doubts)) => return vec![self.cleared(&doubts)],
                 Err(refusal) => Err(refusal),
             },
             Request::Close(name) => {
@@ -153,11 +141,6 @@ impl Enforcer {
                     Some(lease) => self.commit(windows, &lease, None).await.map(drop),
                     None => Ok(()),
                 }
-            }
-            Request::CloseAll => {
-                let all: Vec<_> = self.windows.leases().cloned().collect();
-                self.end(all).await;
-                self.assert().await.map(drop).map_err(failed)
             }
             Request::Snapshot => return self.snapshot(),
             Request::Reload => self.reload().await,
@@ -173,9 +156,18 @@ impl Enforcer {
         ]
     }
 
+    /// A success whose note is what may still be in the way.
+    fn cleared(&self, doubts: &[String]) -> Reply {
+        Reply::Health(Health {
+            note: doubts.join("; "),
+            ..self.health.clone()
+        })
+    }
+
     /// Opens, and tells what may still be in the way.
     async fn open(&mut self, claim: Claim) -> Result<Vec<String>, Reply> {
         let (windows, lease, opening, doubts) = self.weigh(claim).await?;
+        let renewed = self.windows.lease(&lease.name).cloned();
         if self.commit(windows, &lease, Some(opening)).await? {
             return Ok(doubts);
         }
@@ -186,9 +178,17 @@ impl Enforcer {
         {
             Ok(doubts) => Ok(doubts),
             Err(blocked) => {
+                // As it was before: a lease that was to be renewed keeps its old time.
                 let mut windows = self.windows.clone();
                 windows.release(&lease.name, now());
-                self.commit(windows, &lease, None).await?;
+                let before = match renewed {
+                    Some(renewed) => {
+                        windows.adopt(renewed.clone());
+                        renewed
+                    }
+                    None => lease,
+                };
+                self.commit(windows, &before, None).await?;
                 Err(blocked)
             }
         }

@@ -26,8 +26,6 @@ pub enum Request {
     Check(Claim),
     /// Release a lease.
     Close(LeaseName),
-    /// Release all of them.
-    CloseAll,
     /// Tell every lease and opening.
     Snapshot,
     /// Read the configuration again.
@@ -105,7 +103,6 @@ impl Request {
         match self {
             Self::Open(claim) => Writer::new(1, sequence).claim(claim),
             Self::Close(name) => Writer::new(2, sequence).short(name.as_str()),
-            Self::CloseAll => Writer::new(3, sequence),
             Self::Snapshot => Writer::new(4, sequence),
             Self::Reload => Writer::new(5, sequence),
             Self::Apply => Writer::new(6, sequence),
@@ -124,7 +121,6 @@ impl Request {
         let request = match kind {
             1 => Self::Open(reader.claim()?),
             2 => Self::Close(reader.name()?),
-            3 => Self::CloseAll,
             4 => Self::Snapshot,
             5 => Self::Reload,
             6 => Self::Apply,
@@ -225,7 +221,6 @@ mod tests {
             Request::Open(claim()),
             Request::Check(claim()),
             Request::Close(claim().name),
-            Request::CloseAll,
             Request::Snapshot,
             Request::Reload,
             Request::Apply,

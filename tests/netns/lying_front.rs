@@ -88,7 +88,7 @@ fn the_enforcer_refuses_what_the_configuration_does_not_give() {
         assert!(matches!(given, Reply::Health(_)), "{given:?}");
         assert!(elements("window4")[&80].seconds_left <= Some(120));
         // What is closed is closed in the kernel's book too, where a restart would find it.
-        enforcer.ask(&Request::CloseAll);
+        enforcer.ask(&Request::Close(claim("a").name));
         assert_eq!(open_ports(), SHUT);
         assert!(elements("lease").is_empty());
     });
