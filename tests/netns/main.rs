@@ -17,6 +17,7 @@ mod killed;
 mod lab;
 mod leases;
 mod lying_front;
+mod managers;
 mod pairs;
 mod process;
 mod random_rulesets;

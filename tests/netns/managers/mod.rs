@@ -1,0 +1,9 @@
+//! acmegate beside the firewall managers that people really run, each reloaded in the middle of
+//! validations, and packets of both families from outside as the only witness.
+
+mod firewalld;
+mod life;
+mod own;
+mod plain;
+mod ufw;
+mod validations;
