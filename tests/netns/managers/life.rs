@@ -50,7 +50,10 @@ pub fn window_and_reloads(
     }
     validations.wait_for_answers(Instant::now());
     let done = validations.done();
-    let failed: Vec<_> = done.iter().filter(|one| one.failure.is_some()).collect();
+    let failed: Vec<_> = done
+        .iter()
+        .filter_map(|one| Some((one.to, one.took, one.failure.as_ref()?)))
+        .collect();
     assert!(failed.is_empty(), "of {}: {failed:#?}", done.len());
     drop(validations);
 

@@ -1,8 +1,8 @@
 //! A validator outside that asks for the same token again and again, over both families.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -16,6 +16,8 @@ const TOKEN: &str = "evaGxfADs6pSRb2LAv9IZf17Dt3juxGJ-PCt92wr-oA";
 const THUMBPRINT: &str = "nP1qzpXGymHBrUEepNY9HCsQk7K8KhOypzEt62jcerQ";
 /// What Let's Encrypt gives one validation.
 const LIMIT: Duration = Duration::from_secs(10);
+/// Between one and the next of a family.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A site whose answer is [`push`]ed.
 pub fn site() -> String {
@@ -36,7 +38,7 @@ pub fn push(daemon: &Daemon) {
 }
 
 /// One validation.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Validation {
     pub at: Instant,
     pub to: SocketAddr,
@@ -48,21 +50,19 @@ pub struct Validation {
 /// Validations that go on until this is dropped.
 pub struct Validations {
     done: Arc<Mutex<Vec<Validation>>>,
-    stop: Arc<AtomicBool>,
+    _stop: Vec<Sender<()>>,
 }
 
 impl Validations {
     /// Begins to ask, each family in a row of its own.
     pub fn start(host: &Host) -> Self {
-        let validations = Self {
-            done: Arc::default(),
-            stop: Arc::default(),
-        };
-        for address in [HOST_4, HOST_6] {
+        let done = Arc::new(Mutex::new(Vec::new()));
+        let begin = |address| {
             let to = socket_address(address, 80);
-            let (done, stop) = (Arc::clone(&validations.done), Arc::clone(&validations.stop));
+            let (stop, stopped) = channel::<()>();
+            let done = Arc::clone(&done);
             let ask_on = move || {
-                while !stop.load(Ordering::Relaxed) {
+                while stopped.recv_timeout(PAUSE) == Err(RecvTimeoutError::Timeout) {
                     let at = Instant::now();
                     let failure = validate(to).err();
                     let took = at.elapsed();
@@ -76,8 +76,12 @@ impl Validations {
             };
             // A thread of the peers' own: it lives where they live.
             host.outside(|| drop(std::thread::spawn(ask_on)));
+            stop
+        };
+        Self {
+            _stop: [HOST_4, HOST_6].map(begin).into(),
+            done,
         }
-        validations
     }
 
     /// What ended so far.
@@ -102,12 +106,6 @@ impl Validations {
     }
 }
 
-impl Drop for Validations {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
-}
-
 /// One validation, as a CA does it: connect, ask, read to the end.
 fn validate(to: SocketAddr) -> Result<(), String> {
     let start = Instant::now();
@@ -122,12 +120,11 @@ fn ask(to: SocketAddr, start: Instant) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&to, LIMIT)?;
     let left = LIMIT.saturating_sub(start.elapsed());
     stream.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-    write!(
-        stream,
+    let request = format!(
         "GET /.well-known/acme-challenge/{TOKEN} HTTP/1.1\r\nHost: {NAME}\r\n\
          Connection: close\r\n\r\n"
-    )?;
-    stream.shutdown(Shutdown::Write)?;
+    );
+    stream.write_all(request.as_bytes())?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer)?;
     Ok(answer)
