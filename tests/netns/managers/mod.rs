@@ -6,6 +6,7 @@ mod firewalld;
 mod geo;
 mod life;
 mod own;
+mod owned;
 mod plain;
 mod two;
 mod ufw;
