@@ -11,6 +11,7 @@ pub mod enforcer;
 pub mod leases;
 pub mod link;
 pub mod listen;
+mod lock;
 pub mod notify;
 pub mod parts;
 pub mod port;
@@ -24,13 +25,12 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{OpenOptionsExt, lchown};
+use std::os::unix::fs::lchown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 
-use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 
@@ -104,7 +104,7 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
     start_log(&config);
     name_process(c"acmegate");
 
-    let _lock = lock(&options.runtime_dir)?;
+    let _locks = lock::take(&options.runtime_dir, config.firewall.mode != Mode::GateOnly)?;
     let room = raise_descriptor_limit(&config);
     let mut problems = Vec::new();
     let listeners = listeners(&config)?;
@@ -180,40 +180,6 @@ fn start_log(config: &Config) {
         Level::Trace => LevelFilter::TRACE,
     };
     observe::log::start(config.log.format == Format::Json, level);
-}
-
-/// Makes the runtime directory and holds its lock: one daemon for one directory.
-fn lock(directory: &Path) -> Result<fs::File, Fatal> {
-    let refused = |error: io::Error| {
-        Fatal::new(
-            Exit::Os,
-            format!(
-                "cannot use the runtime directory {}: {error}; start as root or by systemd, or name another \
-                 with --runtime-dir",
-                directory.display()
-            ),
-        )
-    };
-    fs::create_dir_all(directory).map_err(refused)?;
-    let file = fs::OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        // Whoever may read a file may lock it, and so keep the daemon from starting.
-        .mode(0o600)
-        .open(directory.join("lock"))
-        .map_err(refused)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(rustix::io::Errno::WOULDBLOCK) => Err(Fatal::new(
-            Exit::TempFail,
-            format!(
-                "another acmegate runs already (it holds the lock in {})",
-                directory.display()
-            ),
-        )),
-        Err(error) => Err(refused(error.into())),
-    }
 }
 
 fn listeners(config: &Config) -> Result<Vec<(std::net::TcpListener, SocketAddr)>, Fatal> {

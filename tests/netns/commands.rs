@@ -119,16 +119,21 @@ fn a_second_daemon_refuses_and_leaves_the_first_alone() {
             refused.stderr.contains("another acmegate runs already"),
             "{refused}"
         );
-        // In another directory it stands in its way by its port, and without one by its table.
-        let refused = Daemon::with("").refuse();
+        // In another directory it stands in its way by the ruleset, whoever owns the table, and one
+        // that leaves the ruleset alone by its port.
+        for owner in ["auto", "never"] {
+            let config =
+                format!("[http]\nlisten = []\n[firewall]\nports = [80]\nowner = \"{owner}\"\n");
+            let refused = Daemon::with(&config).refuse();
+            assert_eq!(refused.code, 75, "{refused}");
+            let word = "has its part of this host's ruleset; only one can";
+            assert!(refused.stderr.contains(word), "{refused}");
+            assert_eq!(refused.stderr.lines().count(), 1, "one line: {refused}");
+        }
+        let alone = format!("[firewall]\n{SETTINGS_OF_NOBODY}");
+        let refused = Daemon::with(&alone).refuse();
         assert_eq!(refused.code, 71, "{refused}");
         assert!(refused.stderr.contains("holds port 80"), "{refused}");
-        let refused = Daemon::with("[http]\nlisten = []\n[firewall]\nports = [80]\n").refuse();
-        assert_ne!(refused.code, 0, "{refused}");
-        assert!(
-            refused.stderr.contains("only one acmegate can run"),
-            "{refused}"
-        );
         assert_eq!(nft(&["-s", "-t", "list", "ruleset"]), rules);
         assert_eq!(daemon.status()["leases"][0]["name"], "a");
         daemon.cli(&["close", "--lease", "a"]).success();

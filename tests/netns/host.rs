@@ -20,6 +20,9 @@ use crate::lab::{Node, ip};
 
 pub const HOST_4: &str = "192.0.2.1";
 pub const HOST_6: &str = "2001:db8:1::1";
+/// A second foreign peer, for firewalls that know one network and not the other.
+pub const OTHER_PEER_4: &str = "192.0.2.3";
+pub const OTHER_PEER_6: &str = "2001:db8:1::3";
 /// The host's address towards the allow-listed peer.
 pub const HOST_PRIVATE: &str = "10.0.0.1";
 /// How often the outside tries.
@@ -40,6 +43,8 @@ pub enum Seen {
     Connected,
     /// The packet passed the firewall, and nobody listens.
     Refused,
+    /// A firewall answered in its own name, as firewalld's `reject` does.
+    Rejected,
     /// The packet was dropped.
     Silence,
 }
@@ -47,7 +52,7 @@ pub enum Seen {
 impl Seen {
     /// Whether the firewall let the packet pass.
     pub fn passed(self) -> bool {
-        self != Self::Silence
+        matches!(self, Self::Connected | Self::Refused)
     }
 }
 
@@ -79,6 +84,11 @@ impl Host {
         for address in ["192.0.2.2/24", "10.0.0.2/24", "2001:db8:1::2/64 nodad"] {
             outside.ip(&format!("addr add {address} dev peer0"));
         }
+        // Never a source by itself: the first address of a network is, and a deprecated one is not.
+        outside.ip(&format!("addr add {OTHER_PEER_4}/24 dev peer0"));
+        outside.ip(&format!(
+            "addr add {OTHER_PEER_6}/64 dev peer0 nodad preferred_lft 0"
+        ));
         let (jobs, to_do): (Sender<Job>, Receiver<Job>) = channel();
         std::thread::spawn(move || outside.run(|| to_do.into_iter().for_each(|job| job())));
         let host = Self { jobs };
@@ -98,6 +108,31 @@ impl Host {
     pub fn probe(&self, address: &str, port: u16) -> Seen {
         let to = socket_address(address, port);
         self.outside(move || attempt(&[to], PATIENT)[0])
+    }
+
+    /// Tries once from the second foreign peer, both families: IPv4, then IPv6.
+    pub fn probe_from_the_other(&self, port: u16) -> [Seen; 2] {
+        let pairs = [(OTHER_PEER_4, HOST_4), (OTHER_PEER_6, HOST_6)];
+        pairs.map(|(from, to)| {
+            let (from, to) = (socket_address(from, 0), socket_address(to, port));
+            self.outside(move || attempt_from(Some(from), &[to], PATIENT)[0])
+        })
+    }
+
+    /// Which of these ports anything passes to from a foreign network now, of either family.
+    pub fn open_ports(&self, ports: &[u16]) -> Vec<u16> {
+        let ports = ports.iter().copied();
+        let to: Vec<_> = ports
+            .flat_map(|port| [HOST_4, HOST_6].map(|address| socket_address(address, port)))
+            .collect();
+        let seen = self.outside({
+            let to = to.clone();
+            move || attempt(&to, PATIENT)
+        });
+        let passed = to.iter().zip(seen).filter(|(_, seen)| seen.passed());
+        let mut open: Vec<_> = passed.map(|(to, _)| to.port()).collect();
+        open.dedup();
+        open
     }
 
     /// Whether anything passes from a foreign network now, of either family.
@@ -198,8 +233,13 @@ pub fn socket_address(address: &str, port: u16) -> SocketAddr {
 
 /// Connects to all at once and says what came of each.
 fn attempt(to: &[SocketAddr], patience: Duration) -> Vec<Seen> {
+    attempt_from(None, to, patience)
+}
+
+/// The same from an address of one's own choice.
+fn attempt_from(from: Option<SocketAddr>, to: &[SocketAddr], patience: Duration) -> Vec<Seen> {
     let start = Instant::now();
-    let sockets: Vec<Socket> = to.iter().map(|to| begin(*to)).collect();
+    let sockets: Vec<Socket> = to.iter().map(|to| begin(from, *to)).collect();
     let mut seen = vec![None; to.len()];
     loop {
         let left = patience.saturating_sub(start.elapsed());
@@ -227,6 +267,7 @@ fn attempt(to: &[SocketAddr], patience: Duration) -> Vec<Seen> {
                 {
                     Seen::Refused
                 }
+                Some(error) if is_rejection(&error) => Seen::Rejected,
                 Some(error) => panic!("{}: {error}", to[at]),
             });
         }
@@ -239,12 +280,25 @@ fn attempt(to: &[SocketAddr], patience: Duration) -> Vec<Seen> {
         .collect()
 }
 
-fn begin(to: SocketAddr) -> Socket {
+/// What the kernel makes of ICMP's and ICMPv6's words for "prohibited" and "port unreachable".
+fn is_rejection(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::PermissionDenied
+    )
+}
+
+fn begin(from: Option<SocketAddr>, to: SocketAddr) -> Socket {
     let socket =
         Socket::new(Domain::for_address(to), Type::STREAM, Some(Protocol::TCP)).expect("a socket");
     socket.set_nonblocking(true).expect("fcntl");
     // Nothing lingers after a try: the host's own descriptors are counted.
     socket.set_linger(Some(Duration::ZERO)).expect("SO_LINGER");
+    if let Some(from) = from {
+        socket.bind(&from.into()).expect("the peer's own address");
+    }
     match socket.connect(&to.into()) {
         Err(error) if error.raw_os_error() != Some(IN_PROGRESS) => {
             panic!("{to}: {error}")

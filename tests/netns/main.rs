@@ -20,6 +20,8 @@ mod killed;
 mod lab;
 mod leases;
 mod lying_front;
+mod managers;
+mod moments;
 mod pairs;
 mod process;
 mod random_rulesets;

@@ -10,7 +10,7 @@ use std::collections::HashMap;
 use nlink::netlink::nftables::{Family, Verdict};
 
 use super::packet::{Packet, Tracking};
-use super::report::{Cause, Culprit, Doubt, Manager, Path, Place};
+use super::report::{Attach, Cause, Culprit, Doubt, Manager, Path, Place};
 use super::rule::Scope;
 use super::ruleset::{Base, Chain, Hook, Ruleset, Table};
 use super::step::{End, Leaves, Step};
@@ -334,12 +334,45 @@ fn culprit(ruleset: &Ruleset, probe: &Probe, place: Place, rejects: bool) -> Cul
         None => Cause::Policy,
     };
     Culprit {
+        attach: attach(ruleset, table, &place),
         place,
         cause,
         manager,
         port: probe.port,
         packet: probe.family,
     }
+}
+
+/// Whether we could stand at the head of the base chain by which the packet came; with it goes the
+/// chain of the same name of the other family, for managers write both alike.
+fn attach(ruleset: &Ruleset, table: Option<&Table>, place: &Place) -> Attach {
+    if table.is_some_and(|table| table.is_owned) {
+        return Attach::Owned;
+    }
+    let has_it = |table: &Table| {
+        let mut chains = table.chains.iter();
+        let base = chains.find(|chain| chain.name == place.base_chain);
+        base.and_then(|chain| chain.base.as_ref())
+            .is_some_and(|base| base.hook != Hook::Ingress)
+    };
+    if !table.is_some_and(has_it) {
+        return Attach::TooEarly;
+    }
+    let families = match place.family {
+        Family::Ip | Family::Ip6 => [Family::Ip, Family::Ip6].as_slice(),
+        _ => std::slice::from_ref(&place.family),
+    };
+    let is_there = |family: &&Family| {
+        let mut tables = ruleset.tables.iter();
+        tables.any(|table| {
+            table.family == **family
+                && table.name == place.table
+                && !table.is_owned
+                && has_it(table)
+        })
+    };
+    let chain = |family: &Family| format!("{} {} {}", family.name(), place.table, place.base_chain);
+    Attach::To(families.iter().filter(is_there).map(chain).collect())
 }
 
 fn left(leaves: Leaves, rule: Place) -> Doubt {

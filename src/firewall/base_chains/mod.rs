@@ -13,6 +13,7 @@
 //! The rules are judged as the kernel's own register machine runs them (`net/netfilter/nf_tables_core.c`,
 //! `nft_*.c`), so it does not matter how `nft`, `iptables-nft` or firewalld would spell them.
 
+mod advice;
 mod bits;
 mod compat;
 mod decode;

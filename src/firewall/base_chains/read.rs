@@ -7,8 +7,8 @@
 use std::collections::{HashMap, HashSet};
 
 use nlink::netlink::nftables::{
-    ChainInfo, ChainType, Family, NFT_TABLE_F_DORMANT, SetElement, SetElementData, SetFlags,
-    SetInfo, SetKeyType, parse_expressions,
+    ChainInfo, ChainType, Family, NFT_TABLE_F_DORMANT, NFT_TABLE_F_OWNER, SetElement,
+    SetElementData, SetFlags, SetInfo, SetKeyType, parse_expressions,
 };
 use nlink::netlink::{Connection, Nftables};
 
@@ -72,7 +72,10 @@ async fn read_tables(nft: &Connection<Nftables>) -> nlink::Result<Vec<Table>> {
         if chains.iter().all(|chain| chain.base.is_none()) {
             continue;
         }
-        tables.push(read_table(nft, table.family, table.name, chains).await?);
+        let is_owned = table.flags & NFT_TABLE_F_OWNER != 0;
+        let mut table = read_table(nft, table.family, table.name, chains).await?;
+        table.is_owned = is_owned;
+        tables.push(table);
     }
     Ok(tables)
 }

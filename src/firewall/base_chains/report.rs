@@ -105,6 +105,17 @@ pub enum Cause {
     },
 }
 
+/// Whether a rule of ours at the head of the base chain would let marked packets pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Attach {
+    /// It would: these chains are to be named, one for each family that has such a chain.
+    To(Vec<String>),
+    /// Nobody but its owner may write into the table (`flags owner`).
+    Owned,
+    /// The chain stands before every place where a packet could be marked: an ingress hook.
+    TooEarly,
+}
+
 /// The rule or policy that certainly drops the packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Culprit {
@@ -114,6 +125,8 @@ pub struct Culprit {
     pub cause: Cause,
     /// Who made the chain, as far as names tell.
     pub manager: Manager,
+    /// Whether mode `attach` can do something about it.
+    pub(super) attach: Attach,
     pub(super) port: u16,
     pub(super) packet: IpFamily,
 }
@@ -174,56 +187,5 @@ impl Manager {
             return Self::Ufw;
         }
         Self::IptablesNft
-    }
-}
-
-impl Culprit {
-    /// One sentence: what to change, and in which mode acmegate then works.
-    ///
-    /// An `accept` in a table of our own is never advised, for it opens nothing here.
-    pub fn advice(&self) -> String {
-        let Self { place, port, .. } = self;
-        match self.manager {
-            Manager::Nftables => {
-                let family = place.family.name();
-                let (table, chain) = (&place.table, &place.chain);
-                let before = match self.cause {
-                    Cause::Policy => String::new(),
-                    Cause::Rule { handle, .. } => format!(" before rule handle {handle}"),
-                };
-                format!(
-                    "add `set acmegate {{ type inet_service; flags timeout; }}` to table {family} \
-                     {table} and `tcp dport @acmegate accept` to its chain {chain}{before}, and \
-                     use mode `set` with {family} {table} acmegate."
-                )
-            }
-            Manager::IptablesNft => {
-                let program = match self.packet {
-                    IpFamily::V4 => "iptables",
-                    IpFamily::V6 => "ip6tables",
-                };
-                let (table, chain) = (&place.table, &place.base_chain);
-                format!(
-                    "open port {port} in iptables (`{program} -t {table} -I {chain} -p tcp --dport \
-                     {port} -j ACCEPT`, and save it) and keep mode `guard`; a rule with a set of \
-                     nftables in this table would be saved as one that opens every port."
-                )
-            }
-            Manager::Ufw => {
-                format!("open port {port} in ufw (`ufw allow {port}/tcp`) and keep mode `guard`.")
-            }
-            Manager::Firewalld => format!(
-                "open port {port} in firewalld (`firewall-cmd --permanent --add-port={port}/tcp`, \
-                 then `firewall-cmd --reload`) and keep mode `guard`."
-            ),
-            Manager::GeoipShell => format!(
-                "take port {port} out of geoip-shell (`geoip-shell configure -p tcp:allow:{port}`) \
-                 and keep mode `guard` with the same countries in its allow-list."
-            ),
-            Manager::Blocklist => format!(
-                "this blocklist shuts port {port} to everybody: take the port out of its \
-                 configuration and keep mode `guard`."
-            ),
-        }
     }
 }

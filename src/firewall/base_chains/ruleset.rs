@@ -29,6 +29,8 @@ impl Ruleset {
 pub(super) struct Table {
     pub(super) family: Family,
     pub(super) name: String,
+    /// `flags owner`: nobody but the process that made it may write into it.
+    pub(super) is_owned: bool,
     pub(super) chains: Vec<Chain>,
     pub(super) sets: HashMap<String, Set>,
     by_name: HashMap<String, usize>,
@@ -48,6 +50,7 @@ impl Table {
         Self {
             family,
             name,
+            is_owned: false,
             chains,
             sets,
             by_name,

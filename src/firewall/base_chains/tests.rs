@@ -567,58 +567,107 @@ fn a_ruleset_that_never_stood_still_proves_nothing() {
     assert_eq!(doubts(judged(&rules)), [Doubt::Changing]);
 }
 
+/// What judging one base chain that drops by policy comes to.
+fn dropped_by(family: Family, name: &str, base_chain: &str, others: &[&str]) -> Culprit {
+    culprit(judged(&ruleset(vec![dropping(
+        family, name, base_chain, others,
+    )])))
+}
+
+fn dropping(family: Family, name: &str, base_chain: &str, others: &[&str]) -> Table {
+    let hook = match family {
+        Family::Netdev => Hook::Ingress,
+        _ => Hook::Input,
+    };
+    let mut chains = vec![base(base_chain, hook, 0, true, Vec::new())];
+    chains.extend(others.iter().map(|name| chain(name, Vec::new())));
+    let mut table = table(name, chains);
+    table.family = family;
+    table
+}
+
 #[test]
 fn each_manager_is_recognised_and_has_its_own_advice() {
-    let named = |family, name: &str, base_chain: &str, others: &[&str]| {
-        let mut chains = vec![base(base_chain, Hook::Input, 0, true, Vec::new())];
-        chains.extend(others.iter().map(|name| chain(name, Vec::new())));
-        let mut table = table(name, chains);
-        table.family = family;
-        culprit(judged(&ruleset(vec![table])))
-    };
     let cases = [
         (
-            named(Family::Inet, "filter", "input", &[]),
+            dropped_by(Family::Inet, "filter", "input", &[]),
             Manager::Nftables,
-            "add `set acmegate { type inet_service; flags timeout; }` to table inet filter and \
-             `tcp dport @acmegate accept` to its chain input, and use mode `set` with inet filter \
-             acmegate.",
+            "use mode `attach` with `chains = [\"inet filter input\"]`, or add `set acmegate { type \
+             inet_service; flags timeout; }` to table inet filter and `tcp dport @acmegate accept` \
+             to its chain input, and use mode `set` with inet filter acmegate.",
         ),
         (
-            named(Family::Ip, "filter", "INPUT", &["DOCKER"]),
+            dropped_by(Family::Ip, "filter", "INPUT", &["DOCKER"]),
             Manager::IptablesNft,
-            "open port 80 in iptables (`iptables -t filter -I INPUT -p tcp --dport 80 -j ACCEPT`, \
-             and save it) and keep mode `guard`; a rule with a set of nftables in this table would \
-             be saved as one that opens every port.",
+            "use mode `attach` with `chains = [\"ip filter INPUT\"]`, or open port 80 in iptables \
+             (`iptables -t filter -I INPUT -p tcp --dport 80 -j ACCEPT`, and save it) and use mode \
+             `guard`.",
         ),
         (
-            named(Family::Ip, "filter", "INPUT", &["ufw-before-input"]),
+            dropped_by(Family::Ip, "filter", "INPUT", &["ufw-before-input"]),
             Manager::Ufw,
-            "open port 80 in ufw (`ufw allow 80/tcp`) and keep mode `guard`.",
+            "use mode `attach` with `chains = [\"ip filter INPUT\"]`, or open port 80 in ufw (`ufw \
+             allow 80/tcp`) and use mode `guard`.",
         ),
         (
-            named(Family::Inet, "firewalld", "filter_INPUT", &[]),
+            dropped_by(Family::Inet, "firewalld", "filter_INPUT", &[]),
             Manager::Firewalld,
-            "open port 80 in firewalld (`firewall-cmd --permanent --add-port=80/tcp`, then \
-             `firewall-cmd --reload`) and keep mode `guard`.",
+            "use mode `attach` with `chains = [\"inet firewalld filter_INPUT\"]`, or open port 80 in \
+             firewalld (`firewall-cmd --permanent --add-port=80/tcp`, then `firewall-cmd --reload`) \
+             and use mode `guard`.",
         ),
         (
-            named(Family::Inet, "geoip-shell", "GEOIP-BASE_IN", &[]),
+            dropped_by(Family::Inet, "geoip-shell", "GEOIP-BASE_IN", &[]),
             Manager::GeoipShell,
-            "take port 80 out of geoip-shell (`geoip-shell configure -p tcp:allow:80`) and keep \
-             mode `guard` with the same countries in its allow-list.",
+            "use mode `attach` with `chains = [\"inet geoip-shell GEOIP-BASE_IN\"]`, or take port 80 \
+             out of geoip-shell (`geoip-shell configure -p tcp:allow:80`) and use mode `guard` with \
+             the same countries in its allow-list.",
         ),
         (
-            named(Family::Inet, "f2b-table", "f2b-chain", &[]),
+            dropped_by(Family::Inet, "f2b-table", "f2b-chain", &[]),
             Manager::Blocklist,
             "this blocklist shuts port 80 to everybody: take the port out of its configuration \
-             and keep mode `guard`.",
+             and use mode `guard`.",
+        ),
+        // Nothing of ours comes before an ingress hook.
+        (
+            dropped_by(Family::Netdev, "geo", "ingress", &[]),
+            Manager::Nftables,
+            "this chain comes before every other: let port 80 pass in it and use mode `guard`.",
         ),
     ];
     for (culprit, manager, advice) in cases {
         assert_eq!(culprit.manager, manager);
         assert_eq!(culprit.advice(), advice);
     }
+}
+
+#[test]
+fn a_manager_of_both_families_is_attached_to_in_both() {
+    let tables = [Family::Ip6, Family::Ip].map(|family| dropping(family, "filter", "INPUT", &[]));
+    let advice = culprit(judged(&ruleset(tables.into()))).advice();
+    let line = "use mode `attach` with `chains = [\"ip filter INPUT\", \"ip6 filter INPUT\"]`, or";
+    assert!(advice.starts_with(line), "{advice}");
+}
+
+#[test]
+fn attach_is_not_advised_where_the_table_has_an_owner() {
+    let advice = |name: &str, chain: &str| {
+        let mut table = dropping(Family::Inet, name, chain, &[]);
+        table.is_owned = true;
+        culprit(judged(&ruleset(vec![table]))).advice()
+    };
+    assert_eq!(
+        advice("firewalld", "filter_INPUT"),
+        "nobody but its owner may write into this table, so open port 80 in firewalld \
+         (`firewall-cmd --permanent --add-port=80/tcp`, then `firewall-cmd --reload`) and use mode \
+         `guard`."
+    );
+    assert_eq!(
+        advice("filter", "input"),
+        "nobody but its owner may write into this table, so have that program open port 80 and use \
+         mode `guard`."
+    );
 }
 
 #[test]

@@ -1,0 +1,13 @@
+//! acmegate beside the firewall managers that people really run, each reloaded in the middle of
+//! validations, and packets of both families from outside as the only witness.
+
+mod docker;
+mod firewalld;
+mod geo;
+mod life;
+mod own;
+mod owned;
+mod plain;
+mod two;
+mod ufw;
+mod validations;

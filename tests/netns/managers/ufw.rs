@@ -1,0 +1,55 @@
+//! ufw, with its own directories replaced by copies.
+
+use crate::host::Host;
+use crate::lab::{Daemon, TempDir, inside, ruleset};
+use crate::managers::life::{Outside, open_is_refused, window_and_reloads};
+use crate::managers::own;
+use crate::managers::validations::site;
+
+/// ufw as it is installed: enabled, and open for SSH and for the private network.
+struct Ufw {
+    _copies: Vec<TempDir>,
+}
+
+impl Ufw {
+    fn new() -> Self {
+        let copies = ["/etc/ufw", "/usr/lib/ufw"].map(own::copy_of).into();
+        // Its lock.
+        own::empty("/run");
+        let ufw = Self { _copies: copies };
+        ufw.run("default deny incoming");
+        ufw.run("allow 22/tcp");
+        ufw.run("allow from 10.0.0.0/8");
+        ufw.run("--force enable");
+        ufw
+    }
+
+    #[track_caller]
+    fn run(&self, words: &str) {
+        own::tool("ufw", &words.split(' ').collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn a_guarded_window_outlives_ufw() {
+    inside(|| {
+        let host = Host::new();
+        let ufw = Ufw::new();
+        let mut daemon = Daemon::start(&site());
+        let words = [
+            "ip filter INPUT policy drops tcp port 80",
+            "`ufw allow 80/tcp`",
+        ];
+        open_is_refused(&host, &daemon, &words);
+
+        ufw.run("allow 80/tcp");
+        let mut ways = ["reload", "allow 8080/tcp", "disable", "--force enable"]
+            .iter()
+            .cycle();
+        window_and_reloads(&host, &daemon, Outside::Ours, 4, || {
+            ufw.run(ways.next().expect("it goes round"));
+        });
+        assert_eq!(daemon.terminate(), 0, "{}", daemon.log());
+        assert!(!ruleset().contains("acmegate"));
+    });
+}

@@ -1,0 +1,260 @@
+//! SIGKILL at random moments of open and close, in every mode: shut on time, nothing left behind.
+//!
+//! The moments are random and yet the same every time: a failure names its seed.
+//! `ACMEGATE_MOMENTS=N` asks for another number of them, `ACMEGATE_FULL=1` for a thousand.
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use acmegate::control::protocol::{Ask, CONTROL_SOCKET, Envelope, Open, Response, VERSION};
+use rustix::process::Signal;
+
+use crate::host::{Host, on_each_host};
+use crate::kernel::{SHUT, elements, elements_of, nft, open_ports};
+use crate::killed::SET_BY_ADMINISTRATOR;
+use crate::lab::{self, Daemon, inside, send, wait_for};
+
+/// The longest lease. The kernel's clock starts when it is written, so before the kill.
+const LONGEST: Duration = Duration::from_millis(1200);
+/// What a timeout may be late: the kernel counts it in ticks of at most 10 ms.
+const MARGIN: Duration = Duration::from_millis(250);
+/// A lease with less than this left is not asked whether it still is open.
+const ENOUGH: Duration = Duration::from_millis(400);
+
+#[derive(Clone, Copy, Debug)]
+struct Case {
+    mode: Mode,
+    owner: &'static str,
+    seed: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Mode {
+    Guard,
+    Set,
+}
+
+impl Mode {
+    const ALL: [Self; 2] = [Self::Guard, Self::Set];
+
+    /// What the administrator has before acmegate comes, and what acmegate is told.
+    fn words(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Guard => ("", "mode = \"guard\"\n"),
+            Self::Set => (
+                SET_BY_ADMINISTRATOR,
+                "mode = \"set\"\nset = \"inet filter acmegate\"\n",
+            ),
+        }
+    }
+}
+
+fn moments() -> usize {
+    let asked = std::env::var("ACMEGATE_MOMENTS").ok();
+    match asked.and_then(|number| number.parse().ok()) {
+        Some(number) => number,
+        None if std::env::var_os("ACMEGATE_FULL").is_some() => 1000,
+        None => 50,
+    }
+}
+
+/// A small generator (xorshift64*), so that a failure comes back with the same numbers.
+#[derive(Clone, Copy)]
+struct Numbers(u64);
+
+impl Numbers {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 >> 12;
+        self.0 ^= self.0 << 25;
+        self.0 ^= self.0 >> 27;
+        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
+    }
+}
+
+#[test]
+fn a_guard_killed_at_any_moment_shuts_on_time_and_leaves_nothing() {
+    inside(|| in_mode(Mode::Guard));
+}
+
+#[test]
+fn a_set_whose_filler_is_killed_at_any_moment_shuts_on_time_and_leaves_nothing() {
+    inside(|| in_mode(Mode::Set));
+}
+
+/// A mode's share of the moments, with and without an owner of the table, on many hosts at once.
+fn in_mode(mode: Mode) {
+    let share = moments().div_ceil(Mode::ALL.len());
+    let hosts: u64 = if share > 100 { 12 } else { 4 };
+    let cases: Vec<_> = (1..=hosts)
+        .map(|number| Case {
+            mode,
+            owner: if number % 2 == 0 { "auto" } else { "never" },
+            seed: number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ mode as u64,
+        })
+        .collect();
+    let each = share.div_ceil(cases.len());
+    on_each_host(&cases, |host, case| many_moments(host, case, each));
+}
+
+fn many_moments(host: &Host, case: Case, count: usize) {
+    let (firewall, words) = case.mode.words();
+    lab::nft(firewall);
+    let pristine = lab::ruleset();
+    let owner = case.owner;
+    let config = format!("[budget]\nper_hour = 3600\n[firewall]\n{words}owner = \"{owner}\"\n");
+    let mut daemon = Daemon::start(&config);
+    let terse = || nft(&["-s", "-t", "list", "ruleset"]);
+    let before = terse();
+    let mut numbers = Numbers(case.seed);
+    // The control: that windows were open when it died, and that some were not.
+    let mut open_at_the_end = 0;
+    for moment in 0..count {
+        let told = format!("{case:?}, moment {moment}");
+        let cycles = Cycles::start(&daemon, Numbers(numbers.below(1 << 31) + 1));
+        pause(Duration::from_micros(numbers.below(60_000)));
+        match numbers.below(3) {
+            0 => send(daemon.front(), Signal::KILL),
+            1 => send(daemon.enforcer(), Signal::KILL),
+            _ => daemon.kill(),
+        }
+        daemon.gone();
+        let killed = Instant::now();
+        let last = cycles.last();
+        // Not shut before its time: the kernel alone keeps what was promised.
+        if let Some(until) = last.filter(|until| *until > Instant::now() + ENOUGH) {
+            open_at_the_end += 1;
+            assert!(host.lets_in(80), "{told}: promised, and shut");
+            assert!(
+                Instant::now() < until,
+                "{told}: too slow a host for this test"
+            );
+        }
+        // An hour's memory of openings is meant to stay; here it would run full.
+        forget_openings();
+        if numbers.below(2) == 0 {
+            // Nobody is left to put anything right.
+            pause((killed + LONGEST + MARGIN).saturating_duration_since(Instant::now()));
+            assert!(!host.is_open(80), "{told}: nobody shut it");
+        }
+        daemon.start_again();
+        assert_eq!(terse(), before, "{told}: the rules as before");
+        let leases = daemon.status()["leases"].as_array().map_or(0, Vec::len);
+        if leases == 0 {
+            assert_eq!(open_ports(), SHUT, "{told}: open for nobody");
+        }
+        for name in NAMES {
+            ask(
+                &daemon.runtime_dir(),
+                Ask::Close {
+                    lease: name.to_owned(),
+                },
+            )
+            .expect("it serves");
+        }
+        assert_eq!(open_ports(), SHUT, "{told}: swept");
+        assert!(
+            !host.is_open(80),
+            "{told}: open after everything was closed"
+        );
+    }
+    assert!(
+        open_at_the_end > count / 5,
+        "only {open_at_the_end} of {count}"
+    );
+    wait_for(Duration::from_secs(15), "the last grace is over", || {
+        let ours = ["grace4", "grace6", "lease", "window4", "window6"].map(elements);
+        let theirs = elements_of("inet filter", "acmegate");
+        (ours.iter().all(|set| set.is_empty()) && theirs.is_empty()).then_some(())
+    });
+    assert_eq!(daemon.terminate(), 0, "{}", daemon.log());
+    assert_eq!(lab::ruleset(), pristine, "{case:?}");
+}
+
+/// Whose leases come and go.
+const NAMES: [&str; 3] = ["one", "two", "three"];
+
+/// Opens and closes as fast as it can until nobody answers.
+struct Cycles {
+    running: std::thread::JoinHandle<Option<Instant>>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Cycles {
+    fn start(daemon: &Daemon, mut numbers: Numbers) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (runtime_dir, stopped) = (daemon.runtime_dir(), Arc::clone(&stop));
+        let running = std::thread::spawn(move || {
+            // Until when each lease was promised, if the last thing heard of it was a promise.
+            let mut promised: [Option<Instant>; NAMES.len()] = [None; NAMES.len()];
+            while !stopped.load(Ordering::Relaxed) {
+                let at = numbers.below(NAMES.len() as u64) as usize;
+                let length = LONGEST - Duration::from_millis(numbers.below(400));
+                let (lease, from) = (NAMES[at].to_owned(), Instant::now());
+                let close = numbers.below(3) == 0;
+                // Whatever is asked now may happen or not.
+                promised[at] = None;
+                let what = match close {
+                    true => Ask::Close { lease },
+                    false => open(lease, length),
+                };
+                let Some(code) = ask(&runtime_dir, what) else {
+                    break;
+                };
+                if code == 0 && !close {
+                    promised[at] = Some(from + length);
+                }
+            }
+            promised.into_iter().flatten().max()
+        });
+        Self { running, stop }
+    }
+
+    /// Until when a window was promised that nobody asked to close.
+    fn last(self) -> Option<Instant> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.running.join().expect("it does not panic")
+    }
+}
+
+fn open(lease: String, length: Duration) -> Ask {
+    Ask::Open(Open {
+        lease,
+        milliseconds: u64::try_from(length.as_millis()).ok(),
+        ports: Vec::new(),
+        family: None,
+        address: None,
+        interface: None,
+        identifiers: None,
+        holder: None,
+        dry_run: false,
+    })
+}
+
+/// The answer's code, if there was an answer. The command line's own way would wait for the next
+/// daemon where there is none.
+fn ask(runtime_dir: &str, ask: Ask) -> Option<u8> {
+    let version = VERSION;
+    let line = serde_json::to_string(&Envelope { version, ask }).expect("JSON");
+    let mut stream = UnixStream::connect(Path::new(runtime_dir).join(CONTROL_SOCKET)).ok()?;
+    stream.write_all(format!("{line}\n").as_bytes()).ok()?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).ok()?;
+    let response: Response = serde_json::from_str(&answer).ok()?;
+    Some(response.code)
+}
+
+/// Empties the memory of openings. An orphaned table can be written by anyone.
+fn forget_openings() {
+    nft(&["flush", "set", "inet", "acmegate", "budget"]);
+}
+
+fn pause(length: Duration) {
+    let start = Instant::now();
+    wait_for(length + Duration::from_secs(10), "time passes", || {
+        (start.elapsed() >= length).then_some(())
+    });
+}
