@@ -13,8 +13,9 @@
 //! | [`cli`] | asks | one file per subcommand |
 //!
 //! **Dependency rule.** `gate` uses nothing of ours. `config`, `answer`, `front`, `firewall`,
-//! `control` and `observe` may use `gate`, not each other. `daemon` alone knows them all; `cli`
-//! starts it or talks to it.
+//! `control` and `observe` may use `gate`, not each other; `firewall` writes in the octets of
+//! [`wire`]. `daemon` alone knows them all; `cli` starts it or talks to
+//! it.
 #![forbid(unsafe_code)]
 
 pub mod answer;
@@ -26,3 +27,4 @@ pub mod firewall;
 pub mod front;
 pub mod gate;
 pub mod observe;
+pub mod wire;

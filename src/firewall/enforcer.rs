@@ -135,6 +135,10 @@ impl Enforcer {
                 Ok((.., doubts)) => return vec![self.cleared(&doubts)],
                 Err(refusal) => Err(refusal),
             },
+            Request::Bounds(claim) => match self.ready(&claim).await {
+                Ok(()) => self.book(claim).map(drop),
+                Err(refusal) => Err(refusal),
+            },
             Request::Close(name) => {
                 let mut windows = self.windows.clone();
                 match windows.release(&name, now()) {
@@ -217,6 +221,14 @@ impl Enforcer {
         &mut self,
         claim: Claim,
     ) -> Result<(Windows, Lease, Opening, Vec<String>), Reply> {
+        self.ready(&claim).await?;
+        let doubts = self.survey_for(&claim.ports, claim.families).await?;
+        let (windows, lease, opening) = self.book(claim)?;
+        Ok((windows, lease, opening, doubts))
+    }
+
+    /// Whether anything of this claim's families can be opened at the moment.
+    async fn ready(&mut self, claim: &Claim) -> Result<(), Reply> {
         if self.is_withdrawn {
             return Err(Reply::Failed(
                 "the firewall part was taken away by `firewall remove`; `acmegate firewall apply` puts it back".to_owned(),
@@ -228,7 +240,11 @@ impl Enforcer {
         if self.orders.settings.mode != Mode::GateOnly && !self.health.is_installed {
             self.assert().await.map_err(blocked_or_failed)?;
         }
-        let doubts = self.survey_for(&claim.ports, claim.families).await?;
+        Ok(())
+    }
+
+    /// The book with the claim in it, if the bounds allow it.
+    fn book(&self, claim: Claim) -> Result<(Windows, Lease, Opening), Reply> {
         let now = now();
         let lease = Lease {
             id: 0,
@@ -250,7 +266,7 @@ impl Enforcer {
             .map_err(Reply::Refused)?;
         let lease = windows.lease(&claim.name).cloned();
         let lease = lease.ok_or_else(|| Reply::Failed("the lease was not kept".to_owned()))?;
-        Ok((windows, lease, opening, doubts))
+        Ok((windows, lease, opening))
     }
 
     /// Tells the kernel, and only then believes it. The answer is whether nobody else changed the

@@ -5,17 +5,10 @@
 
 use std::time::Duration;
 
-use super::wire::{Reader, Writer};
 use crate::gate::lease::{Families, Holder, LeaseName, Trigger};
 use crate::gate::window::Refusal;
-
-/// The size of every frame, in octets.
-pub const FRAME_BYTES: usize = 512;
-/// The longest text in a frame, in octets; longer ones are cut.
-pub const MAX_TEXT_BYTES: usize = 480;
-
-/// One frame on the wire.
-pub type Frame = [u8; FRAME_BYTES];
+pub use crate::wire::{FRAME_BYTES, Frame, MAX_TEXT_BYTES, Malformed};
+use crate::wire::{Reader, Writer};
 
 /// What the front may ask. Nothing else is understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +17,8 @@ pub enum Request {
     Open(Claim),
     /// Say whether a lease would be given, and change nothing.
     Check(Claim),
+    /// Say whether a lease is within bounds, whatever foreign chains do, and change nothing.
+    Bounds(Claim),
     /// Release a lease.
     Close(LeaseName),
     /// Tell every lease and opening.
@@ -93,10 +88,6 @@ pub struct Health {
     pub note: String,
 }
 
-/// Bytes that are not a frame of ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed;
-
 impl Request {
     /// Renders a frame.
     pub fn to_frame(&self, sequence: u32) -> Frame {
@@ -108,6 +99,7 @@ impl Request {
             Self::Apply => Writer::new(6, sequence),
             Self::Remove => Writer::new(7, sequence),
             Self::Check(claim) => Writer::new(8, sequence).claim(claim),
+            Self::Bounds(claim) => Writer::new(9, sequence).claim(claim),
         }
         .frame
     }
@@ -126,6 +118,7 @@ impl Request {
             6 => Self::Apply,
             7 => Self::Remove,
             8 => Self::Check(reader.claim()?),
+            9 => Self::Bounds(reader.claim()?),
             _ => return Err(Malformed),
         };
         reader.end()?;
@@ -220,6 +213,7 @@ mod tests {
         for request in [
             Request::Open(claim()),
             Request::Check(claim()),
+            Request::Bounds(claim()),
             Request::Close(claim().name),
             Request::Snapshot,
             Request::Reload,
