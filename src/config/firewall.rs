@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use toml::Spanned;
 
+use super::command::commands;
 use super::error::{Problem, nearest};
 use super::file::{self, Key, Section, Word};
 use super::value::one_of;
@@ -71,6 +72,7 @@ pub(super) fn firewall(
         ports,
         mark: mark(&keys.mark, default.mark, problems),
         owned: owned.unwrap_or(default.owned),
+        commands: commands(keys, problems),
     }
 }
 

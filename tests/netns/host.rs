@@ -42,12 +42,14 @@ pub enum Seen {
     Refused,
     /// The packet was dropped.
     Silence,
+    /// The firewall said no.
+    Rejected,
 }
 
 impl Seen {
     /// Whether the firewall let the packet pass.
     pub fn passed(self) -> bool {
-        self != Self::Silence
+        matches!(self, Self::Connected | Self::Refused)
     }
 }
 
@@ -219,6 +221,15 @@ fn attempt(to: &[SocketAddr], patience: Duration) -> Vec<Seen> {
             seen[at] = Some(match sockets[at].take_error().expect("SO_ERROR") {
                 None => Seen::Connected,
                 Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => Seen::Refused,
+                // An ICMP error: `admin-prohibited` is one or the other, by family.
+                Some(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::HostUnreachable | io::ErrorKind::PermissionDenied
+                    ) =>
+                {
+                    Seen::Rejected
+                }
                 Some(error) => panic!("{}: {error}", to[at]),
             });
         }
