@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use super::armed::Armed;
 use super::desk::Desk;
 use super::leases::{Leases, watch_deadlines, watch_holders};
 use super::link::Link;
@@ -91,6 +92,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let desk = Arc::new(Desk {
         config,
         leases: Arc::clone(&leases),
+        armed: Armed::default(),
         pushed: Arc::clone(&daemon.pushed),
         observer: Arc::clone(&observer),
         listeners: daemon
