@@ -7,6 +7,7 @@ mod clock;
 mod commands;
 mod demo;
 mod enforcer;
+mod exec;
 mod flushed;
 mod group_signals;
 mod held;
