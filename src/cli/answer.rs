@@ -18,6 +18,8 @@ pub enum AnswerCommand {
         /// A name or an address
         identifier: String,
         /// TOKEN.THUMBPRINT
+        // base64url: one in 64 tokens begins with a hyphen and is no option.
+        #[arg(allow_hyphen_values = true)]
         key_authorization: String,
         /// For how long at most [default: 1h]
         #[arg(long = "for", value_name = "TIME", value_parser = length)]
@@ -28,6 +30,7 @@ pub enum AnswerCommand {
         /// A name or an address
         identifier: String,
         /// TOKEN, or the whole TOKEN.THUMBPRINT
+        #[arg(allow_hyphen_values = true)]
         token: String,
     },
 }
