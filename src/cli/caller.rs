@@ -5,6 +5,7 @@
 
 use std::fs;
 
+use super::fingerprint;
 use crate::control::protocol::HolderWord;
 use crate::firewall::record::command_name;
 
@@ -109,6 +110,15 @@ pub fn default_lease(client: Option<&Client>) -> String {
         }
         None => format!("manual-{}", rustix::process::getuid().as_raw()),
     }
+}
+
+/// The lease of one identifier, for a client that works on several at once: [`default_lease`] and
+/// a mark of the name, within the 40 characters that a lease's name may have.
+pub fn lease_for(client: Option<&Client>, identifier: &str) -> String {
+    let base: String = default_lease(client).chars().take(31).collect();
+    // Caddy and its CA agree that case means nothing.
+    let mark = fingerprint(identifier.to_ascii_lowercase().as_bytes());
+    format!("{base}:{:08x}", mark & 0xffff_ffff)
 }
 
 impl Client {
@@ -245,6 +255,20 @@ mod tests {
         let client = find(30, read).unwrap();
         assert_eq!((client.pid, client.name.as_str()), (20, "certbot"));
         assert_eq!(default_lease(Some(&client)), "certbot-20");
+    }
+
+    #[test]
+    fn a_lease_of_one_identifier_is_a_name_and_another_ones_is_another() {
+        let client = Client {
+            pid: 4_194_304,
+            start_ticks: 1,
+            name: "a-client-with-a-very-long-name".to_owned(),
+        };
+        let lease = |name: &str| lease_for(Some(&client), name);
+        assert!(crate::gate::lease::LeaseName::parse(&lease("a.test")).is_some());
+        assert_eq!(lease("a.test"), lease("A.test"));
+        assert_ne!(lease("a.test"), lease("b.test"));
+        assert!(lease("a.test").starts_with(&default_lease(Some(&client))));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 
 use super::{Failure, caller, finish, length, milliseconds};
 use crate::control::client;
-use crate::control::protocol::{Ask, FamilyName, Open};
+use crate::control::protocol::{Ask, FamilyName, Open, Response};
 use crate::daemon::port::who_listens;
 
 /// How a window is asked for.
@@ -61,6 +61,11 @@ pub fn run(runtime_dir: &Path, args: &OpenArgs) -> Result<ExitCode, Failure> {
         holder: client.as_ref().map(caller::Client::to_holder),
         dry_run: args.dry_run,
     };
+    Ok(finish(&acquire(runtime_dir, open)?, args.quiet))
+}
+
+/// Asks for a lease, and warns if another program than the gate would be open to the world.
+pub fn acquire(runtime_dir: &Path, open: Open) -> Result<Response, Failure> {
     let mut response = client::ask(runtime_dir, Ask::Open(open))?;
     if response.code == 0 {
         let exposed = response
@@ -77,5 +82,5 @@ pub fn run(runtime_dir: &Path, args: &OpenArgs) -> Result<ExitCode, Failure> {
             .collect();
         response.warnings.extend(warnings);
     }
-    Ok(finish(&response, args.quiet))
+    Ok(response)
 }

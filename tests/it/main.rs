@@ -5,6 +5,7 @@ mod config;
 mod daemon;
 mod front;
 mod harness;
+mod hooks;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod seeds;
