@@ -8,6 +8,7 @@ mod close;
 pub mod demo;
 mod firewall;
 mod hook;
+mod install_hooks;
 mod open;
 mod status;
 mod terminal;
@@ -63,6 +64,8 @@ enum Command {
     /// Speak an ACME client's own hook contract
     #[command(subcommand)]
     Hook(hook::HookCommand),
+    /// Put hook files where a client or its unit finds them
+    InstallHooks(install_hooks::InstallHooksArgs),
     /// Say what is open, for whom, how long, and what is wrong
     Status(status::StatusArgs),
     /// Show, install or remove our part of the ruleset
@@ -146,6 +149,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Close(args) => return close::run(&runtime_dir, &args),
         Command::Answer(command) => return answer::run(&runtime_dir, &command),
         Command::Hook(command) => return hook::run(&runtime_dir, &command),
+        Command::InstallHooks(args) => return install_hooks::run(&args),
         Command::Status(args) => return status::run(&runtime_dir, &args),
         Command::Firewall(command) => {
             return firewall::run(config.as_deref(), &runtime_dir, &command);

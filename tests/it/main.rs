@@ -6,6 +6,7 @@ mod daemon;
 mod front;
 mod harness;
 mod hooks;
+mod install_hooks;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod seeds;
