@@ -34,7 +34,7 @@ const LONG: Duration = Duration::from_secs(5);
 /// How long one is waited for that must not; a passed one takes a tenth of a millisecond.
 const SHORT: Duration = Duration::from_millis(300);
 /// What an ACME client may take. The longest is pebble's own wait for a connection, 15 s.
-const CLIENT: Duration = Duration::from_secs(90);
+pub const CLIENT: Duration = Duration::from_secs(90);
 /// What starts, or is to be seen in a log, within this.
 pub const SOON: Duration = Duration::from_secs(20);
 
@@ -102,6 +102,12 @@ impl World {
     /// Has a client fetch a certificate, and insists on what the world sees of it: shut before,
     /// the CA's validations and nothing else answered, shut afterwards, the ruleset as before.
     pub fn issues(&self, daemon: &Daemon, client: impl FnOnce()) {
+        self.issues_for(1, daemon, client);
+    }
+
+    /// The same for an order of so many names.
+    pub fn issues_for(&self, names: usize, daemon: &Daemon, client: impl FnOnce()) {
+        let validations = names * VALIDATIONS;
         self.shut();
         let rules = without_elements(&ruleset());
         let past = self.validations(daemon).len();
@@ -111,9 +117,9 @@ impl World {
         assert_eq!(daemon.status()["leases"], Value::Array(Vec::new()));
         let seen = wait_for(SOON, "the log shows every validation", || {
             let seen = self.validations(daemon).split_off(past);
-            (seen.len() >= VALIDATIONS).then_some(seen)
+            (seen.len() >= validations).then_some(seen)
         });
-        assert_eq!(seen.len(), VALIDATIONS, "{seen:#?}");
+        assert_eq!(seen.len(), validations, "{seen:#?}");
         for event in &seen {
             assert_eq!(event["reason"], "answered", "{event:#}");
             assert_eq!(event["verdict"], "accept", "{event:#}");
@@ -198,6 +204,14 @@ impl World {
             .env("HOME", self.directory.path())
             .env("LC_ALL", "C.UTF-8");
         run(command, CLIENT)
+    }
+
+    /// Puts a client's hook files below this world's directory, as they come below `/`.
+    pub fn install_hooks(&self, daemon: &Daemon, client: &str) {
+        let root = self.directory.at("");
+        daemon
+            .cli(&["install-hooks", client, "--root", &root])
+            .success();
     }
 
     /// Insists that a certificate is the CA's and is for this identifier; gives its serial number.

@@ -91,11 +91,7 @@ fn deploy(daemon: Daemon<'_>, challenges: &[Challenge<'_>]) -> Result<ExitCode, 
             return Err(failure);
         }
     }
-    let (first, more) = (challenges[0].0, challenges.len() - 1);
-    match more {
-        0 => println!("answering for {first}"),
-        more => println!("answering for {first} and {more} more"),
-    }
+    println!("answering for {}", names(challenges));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -104,9 +100,18 @@ fn clean(daemon: Daemon<'_>, challenges: &[Challenge<'_>]) -> ExitCode {
     match withdraw(daemon, challenges) {
         Some(failure) => told(&failure, "a pushed token ends by itself, within an hour"),
         None => {
-            println!("no longer answering for {}", challenges[0].0);
+            println!("no longer answering for {}", names(challenges));
             ExitCode::SUCCESS
         }
+    }
+}
+
+/// The first name, and how many more there are; [`challenges`] makes no empty list.
+fn names(challenges: &[Challenge<'_>]) -> String {
+    match challenges {
+        [(only, _)] => (*only).to_owned(),
+        [(first, _), more @ ..] => format!("{first} and {} more", more.len()),
+        [] => String::new(),
     }
 }
 
