@@ -17,6 +17,8 @@ const TOKENS: [&str; 3] = [
     "hVqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0",
 ];
 const NAME: &str = "www.example.com";
+/// What a hook must end with, its words, and its variables.
+type Case<'a> = (i32, &'a [&'a str], &'a [(&'a str, &'a str)]);
 /// A hook has a deadline of its own well below.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -345,10 +347,11 @@ fn garbage_is_refused_by_every_contract_with_one_line_and_nothing_is_done() {
     let daemon = daemon("");
     let good = answer(TOKENS[2]);
     let long = answer(&"a".repeat(100_000));
+    let name = "a".repeat(100_000);
     let (token, digest) = (TOKENS[2], "gfj9Xq-Rg85nM");
     let domain = ("CERTBOT_DOMAIN", NAME);
     let lego = "LEGO_HOOK_CERT_DOMAINS";
-    let cases: &[(u8, &[&str], &[(&str, &str)])] = &[
+    let cases: &[Case<'_>] = &[
         (64, &["certbot", "auth"], &[]),
         (64, &["certbot", "auth"], &[domain]),
         (64, &["certbot", "auth"], &[("CERTBOT_VALIDATION", &good)]),
@@ -377,7 +380,15 @@ fn garbage_is_refused_by_every_contract_with_one_line_and_nothing_is_done() {
             &["certbot", "cleanup"],
             &[domain, ("CERTBOT_VALIDATION", "a.b")],
         ),
+        (
+            65,
+            &["certbot", "auth"],
+            &[("CERTBOT_DOMAIN", &name), ("CERTBOT_VALIDATION", &good)],
+        ),
         (64, &["dehydrated", "deploy_challenge"], &[]),
+        (65, &["uacme", "begin", "http-01", &name, token, &good], &[]),
+        (65, &["lego", "pre"], &[(lego, &name)]),
+        (65, &["caddy", "cert_obtaining", &name], &[]),
         (64, &["dehydrated", "deploy_challenge", NAME, token], &[]),
         (
             64,
@@ -397,6 +408,11 @@ fn garbage_is_refused_by_every_contract_with_one_line_and_nothing_is_done() {
         (
             65,
             &["dehydrated", "deploy_challenge", "a b", token, &good],
+            &[],
+        ),
+        (
+            65,
+            &["dehydrated", "deploy_challenge", NAME, TOKENS[0], &good],
             &[],
         ),
         (64, &["dehydrated", "clean_challenge", NAME], &[]),
@@ -426,7 +442,7 @@ fn garbage_is_refused_by_every_contract_with_one_line_and_nothing_is_done() {
     ];
     for (code, words, variables) in cases {
         let output = hook(&daemon, words, variables);
-        assert_eq!(output.code, i32::from(*code), "{words:?}: {output}");
+        assert_eq!(output.code, *code, "{words:?}: {output}");
         assert!(one_line(&output), "{words:?}: {output}");
         assert!(is_shut(&daemon), "{words:?}");
     }
@@ -502,7 +518,7 @@ fn without_a_daemon_every_contract_says_so() {
     let token = TOKENS[2];
     let certbot = [("CERTBOT_DOMAIN", NAME), ("CERTBOT_VALIDATION", &good)];
     let lego = [("LEGO_HOOK_CERT_DOMAINS", NAME)];
-    let cases: &[(i32, &[&str], &[(&str, &str)])] = &[
+    let cases: &[Case<'_>] = &[
         (69, &["certbot", "auth"], &certbot),
         (69, &["certbot", "cleanup"], &certbot),
         (69, &["dehydrated", "startup_hook"], &[]),

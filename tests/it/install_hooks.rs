@@ -12,7 +12,7 @@ use crate::lab::{BINARY, Output, TempDir, find, run};
 const LIMIT: Duration = Duration::from_secs(20);
 const MARKER: &str = "# acmegate install-hooks ";
 
-const CERTBOT: [(&str, u32); 4] = [
+const CERTBOT: [File; 4] = [
     ("etc/letsencrypt/renewal-hooks/pre/acmegate", 0o755),
     ("etc/letsencrypt/renewal-hooks/post/acmegate", 0o755),
     ("etc/systemd/system/certbot.service.d/acmegate.conf", 0o644),
@@ -22,8 +22,13 @@ const CERTBOT: [(&str, u32); 4] = [
     ),
 ];
 
+/// A file by its path below the root, and its mode.
+type File = (&'static str, u32);
+/// Leaves something at a place; gives what is there then.
+type Leave<'a> = &'a dyn Fn(&TempDir) -> String;
+
 /// Every call that writes files, with the files.
-fn all() -> [(&'static [&'static str], Vec<(&'static str, u32)>); 5] {
+fn all() -> [(&'static [&'static str], Vec<File>); 5] {
     [
         (&["certbot"], CERTBOT.to_vec()),
         (
@@ -174,7 +179,7 @@ fn what_is_not_ours_is_neither_replaced_nor_removed() {
         root.write(place, &text);
         text
     };
-    let put: [(&str, &dyn Fn(&TempDir) -> String); 4] = [
+    let put: [(&str, Leave<'_>); 4] = [
         ("is not acmegate's", &|root| {
             root.write(place, theirs);
             theirs.to_owned()

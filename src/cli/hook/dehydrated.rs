@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Daemon, key_authorization, lease, say, text, told};
+use super::{Daemon, key_authorization_of, lease, say, text, told};
 use crate::cli::Failure;
-use crate::control::protocol::Exit;
+use crate::cli::terminal::plain;
+use crate::control::protocol::{Exit, Response};
 
 /// How long all the challenges of one call may take, for HOOK_CHAIN=yes brings a hundred at once.
 const ALL: Duration = Duration::from_secs(30);
@@ -32,7 +33,8 @@ pub fn run(daemon: Daemon<'_>, words: &[OsString]) -> Result<ExitCode, Failure> 
             let [name, response] = shown(arguments);
             let detail = detail_of(&response);
             eprintln!(
-                "acmegate: the CA did not get the challenge of {name}: {detail}{}; `acmegate status` and the log say who came",
+                "acmegate: the CA did not get the challenge of {}: {detail}{}; `acmegate status` and the log say who came",
+                plain(&name),
                 meaning(&detail)
             );
             Ok(ExitCode::SUCCESS)
@@ -40,6 +42,7 @@ pub fn run(daemon: Daemon<'_>, words: &[OsString]) -> Result<ExitCode, Failure> 
         Some("request_failure") => {
             let [status, reason, kind] = shown(arguments);
             let detail = detail_of(&reason);
+            let (status, kind) = (plain(&status), plain(&kind));
             eprintln!("acmegate: the CA answered {status} to a {kind} of dehydrated: {detail}");
             Ok(ExitCode::SUCCESS)
         }
@@ -48,8 +51,7 @@ pub fn run(daemon: Daemon<'_>, words: &[OsString]) -> Result<ExitCode, Failure> 
     }
 }
 
-/// One challenge: the name and its key authorization. The token between them is the part of the
-/// key authorization before the full stop.
+/// One challenge: the name and its key authorization, whose first part is the token.
 type Challenge<'a> = (&'a str, &'a str);
 
 /// DOMAIN TOKEN VALUE; several of them with HOOK_CHAIN=yes.
@@ -66,30 +68,18 @@ fn challenges(arguments: &[OsString]) -> Result<Vec<Challenge<'_>>, Failure> {
     let triples = arguments.chunks_exact(3);
     triples
         .map(|triple| {
-            let value = text("VALUE", &triple[2])?;
-            Ok((
-                text("DOMAIN", &triple[0])?,
-                key_authorization("VALUE", value)?,
-            ))
+            let answer = key_authorization_of(&triple[1], "VALUE", &triple[2])?;
+            Ok((text("DOMAIN", &triple[0])?, answer))
         })
         .collect()
 }
 
 /// All or none: dehydrated calls no `clean_challenge` after a `deploy_challenge` that failed.
 fn deploy(daemon: Daemon<'_>, challenges: &[Challenge<'_>]) -> Result<ExitCode, Failure> {
-    let begun = Instant::now();
-    for (done, (name, answer)) in challenges.iter().enumerate() {
-        let pushed = match begun.elapsed() < ALL {
-            true => daemon.push(name, answer).map(|_| ()),
-            false => Err(Failure::new(
-                Exit::TempFail,
-                "acmegate is too slow for all these challenges; its log may say why",
-            )),
-        };
-        if let Err(failure) = pushed {
-            withdraw(daemon, &challenges[..done]);
-            return Err(failure);
-        }
+    if let Err((done, failure)) = for_each(challenges, |name, answer| daemon.push(name, answer)) {
+        // The failure that is told is the first one.
+        let _ = withdraw(daemon, &challenges[..done]);
+        return Err(failure);
     }
     println!("answering for {}", names(challenges));
     Ok(ExitCode::SUCCESS)
@@ -98,12 +88,33 @@ fn deploy(daemon: Daemon<'_>, challenges: &[Challenge<'_>]) -> Result<ExitCode, 
 /// The order may be valid already: failing here would have dehydrated throw it away.
 fn clean(daemon: Daemon<'_>, challenges: &[Challenge<'_>]) -> ExitCode {
     match withdraw(daemon, challenges) {
-        Some(failure) => told(&failure, "a pushed token ends by itself, within an hour"),
-        None => {
+        Err((_, failure)) => told(&failure, "a pushed token ends by itself, within an hour"),
+        Ok(()) => {
             println!("no longer answering for {}", names(challenges));
             ExitCode::SUCCESS
         }
     }
+}
+
+fn withdraw(daemon: Daemon<'_>, challenges: &[Challenge<'_>]) -> Result<(), (usize, Failure)> {
+    for_each(challenges, |name, answer| daemon.withdraw(name, answer))
+}
+
+/// Asks for one after the other, within [`ALL`]. The first failure ends it, with how many were
+/// done: a daemon that does not answer once will not answer a hundred times.
+fn for_each(
+    challenges: &[Challenge<'_>],
+    ask: impl Fn(&str, &str) -> Result<Response, Failure>,
+) -> Result<(), (usize, Failure)> {
+    let begun = Instant::now();
+    for (done, (name, answer)) in challenges.iter().enumerate() {
+        if begun.elapsed() > ALL {
+            let message = "acmegate is too slow for all these challenges; its log may say why";
+            return Err((done, Failure::new(Exit::TempFail, message)));
+        }
+        ask(name, answer).map_err(|failure| (done, failure))?;
+    }
+    Ok(())
 }
 
 /// The first name, and how many more there are; [`challenges`] makes no empty list.
@@ -115,13 +126,7 @@ fn names(challenges: &[Challenge<'_>]) -> String {
     }
 }
 
-/// Withdraws them; the first failure ends it, for a daemon that does not answer will not answer.
-fn withdraw(daemon: Daemon<'_>, challenges: &[Challenge<'_>]) -> Option<Failure> {
-    let mut each = challenges.iter();
-    each.find_map(|(name, answer)| daemon.withdraw(name, answer).err())
-}
-
-/// The first arguments as one line of text each, whatever they hold.
+/// The first arguments as text, whatever they hold.
 fn shown<const COUNT: usize>(arguments: &[OsString]) -> [String; COUNT] {
     std::array::from_fn(|at| {
         let argument = arguments
@@ -138,13 +143,9 @@ fn detail_of(response: &str) -> String {
         let detail = problem.pointer("/error/detail");
         detail.or_else(|| problem.get("detail"))?.as_str()
     });
-    let words = detail.unwrap_or(response).chars().take(MAX_SHOWN_CHARS);
-    // Somebody else's words: no line of ours is made of them.
-    words
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect::<String>()
-        .trim()
-        .to_owned()
+    let words: Vec<&str> = detail.unwrap_or(response).split_whitespace().collect();
+    let words = words.join(" ");
+    plain(&words.chars().take(MAX_SHOWN_CHARS).collect::<String>())
 }
 
 /// What a CA's words mean for a firewall's keeper, where they are known (Boulder, Pebble).
@@ -185,7 +186,7 @@ mod tests {
         );
         assert!(meaning(&detail).contains("drops"), "{detail}");
         assert_eq!(detail_of(r#"{"detail":"busy"}"#), "busy");
-        assert_eq!(detail_of("no\x1b[31m JSON\n"), "no [31m JSON");
+        assert_eq!(detail_of("no\x1b[31m JSON\n"), "no\\u{1b}[31m JSON");
         assert_eq!(detail_of(&"x".repeat(9000)).len(), MAX_SHOWN_CHARS);
         assert_eq!(meaning("busy"), "");
     }

@@ -20,6 +20,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::answer::token_of;
+use super::terminal::plain;
 use super::{Failure, caller, finish, open};
 use crate::control::client;
 use crate::control::protocol::{Ask, Exit, Open, Response};
@@ -174,7 +175,10 @@ fn text<'a>(what: &str, argument: &'a OsStr) -> Result<&'a str, Failure> {
     argument.to_str().ok_or_else(|| {
         Failure::new(
             Exit::Data,
-            format!("{what} is not UTF-8: {}", argument.display()),
+            format!(
+                "{what} is not UTF-8: {}",
+                plain(&argument.to_string_lossy())
+            ),
         )
     })
 }
@@ -198,6 +202,22 @@ fn key_authorization<'a>(what: &str, value: &'a str) -> Result<&'a str, Failure>
             format!(
                 "{what} is not a key authorization: acmegate answers http-01, and this is another type, such as dns-01"
             ),
+        )),
+    }
+}
+
+/// The same where the contract gives the token as well: both must mean one challenge.
+fn key_authorization_of<'a>(
+    token: &OsStr,
+    what: &str,
+    value: &'a OsStr,
+) -> Result<&'a str, Failure> {
+    let answer = key_authorization(what, text(what, value)?)?;
+    match token_of(answer) == text("TOKEN", token)? {
+        true => Ok(answer),
+        false => Err(Failure::new(
+            Exit::Data,
+            format!("{what} does not begin with TOKEN"),
         )),
     }
 }

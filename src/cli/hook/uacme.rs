@@ -6,9 +6,9 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use super::{Daemon, key_authorization, lease, say, text};
+use super::{Daemon, key_authorization_of, lease, say, text};
 use crate::cli::Failure;
-use crate::cli::answer::token_of;
+use crate::cli::terminal::plain;
 use crate::control::protocol::Exit;
 
 pub fn run(daemon: Daemon<'_>, words: &[OsString]) -> Result<ExitCode, Failure> {
@@ -26,16 +26,14 @@ pub fn run(daemon: Daemon<'_>, words: &[OsString]) -> Result<ExitCode, Failure> 
         ));
     }
     let identifier = text("IDENT", identifier)?;
-    let answer = key_authorization("AUTH", text("AUTH", auth)?)?;
-    if token_of(answer) != text("TOKEN", token)? {
-        return Err(Failure::new(Exit::Data, "AUTH does not begin with TOKEN"));
-    }
+    let answer = key_authorization_of(token, "AUTH", auth)?;
     match text("METHOD", method)? {
         "begin" => begin(daemon, identifier, answer),
         "done" => end(daemon, identifier, answer),
         "failed" => {
             eprintln!(
-                "acmegate: the CA did not get the challenge of {identifier}; `acmegate status` and the log say who came"
+                "acmegate: the CA did not get the challenge of {}; `acmegate status` and the log say who came",
+                plain(identifier)
             );
             end(daemon, identifier, answer)
         }

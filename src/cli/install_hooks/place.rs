@@ -1,14 +1,12 @@
 //! Where it is written: what stands there already, and how a file comes and goes whole.
 //!
-//! A file is written beside its place and renamed into it, so nobody reads half of one. What is
+//! A file is written beside its place and comes into it whole, so nobody reads half of one. What is
 //! not a regular file, or does not carry our marker unchanged, is never replaced or removed.
 
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-
-use rustix::fs::{CWD, RenameFlags, renameat_with};
 
 use super::files::{HookFile, is_unchanged};
 use crate::cli::Failure;
@@ -79,12 +77,16 @@ pub fn look(path: &Path, file: &HookFile) -> Result<Found, Failure> {
 /// # Errors
 /// Also if one has come there since it was looked for.
 pub fn create(path: &Path, file: &HookFile) -> Result<(), Failure> {
-    put(path, file, RenameFlags::NOREPLACE)
+    put(path, file, |beside| {
+        // Unlike a rename, a link never takes the place of another file.
+        fs::hard_link(beside, path)?;
+        fs::remove_file(beside)
+    })
 }
 
 /// Writes a file over one of ours.
 pub fn replace(path: &Path, file: &HookFile) -> Result<(), Failure> {
-    put(path, file, RenameFlags::empty())
+    put(path, file, |beside| fs::rename(beside, path))
 }
 
 /// Removes a file of ours, and its directory if that is empty then and was there for it alone.
@@ -97,13 +99,16 @@ pub fn remove(path: &Path, file: &HookFile) -> Result<(), Failure> {
     Ok(())
 }
 
-fn put(path: &Path, file: &HookFile, flags: RenameFlags) -> Result<(), Failure> {
+fn put(
+    path: &Path,
+    file: &HookFile,
+    into_place: impl FnOnce(&Path) -> io::Result<()>,
+) -> Result<(), Failure> {
     let directory = path.parent().unwrap_or(Path::new("/"));
     make(directory).map_err(|error| failure(directory, &error))?;
     // certbot passes over names that end so, systemd over those that do not end in .conf.
     let beside = directory.join(format!(".acmegate-{}~", std::process::id()));
-    let done = write_whole(&beside, file)
-        .and_then(|()| renameat_with(CWD, &beside, CWD, path, flags).map_err(io::Error::from));
+    let done = write_whole(&beside, file).and_then(|()| into_place(&beside));
     done.map_err(|error| {
         // What is left of it is litter; the error that is told is the first one.
         let _ = fs::remove_file(&beside);
@@ -142,7 +147,6 @@ fn make(directory: &Path) -> io::Result<()> {
 fn failure(path: &Path, error: &io::Error) -> Failure {
     let (exit, advice) = match error.kind() {
         io::ErrorKind::PermissionDenied => (Exit::NoPerm, ": run as root"),
-        io::ErrorKind::AlreadyExists => (Exit::TempFail, ": it came just now; run this again"),
         _ => (Exit::Os, ""),
     };
     Failure::new(exit, format!("{}: {error}{advice}", path.display()))
