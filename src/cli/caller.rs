@@ -312,6 +312,29 @@ mod tests {
         }
     }
 
+    /// acme.sh evaluates its hooks in subshells, and each certificate of `--cron` in another one.
+    #[test]
+    fn the_hooks_of_acme_sh_mean_one_lease() {
+        let acme_sh = ["sh", "/root/.acme.sh/acme.sh", "--cron"];
+        let read = tree(&[
+            (53, 52, "acme.sh", &acme_sh),
+            (52, 50, "acme.sh", &acme_sh),
+            (51, 50, "acme.sh", &acme_sh),
+            (50, 40, "acme.sh", &acme_sh),
+            (
+                40,
+                30,
+                "sh",
+                &["/bin/sh", "-c", "\"/root/.acme.sh\"/acme.sh --cron"],
+            ),
+            (30, 1, "cron", &["cron"]),
+        ]);
+        for hook in [53, 51] {
+            let client = find(hook, &read).unwrap();
+            assert_eq!(default_lease(Some(&client)), "acmesh-50");
+        }
+    }
+
     #[test]
     fn by_hand_there_is_no_client() {
         let read = tree(&[

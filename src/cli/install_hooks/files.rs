@@ -246,6 +246,15 @@ mod tests {
     }
 
     #[test]
+    fn as_people_read_them() {
+        let all: Vec<String> = all()
+            .iter()
+            .map(|file| format!("/{} {:04o}\n{}", file.path, file.mode, file.text))
+            .collect();
+        insta::assert_snapshot!(all.join("\n"));
+    }
+
+    #[test]
     fn any_change_is_seen() {
         for file in all() {
             for (at, _) in file.text.char_indices().filter(|(at, _)| at % 7 == 0) {
