@@ -35,15 +35,15 @@ fn lego_issues_and_renews_between_open_and_close() {
 
 /// Gives the serial number of the certificate.
 fn lego(world: &World, daemon: &Daemon, order: &[&str]) -> String {
-    let mut command = Command::new("sh");
-    command
-        .args(["-c", LEGO, "lego", "--accept-tos"])
-        .args(["--email", "root@example.com", "--domains", NAME])
-        .args(["--server", &world.directory_url()])
-        .args(["--path", &world.directory.at("lego"), "--http"])
-        .args(["--http.port", "127.0.0.1:5080"])
-        .args(order);
     world.issues(daemon, || {
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", LEGO, "lego", "--accept-tos"])
+            .args(["--email", "root@example.com", "--domains", NAME])
+            .args(["--server", &world.directory_url()])
+            .args(["--path", &world.directory.at("lego"), "--http"])
+            .args(["--http.port", "127.0.0.1:5080"])
+            .args(order);
         world.client(command, daemon).success();
     });
     let certificate = format!("lego/certificates/{NAME}.crt");

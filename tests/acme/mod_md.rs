@@ -62,22 +62,25 @@ impl<'a> Apache<'a> {
     fn renews(&self, daemon: &Daemon) -> String {
         let staged = format!("apache/md/staging/{NAME}/pubcert.pem");
         let staged = self.world.directory.at(&staged);
-        let closed = |daemon: &Daemon| daemon.log().matches("closed: lease apache2-").count();
-        let (past, mut apache) = (closed(daemon), None);
+        // It closes when it has renewed, whether there was a window or not.
+        let closed = || daemon.log().matches("\"ask\":\"close\"").count();
         self.world.issues(daemon, || {
-            let mut running = self.start();
+            let past = closed();
+            let mut apache = self.start();
             wait_for(CLIENT, "mod_md renews and tells so", || {
-                let said = running.stderr();
-                assert!(running.ended().is_none(), "{said}{}", self.log());
-                (closed(daemon) > past).then_some(())
+                let said = apache.stderr();
+                assert!(apache.ended().is_none(), "{said}{}", self.log());
+                (closed() > past).then_some(())
             });
-            apache = Some(running);
+            apache.signal(Signal::TERM);
+            apache.wait(SOON);
         });
-        let serial = self.world.verify(&staged, NAME);
-        let mut apache = apache.expect("it was started");
-        apache.signal(Signal::TERM);
-        apache.wait(SOON);
-        serial
+        assert!(
+            daemon.log().contains("closed: lease apache2-"),
+            "{}",
+            daemon.log()
+        );
+        self.world.verify(&staged, NAME)
     }
 
     /// What mod_md keeps of its work on this domain.

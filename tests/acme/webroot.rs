@@ -65,7 +65,7 @@ fn installed_in_certbots_hook_directories_they_open_and_close_what_certbot_renew
                 .certonly(Command::new("certbot"), &options)
                 .success();
             daemon.cli(&["close", "--lease", "first"]).success();
-            certbot.renews(Command::new("certbot"));
+            certbot.renews(|| Command::new("certbot"));
         });
     });
 }
