@@ -176,6 +176,24 @@ pub enum Exit {
     Config = 78,
 }
 
+impl Exit {
+    /// What a daemon's code means; one that this page does not have is the daemon's fault.
+    pub fn from_code(code: u8) -> Self {
+        let all = [
+            Self::Ok,
+            Self::Usage,
+            Self::Data,
+            Self::Unavailable,
+            Self::Os,
+            Self::TempFail,
+            Self::NoPerm,
+            Self::Config,
+        ];
+        let known = all.into_iter().find(|exit| *exit as u8 == code);
+        known.unwrap_or(Self::Software)
+    }
+}
+
 impl Response {
     /// A success.
     pub fn done(message: impl Into<String>) -> Self {

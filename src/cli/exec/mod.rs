@@ -21,7 +21,7 @@ use self::arming::{Arming, News};
 use self::command::Tree;
 use self::signals::{Heard, Signals};
 use super::open::Wanted;
-use super::{Failure, caller, tell};
+use super::{Failure, caller, finish};
 use crate::control::client;
 use crate::control::protocol::{Ask, Exit, Response};
 
@@ -56,11 +56,11 @@ pub fn run(runtime_dir: &Path, args: &ExecArgs) -> Result<ExitCode, Failure> {
         .open(name.clone(), caller::this(&command::name(&args.command)));
     let (armed, connection) = client::arm(runtime_dir, open.clone(), true)?;
     if armed.code != 0 {
-        return Ok(tell(&armed, true));
+        return Ok(finish(&armed, true));
     }
     if args.now {
         let opened = client::ask(runtime_dir, Ask::Open(open.clone()))?;
-        let code = tell(&opened, true);
+        let code = finish(&opened, true);
         if opened.code != 0 {
             return Ok(code);
         }
