@@ -11,7 +11,7 @@ fn issues_and_renews(chain: &str) {
     let world = World::new(Names::V4);
     let sites = format!("[[site]]\nidentifiers = [\"{NAME}\", \"{OTHER}\"]\nanswer = \"pushed\"\n");
     world.with_gate(&Gate::set(&sites), |daemon| {
-        world.install_hooks(daemon, "dehydrated");
+        world.install_hooks(daemon, &["dehydrated"]);
         let config = configure(&world, chain);
         let dehydrated = |order: &[&str]| {
             let mut command = Command::new("dehydrated");
@@ -75,7 +75,7 @@ fn dehydrated_orders_nothing_behind_a_port_that_stays_shut() {
         let world = World::new(Names::V4);
         let sites = format!("[[site]]\nidentifiers = [\"{NAME}\"]\nanswer = \"pushed\"\n");
         world.with_gate(&Gate::set(&sites), |daemon| {
-            world.install_hooks(daemon, "dehydrated");
+            world.install_hooks(daemon, &["dehydrated"]);
             let config = configure(&world, "no");
             let dehydrated = |daemon: &Daemon, order: &[&str]| {
                 let mut command = Command::new("dehydrated");

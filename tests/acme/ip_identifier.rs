@@ -10,7 +10,7 @@ fn issues(names: Names, address: &str, gate: impl FnOnce(&str) -> Gate) {
     let site = format!("[[site]]\nidentifiers = [\"{address}\"]\nanswer = \"pushed\"\n");
     world.trust_by_mounting();
     world.with_gate(&gate(&site), |daemon| {
-        world.install_hooks(daemon, "uacme");
+        world.install_hooks(daemon, &["uacme"]);
         uacme(&world, daemon, &["new"]);
         let mut serials = Vec::new();
         for order in [&["issue", address][..], &["--force", "issue", address]] {

@@ -9,6 +9,8 @@ use crate::world::{CLIENT, Gate, NAME, Names, SOON, World, site};
 
 /// Where Apache listens, behind the gate.
 const PORT: u16 = 8080;
+/// Where it would answer tls-alpn-01, which it tries first.
+const TLS_PORT: u16 = 8443;
 /// Where Debian's package apache2-bin has its modules.
 const MODULES: &str = "/usr/lib/apache2/modules";
 
@@ -34,9 +36,11 @@ impl<'a> Apache<'a> {
              Listen 127.0.0.1:{PORT}\nServerName {NAME}\n\
              MDStoreDir {root}/md\nMDCertificateAuthority {url}\nMDCACertificateFile {bundle}\n\
              MDCertificateAgreement accepted\nMDContactEmail root@example.com\n\
-             MDPortMap 80:{PORT}\nMDCAChallenges http-01\nMDRenewMode always\n\
+             MDPortMap 80:{PORT} 443:{TLS_PORT}\nListen 127.0.0.1:{TLS_PORT}\n\
+             Protocols http/1.1 acme-tls/1\nMDCAChallenges tls-alpn-01 http-01\nMDRenewMode always\n\
              MDRenewWindow 3000d\nMDMessageCmd {program} hook mod-md\nMDomain {NAME}\n\
-             <VirtualHost 127.0.0.1:{PORT}>\nServerName {NAME}\n</VirtualHost>\n"
+             <VirtualHost 127.0.0.1:{PORT}>\nServerName {NAME}\n</VirtualHost>\n\
+             <VirtualHost 127.0.0.1:{TLS_PORT}>\nServerName {NAME}\nSSLEngine on\n</VirtualHost>\n"
         );
         let config = world.directory.write("apache/apache.conf", &config);
         Self { world, config }
@@ -98,6 +102,11 @@ fn mod_md_issues_and_renews_by_its_message_command() {
         world.with_gate(&Gate::guard(&site(&upstream)), |daemon| {
             let apache = Apache::new(&world, &program(daemon));
             let issued = apache.renews(daemon);
+            assert!(
+                apache
+                    .log()
+                    .contains("declined: acmegate opens for http-01")
+            );
             let renewed = apache.renews(daemon);
             assert_ne!(issued, renewed, "renewed means a new certificate");
         });

@@ -55,7 +55,7 @@ fn installed_in_certbots_hook_directories_they_open_and_close_what_certbot_renew
                 world: &world,
                 daemon,
             };
-            world.install_hooks(daemon, "certbot");
+            world.install_hooks(daemon, &["certbot"]);
             let etc = world.directory.at("etc/letsencrypt");
             symlink(etc, world.directory.at("certbot")).expect("certbot's directory");
             // Debian 12's certbot runs the directories' hooks for `renew` alone.

@@ -244,11 +244,10 @@ impl World {
     }
 
     /// Puts a client's hook files below this world's directory, as they come below `/`.
-    pub fn install_hooks(&self, daemon: &Daemon, client: &str) {
+    pub fn install_hooks(&self, daemon: &Daemon, client: &[&str]) {
         let root = self.directory.at("");
-        daemon
-            .cli(&["install-hooks", client, "--root", &root])
-            .success();
+        let words = [&["install-hooks", "--root", &root], client].concat();
+        daemon.cli(&words).success();
     }
 
     /// Insists that a certificate is the CA's and is for this identifier; gives its serial number.

@@ -1,4 +1,4 @@
-//! Apache's mod_md: MDMessageCmd is called as `EVENT DOMAIN`, in Apache 2.4.49 and newer with
+//! Apache's mod_md: MDMessageCmd is called as `EVENT DOMAIN`, in Apache 2.4.50 and newer with
 //! `challenge-setup:TYPE:NAME` before the CA is told.
 //!
 //! A `challenge-setup` that fails makes mod_md try its next type, and with none left the renewal
