@@ -9,6 +9,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::armed::{Armed, MAX_ARMED, MAX_ARMED_OF_ONE, NotArmed, Terms};
+use super::early::EarlyClose;
 use super::leases::{LeaseError, Leases};
 use super::now;
 use crate::answer::Pushed;
@@ -63,6 +64,8 @@ pub struct Desk {
     pub leases: Arc<Leases>,
     /// The armed leases.
     pub armed: Armed,
+    /// What may end before its time.
+    pub early: Arc<EarlyClose>,
     /// The pushed key authorizations.
     pub pushed: Arc<Pushed>,
     /// What was seen.
@@ -360,6 +363,7 @@ impl Desk {
                 .open(claim, identifiers)
                 .await
                 .map_err(|error| self.explain(error))?;
+            self.early.follow(&self.leases.windows().borrow());
             (doubts, format!("open: {what}"))
         };
         let mut response = Response::done(message);
@@ -459,9 +463,11 @@ impl Desk {
         let lifetime = milliseconds
             .map_or(DEFAULT_LIFETIME, Duration::from_millis)
             .min(MAX_LIFETIME);
+        let (token, now) = (answer.token().clone(), now());
         self.pushed
-            .add(identifier.clone(), answer, lifetime, now())
+            .add(identifier.clone(), answer, lifetime, now)
             .map_err(|full| Refused::new(Exit::TempFail, full.to_string()))?;
+        self.early.pushed(&identifier, &token, now + lifetime);
         // Neither token nor thumbprint: this line goes to the log.
         Ok(Response::done(format!(
             "answering for {identifier}, {} at most",
@@ -478,7 +484,9 @@ impl Desk {
         )?;
         let token = Token::parse(token.as_bytes())
             .map_err(|error| Refused::new(Exit::Data, error.to_string()))?;
-        Ok(match self.pushed.remove(&identifier, &token, now()) {
+        let was_there = self.pushed.remove(&identifier, &token, now());
+        self.early.withdrawn(&identifier, &token);
+        Ok(match was_there {
             true => Response::done(format!("no longer answering {identifier} with that token")),
             false => Response::done(format!(
                 "{identifier} had no such token: nothing to withdraw"

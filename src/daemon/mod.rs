@@ -8,6 +8,7 @@
 pub mod armed;
 mod authority;
 pub mod desk;
+pub mod early;
 pub mod enforcer;
 pub mod leases;
 pub mod link;

@@ -193,6 +193,32 @@ fn the_first_token_opens_and_another_one_opens_again() {
 }
 
 #[test]
+fn what_was_closed_early_stays_armed() {
+    inside(|| {
+        let host = Host::new();
+        let stage = Stage::new("[window]\nclose_early = \"tokens\"\nsettle = \"1s\"\n");
+        let push = format!("acmegate answer add a.example.com {ANSWER}");
+        let pull = format!("acmegate answer remove a.example.com {ANSWER}");
+        let mut process = stage.spawn(
+            &[],
+            &format!("{push} && {pull} && touch $DIR/done; await again; {push} && touch $DIR/pushed; await end"),
+        );
+        stage.wait("done");
+        wait_for(SOON, "it is closed early", || {
+            (!host.is_open(80)).then_some(())
+        });
+        assert_eq!(stage.armed()[0]["open"], false);
+        assert!(stage.daemon.log().contains("closed early"));
+        stage.make("again");
+        stage.wait("pushed");
+        assert!(host.lets_in(80));
+        stage.make("end");
+        assert_eq!(process.wait(SOON), 0);
+        stage.is_over();
+    });
+}
+
+#[test]
 fn now_opens_before_the_command_starts_or_it_does_not_start() {
     inside(|| {
         let host = Host::new();

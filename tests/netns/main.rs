@@ -6,6 +6,7 @@ mod callers;
 mod clock;
 mod commands;
 mod demo;
+mod early;
 mod enforcer;
 mod exec;
 mod flushed;
