@@ -252,12 +252,30 @@ impl Desk {
 
     /// The command of an arming is over, or its caller is: its lease ends.
     pub(super) async fn disarm_lease(&self, number: u64) {
-        let Some(name) = self.armed.end(number) else {
+        let Some((name, caller)) = self.armed.end(number) else {
             return;
         };
         self.release(&name).await;
         self.armed.forget(number);
-        tracing::info!(lease = %name, "disarmed");
+        let done = Response::done(format!("disarmed: lease {name}"));
+        self.write_down(caller, "disarm", &done);
+    }
+
+    /// Tells of armed leases that end by their time, while their commands still run. Runs until
+    /// dropped.
+    pub(super) async fn watch_armed(&self) {
+        let mut windows = self.leases.windows();
+        let mut before = windows.borrow_and_update().clone();
+        while windows.changed().await.is_ok() {
+            let after = windows.borrow_and_update().clone();
+            let now = now();
+            for ended in before.leases().filter(|lease| lease.deadline <= now) {
+                if after.lease(&ended.name).is_none() {
+                    self.armed.tell_of_the_end(&ended.name);
+                }
+            }
+            before = after;
+        }
     }
 
     async fn release(&self, name: &LeaseName) {

@@ -133,6 +133,8 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     watching.spawn(watch_holders(Arc::clone(&leases), to_watch));
     watching.spawn(watch_deadlines(Arc::clone(&leases)));
     watching.spawn(watch_early(early, Arc::clone(&leases)));
+    let watched = Arc::clone(&desk);
+    watching.spawn(async move { watched.watch_armed().await });
 
     let reloader = Reloader {
         options: daemon.options,

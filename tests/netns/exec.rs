@@ -305,6 +305,36 @@ fn a_client_that_ignores_its_hook_is_ended_when_the_window_cannot_be_opened() {
 }
 
 #[test]
+fn a_command_that_runs_longer_than_its_window_is_told_once_and_may_open_again() {
+    inside(|| {
+        let host = Host::new();
+        let stage = Stage::new("[window]\nmax = \"1s\"\n");
+        let mut process = stage.spawn(
+            &["--now"],
+            "await again; acmegate open && touch $DIR/opened; await end",
+        );
+        let told = || process.stderr().matches("the time of lease exec-").count();
+        wait_for(SOON, "it is told", || (told() == 1).then_some(()));
+        assert!(!host.is_open(80));
+        stage.make("again");
+        stage.wait("opened");
+        wait_for(SOON, "it is over again", || {
+            (stage.daemon.status()["leases"] == serde_json::json!([])).then_some(())
+        });
+        stage.make("end");
+        assert_eq!(process.wait(SOON), 0);
+        let said = process.stderr();
+        assert_eq!(
+            said.matches("acmegate: the time of lease exec-").count(),
+            1,
+            "{said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
+        stage.is_over();
+    });
+}
+
+#[test]
 fn what_was_armed_may_be_narrowed_and_not_widened() {
     inside(|| {
         let host = Host::new();
@@ -618,11 +648,11 @@ fn a_flood_of_armings_leaves_room_and_garbage_ends_one() {
         };
         let mut held = Vec::new();
         let refusal = loop {
-            let (answer, stream) = arm(&format!("flood-{}", held.len()));
-            if answer.code != 0 {
-                break answer;
+            let armed = arm(&format!("flood-{}", held.len()));
+            if armed.answer.code != 0 {
+                break armed.answer;
             }
-            held.push(stream);
+            held.push(armed.stream);
             assert!(
                 held.len() < 64,
                 "there is a bound below an account's places"
@@ -659,8 +689,8 @@ fn a_flood_of_armings_leaves_room_and_garbage_ends_one() {
             (stage.armed().len() == held.len()).then_some(())
         });
         assert!(!host.is_open(80));
-        let (answer, again) = arm("again");
-        assert_eq!(answer.code, 0);
+        let again = arm("again");
+        assert_eq!(again.answer.code, 0);
         drop((again, held));
         wait_for(SOON, "all are gone", || {
             stage.armed().is_empty().then_some(())
