@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::armed::{Armed, MAX_ARMED, MAX_ARMED_OF_ONE, NotArmed, Terms};
+use super::early::EarlyClose;
 use super::leases::{LeaseError, Leases};
 use super::now;
 use crate::answer::Pushed;
@@ -65,6 +66,8 @@ pub struct Desk {
     pub leases: Arc<Leases>,
     /// The armed leases.
     pub armed: Armed,
+    /// What may end before its time.
+    pub early: Arc<EarlyClose>,
     /// The pushed key authorizations.
     pub pushed: Arc<Pushed>,
     /// What was seen.
@@ -251,12 +254,30 @@ impl Desk {
 
     /// The command of an arming is over, or its caller is: its lease ends.
     pub(super) async fn disarm_lease(&self, number: u64) {
-        let Some(name) = self.armed.end(number) else {
+        let Some((name, caller)) = self.armed.end(number) else {
             return;
         };
         self.release(&name).await;
         self.armed.forget(number);
-        tracing::info!(lease = %name, "disarmed");
+        let done = Response::done(format!("disarmed: lease {name}"));
+        self.write_down(caller, "disarm", &done);
+    }
+
+    /// Tells of armed leases that end by their time, while their commands still run. Runs until
+    /// dropped.
+    pub(super) async fn watch_armed(&self) {
+        let mut windows = self.leases.windows();
+        let mut before = windows.borrow_and_update().clone();
+        while windows.changed().await.is_ok() {
+            let after = windows.borrow_and_update().clone();
+            let now = now();
+            for ended in before.leases().filter(|lease| lease.deadline <= now) {
+                if after.lease(&ended.name).is_none() {
+                    self.armed.tell_of_the_end(&ended.name);
+                }
+            }
+            before = after;
+        }
     }
 
     async fn release(&self, name: &LeaseName) {
@@ -364,6 +385,7 @@ impl Desk {
                 .open(claim, identifiers)
                 .await
                 .map_err(|error| self.explain(error))?;
+            self.early.follow(&self.leases.windows().borrow());
             (doubts, format!("open: {what}"))
         };
         let mut response = Response::done(message);
@@ -468,9 +490,11 @@ impl Desk {
         let lifetime = milliseconds
             .map_or(DEFAULT_LIFETIME, Duration::from_millis)
             .min(MAX_LIFETIME);
+        let (token, now) = (answer.token().clone(), now());
         self.pushed
-            .add(identifier.clone(), answer, lifetime, now())
+            .add(identifier.clone(), answer, lifetime, now)
             .map_err(|full| Refused::new(Exit::TempFail, full.to_string()))?;
+        self.early.pushed(&identifier, &token, now + lifetime);
         // Neither token nor thumbprint: this line goes to the log.
         Ok(Response::done(format!(
             "answering for {identifier}, {} at most",
@@ -487,7 +511,9 @@ impl Desk {
         )?;
         let token = Token::parse(token.as_bytes())
             .map_err(|error| Refused::new(Exit::Data, error.to_string()))?;
-        Ok(match self.pushed.remove(&identifier, &token, now()) {
+        let was_there = self.pushed.remove(&identifier, &token, now());
+        self.early.withdrawn(&identifier, &token);
+        Ok(match was_there {
             true => Response::done(format!("no longer answering {identifier} with that token")),
             false => Response::done(format!(
                 "{identifier} had no such token: nothing to withdraw"

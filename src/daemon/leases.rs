@@ -260,6 +260,27 @@ impl Leases {
         }
     }
 
+    /// Releases a lease only if it still ends when it did, and so was not renewed.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub async fn close_unrenewed(
+        &self,
+        name: &LeaseName,
+        deadline: Instant,
+    ) -> Result<bool, LeaseError> {
+        let _turn = self.turn.lock().await;
+        let ends_at = self
+            .windows
+            .borrow()
+            .lease(name)
+            .map(|lease| lease.deadline);
+        match ends_at == Some(deadline) {
+            true => self.release(name, now()).await,
+            false => Ok(false),
+        }
+    }
+
     /// Has the enforcer read its configuration again. Leases of ports that it no longer names end.
     ///
     /// # Errors

@@ -9,6 +9,7 @@ pub mod armed;
 mod authority;
 pub mod commands;
 pub mod desk;
+pub mod early;
 pub mod enforcer;
 pub mod leases;
 pub mod link;

@@ -193,6 +193,32 @@ fn the_first_token_opens_and_another_one_opens_again() {
 }
 
 #[test]
+fn what_was_closed_early_stays_armed() {
+    inside(|| {
+        let host = Host::new();
+        let stage = Stage::new("[window]\nclose_early = \"tokens\"\nsettle = \"1s\"\n");
+        let push = format!("acmegate answer add a.example.com {ANSWER}");
+        let pull = format!("acmegate answer remove a.example.com {ANSWER}");
+        let mut process = stage.spawn(
+            &[],
+            &format!("{push} && {pull} && touch $DIR/done; await again; {push} && touch $DIR/pushed; await end"),
+        );
+        stage.wait("done");
+        wait_for(SOON, "it is closed early", || {
+            (!host.is_open(80)).then_some(())
+        });
+        assert_eq!(stage.armed()[0]["open"], false);
+        assert!(stage.daemon.log().contains("closed early"));
+        stage.make("again");
+        stage.wait("pushed");
+        assert!(host.lets_in(80));
+        stage.make("end");
+        assert_eq!(process.wait(SOON), 0);
+        stage.is_over();
+    });
+}
+
+#[test]
 fn now_opens_before_the_command_starts_or_it_does_not_start() {
     inside(|| {
         let host = Host::new();
@@ -274,6 +300,36 @@ fn a_client_that_ignores_its_hook_is_ended_when_the_window_cannot_be_opened() {
         // Nor does another lease, by its own name.
         let asked = stage.run(&[], "acmegate open --lease other; exit 5");
         assert_eq!(asked.code, 5, "{asked}");
+        stage.is_over();
+    });
+}
+
+#[test]
+fn a_command_that_runs_longer_than_its_window_is_told_once_and_may_open_again() {
+    inside(|| {
+        let host = Host::new();
+        let stage = Stage::new("[window]\nmax = \"1s\"\n");
+        let mut process = stage.spawn(
+            &["--now"],
+            "await again; acmegate open && touch $DIR/opened; await end",
+        );
+        let told = || process.stderr().matches("the time of lease exec-").count();
+        wait_for(SOON, "it is told", || (told() == 1).then_some(()));
+        assert!(!host.is_open(80));
+        stage.make("again");
+        stage.wait("opened");
+        wait_for(SOON, "it is over again", || {
+            (stage.daemon.status()["leases"] == serde_json::json!([])).then_some(())
+        });
+        stage.make("end");
+        assert_eq!(process.wait(SOON), 0);
+        let said = process.stderr();
+        assert_eq!(
+            said.matches("acmegate: the time of lease exec-").count(),
+            1,
+            "{said}"
+        );
+        assert_eq!(said.lines().count(), 1, "{said}");
         stage.is_over();
     });
 }
@@ -592,11 +648,11 @@ fn a_flood_of_armings_leaves_room_and_garbage_ends_one() {
         };
         let mut held = Vec::new();
         let refusal = loop {
-            let (answer, stream) = arm(&format!("flood-{}", held.len()));
-            if answer.code != 0 {
-                break answer;
+            let armed = arm(&format!("flood-{}", held.len()));
+            if armed.answer.code != 0 {
+                break armed.answer;
             }
-            held.push(stream);
+            held.push(armed.stream);
             assert!(
                 held.len() < 64,
                 "there is a bound below an account's places"
@@ -633,8 +689,8 @@ fn a_flood_of_armings_leaves_room_and_garbage_ends_one() {
             (stage.armed().len() == held.len()).then_some(())
         });
         assert!(!host.is_open(80));
-        let (answer, again) = arm("again");
-        assert_eq!(answer.code, 0);
+        let again = arm("again");
+        assert_eq!(again.answer.code, 0);
         drop((again, held));
         wait_for(SOON, "all are gone", || {
             stage.armed().is_empty().then_some(())

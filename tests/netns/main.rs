@@ -9,6 +9,7 @@ mod closed;
 mod commands;
 mod demo;
 mod divert;
+mod early;
 mod enforcer;
 mod exec;
 mod firewalld;
