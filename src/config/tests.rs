@@ -335,9 +335,8 @@ fn what_is_perhaps_not_meant_is_said() {
 
 #[test]
 fn commands_are_read_as_they_are_written() {
-    let config = good(
-        "[firewall]\nopen_command = [\"fw\", \"-p{port}\", \"{{{lease}}}\", \"{seconds}\"]\n",
-    );
+    let config =
+        good("[firewall]\nopen_command = [\"fw\", \"-p{port}\", \"{{{lease}}}\", \"{seconds}\"]\n");
     assert_eq!(config.warnings(), [""; 0]);
     let commands = config.firewall.commands.unwrap();
     let open = commands.open.unwrap();

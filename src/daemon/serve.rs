@@ -12,7 +12,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::commands::Commands;
 use super::desk::Desk;
-use super::leases::{LeaseError, Leases, watch_deadlines, watch_holders};
+use super::leases::{LeaseError, Leases, watch_commands, watch_deadlines, watch_holders};
 use super::link::{Link, Lost};
 use super::notify::Notify;
 use super::parts::{self, Remembered};
@@ -135,6 +135,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let mut watching: JoinSet<()> = JoinSet::new();
     watching.spawn(watch_holders(Arc::clone(&leases), to_watch));
     watching.spawn(watch_deadlines(Arc::clone(&leases)));
+    watching.spawn(watch_commands(Arc::clone(&leases)));
 
     let reloader = Reloader {
         options: daemon.options,

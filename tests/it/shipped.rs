@@ -134,6 +134,19 @@ fn the_unit_is_what_the_daemon_expects() {
     assert!(descriptors >= defaults.http.max_connections + OTHER_DESCRIPTORS);
 }
 
+/// What firewall-cmd asks polkit for, whatever it does, and for whom it is given.
+#[test]
+fn the_rule_for_polkit_names_the_account_that_runs_commands() {
+    let rule = include_str!("../../config/commands/acmegate-firewalld.rules");
+    let user = Config::default().daemon.user;
+    assert_eq!(values(SERVICE, "User"), [user.as_str()]);
+    let condition = format!(
+        "if (action.id == \"org.fedoraproject.FirewallD1.all\" && subject.user == \"{user}\") {{\n        return polkit.Result.YES;"
+    );
+    assert_eq!(rule.matches(&condition).count(), 1, "{rule}");
+    assert_eq!(rule.matches("polkit.Result.").count(), 1, "{rule}");
+}
+
 /// systemd cannot look into openat2(2)'s flags and so forbids it whole (systemd.exec(5)).
 #[test]
 fn the_unit_leaves_the_call_by_which_webroots_are_read() {

@@ -18,6 +18,7 @@ mod killed;
 mod lab;
 mod leases;
 mod lying_front;
+mod lying_runner_front;
 mod pairs;
 mod process;
 mod random_rulesets;

@@ -235,6 +235,31 @@ const DROPS: &str = "table inet filter {
 ";
 
 #[test]
+fn what_somebody_keeps_shutting_is_not_opened_for_ever() {
+    inside(|| {
+        let _host = Host::new();
+        lab::nft(DROPS);
+        let script = Script::new(
+            "case $1 in open) /usr/sbin/nft insert rule inet filter input tcp dport 80 accept ;;
+            close) /usr/sbin/nft flush chain inet filter input ;; esac",
+        );
+        let daemon = Daemon::start(&format!("{}command_net_admin = true\n", script.config()));
+        daemon.cli(&["open", "--lease", "a"]).success();
+        wait_for(SOON * 6, "it gives up, and says so", || {
+            lab::nft("flush chain inet filter input\n");
+            let problems = daemon.status()["problems"].to_string();
+            problems
+                .contains("somebody keeps shutting what a command opens for lease a")
+                .then_some(())
+        });
+        assert_eq!(script.calls().len(), 6, "once asked, five times again");
+        // Asked for anew it begins anew.
+        daemon.cli(&["open", "--lease", "a"]).success();
+        assert_eq!(daemon.status()["problems"], serde_json::json!([]));
+    });
+}
+
+#[test]
 fn a_failed_renewal_leaves_the_lease_as_it_was() {
     inside(|| {
         let _host = Host::new();
