@@ -412,6 +412,29 @@ fn every_licence_in_the_tree_is_allowed() {
     }
 }
 
+/// The lists for other firewalls are configurations, and none of them leaves something open for ever.
+#[test]
+fn every_list_of_commands_on_the_page_is_read() {
+    let page = include_str!("../../docs/commands.md");
+    let blocks: Vec<&str> = page
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert!(blocks.len() > 5, "{}", blocks.len());
+    for block in blocks {
+        let config = Config::parse(block, "docs/commands.md", &Nobody, &Unchecked);
+        let config = config.unwrap_or_else(|error| panic!("{error}"));
+        let commands = config.firewall.commands.as_ref();
+        assert!(commands.is_some_and(|commands| commands.each().count() == 2));
+        let warnings = config.warnings();
+        assert!(
+            !warnings.iter().any(|warning| warning.contains("nothing ever closes")),
+            "{warnings:?}"
+        );
+    }
+}
+
 /// The repository's own Markdown files.
 fn documents(directory: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(directory).unwrap() {
