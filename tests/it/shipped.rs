@@ -429,7 +429,9 @@ fn every_list_of_commands_on_the_page_is_read() {
         assert!(commands.is_some_and(|commands| commands.each().count() == 2));
         let warnings = config.warnings();
         assert!(
-            !warnings.iter().any(|warning| warning.contains("nothing ever closes")),
+            !warnings
+                .iter()
+                .any(|warning| warning.contains("nothing ever closes")),
             "{warnings:?}"
         );
     }

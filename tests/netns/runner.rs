@@ -383,7 +383,7 @@ fn a_program_that_is_not_there_is_said_before_and_when_it_is_needed() {
 #[test]
 fn after_any_death_the_next_start_closes_what_no_lease_needs() {
     inside(|| {
-        let cases = ["front", "runner", "everything"];
+        let cases = ["front", "runner", "everything", "nothing, a restart"];
         on_each_host(&cases, |_host, victim| {
             let script = Script::new("");
             let mut daemon = Daemon::start(&format!("{}ports = [80, 8080]\n", script.config()));
@@ -397,7 +397,9 @@ fn after_any_death_the_next_start_closes_what_no_lease_needs() {
             match victim {
                 "front" => send(daemon.front(), Signal::KILL),
                 "runner" => send(daemon.runner(), Signal::KILL),
-                _ => daemon.kill(),
+                "everything" => daemon.kill(),
+                // What the unit's restart sends: what is open stays.
+                _ => assert_eq!(daemon.end_by(Signal::USR1), 0),
             }
             daemon.gone();
             wait_for(SOON, "the short lease is over", || {
