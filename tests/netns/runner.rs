@@ -8,7 +8,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::host::{Host, on_each_host};
-use crate::kernel::{SHUT, open_ports};
+use crate::kernel::{SHUT, elements_of, open_ports};
+use crate::killed::SET_BY_ADMINISTRATOR;
 use crate::lab::{self, Daemon, TempDir, inside, is_alive, send, wait_for};
 use crate::process::{NET_ADMIN, powers};
 
@@ -426,6 +427,46 @@ fn after_any_death_the_next_start_closes_what_no_lease_needs() {
 
 fn state_file(daemon: &Daemon) -> String {
     format!("{}/commands.json", daemon.state_dir())
+}
+
+#[test]
+fn a_stop_that_reaches_every_process_is_a_clean_one() {
+    inside(|| {
+        let _host = Host::new();
+        let script = Script::new("");
+        let mut daemon = Daemon::start(&script.config());
+        daemon.cli(&["open", "--lease", "a"]).success();
+        // The worse order: a runner that obeyed would be gone before the front knows.
+        for pid in [daemon.runner(), daemon.enforcer(), daemon.front()] {
+            send(pid, Signal::TERM);
+        }
+        assert_eq!(daemon.gone(), 0, "{}", daemon.log());
+        assert_eq!(script.calls(), ["open 80 600 a", "close 80"]);
+    });
+}
+
+/// The last list of docs/commands.md: braces that are nft's own, and the one capability.
+#[test]
+fn the_documents_list_for_nft_opens_and_closes() {
+    inside(|| {
+        let host = Host::new();
+        lab::nft(&SET_BY_ADMINISTRATOR.replace("acmegate", "acme"));
+        let page = include_str!("../../docs/commands.md");
+        let (_, last) = page.rsplit_once("```toml\n").expect("lists");
+        let list = last.trim_end().trim_end_matches('`');
+        assert!(list.contains("\"nft\""), "{list}");
+        let daemon = Daemon::start(list);
+        assert!(!host.is_open(80));
+        daemon
+            .cli(&["open", "--lease", "a", "--for", "60s"])
+            .success();
+        assert!(host.lets_in(80));
+        let left = elements_of("inet filter", "acme")[&80].seconds_left;
+        assert!(left.is_some_and(|left| left <= 60), "{left:?}");
+        daemon.cli(&["close", "--lease", "a"]).success();
+        assert!(!host.is_open(80));
+        assert!(elements_of("inet filter", "acme").is_empty());
+    });
 }
 
 #[test]
