@@ -17,7 +17,8 @@ use super::protocol::{
 use super::status::Status;
 use super::under::{self, NoName};
 
-/// How long a question may take as a whole. The daemon's own part is milliseconds.
+/// How long a question may take as a whole. The daemon's own part is milliseconds; where commands
+/// are run, 9 s at most (`daemon::commands`).
 pub const DEADLINE: Duration = Duration::from_secs(10);
 /// How long a hook waits for a daemon that is restarting: longer than RestartSec= of our unit.
 const PATIENCE: Duration = Duration::from_secs(7);

@@ -14,7 +14,7 @@ use super::armed::Armed;
 use super::commands::Commands;
 use super::desk::Desk;
 use super::early::{EarlyClose, Overheard, watch_early};
-use super::leases::{LeaseError, Leases, watch_deadlines, watch_holders};
+use super::leases::{LeaseError, Leases, watch_commands, watch_deadlines, watch_holders};
 use super::link::{Link, Lost};
 use super::notify::Notify;
 use super::parts::{self, Remembered};
@@ -144,6 +144,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     watching.spawn(watch_early(early, Arc::clone(&leases)));
     let watched = Arc::clone(&desk);
     watching.spawn(async move { watched.watch_armed().await });
+    watching.spawn(watch_commands(Arc::clone(&leases)));
 
     let reloader = Reloader {
         options: daemon.options,

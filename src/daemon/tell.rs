@@ -43,6 +43,8 @@ pub fn tell(desk: &Desk) -> Status {
     if let Some(health) = runner.as_ref().filter(|health| !health.problem.is_empty()) {
         problems.push(health.problem.clone());
     }
+    let commands = desk.leases.commands();
+    problems.extend(commands.and_then(|commands| commands.fight(&windows)));
     let gate = config.gate();
     let seen = desk.observer.thumbprints();
     Status {

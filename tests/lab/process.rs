@@ -209,6 +209,8 @@ fn package_of(program: &str) -> &str {
         "pebble-challtestsrv" => "pebble",
         "apache2" => "apache2-bin",
         "capsh" => "libcap2-bin",
+        "firewall-cmd" => "firewalld",
+        "dbus-daemon" => "dbus",
         other => other,
     }
 }

@@ -23,6 +23,7 @@ mod killed;
 mod lab;
 mod leases;
 mod lying_front;
+mod lying_runner_front;
 mod managers;
 mod moments;
 mod pairs;
