@@ -20,6 +20,7 @@ pub mod privilege;
 pub mod seal;
 mod serve;
 mod tell;
+mod under_exec;
 
 use std::fmt;
 use std::fs;
