@@ -131,3 +131,31 @@ fn what_the_terminal_says_is_heard_once_and_job_control_works() {
         stage.is_over();
     });
 }
+
+/// What the command ignores is what `exec` was started to ignore, and nothing of `exec`'s own.
+#[test]
+fn what_was_ignored_stays_so_and_nothing_else_is() {
+    inside(|| {
+        let _host = Host::new();
+        let stage = Stage::new("");
+        let command = stage.exec_of(&[], &["grep", "SigIgn", "/proc/self/status"]);
+        let (hang_up, pipe) = (
+            1 << (number_of(Signal::HUP) - 1),
+            1 << (number_of(Signal::PIPE) - 1),
+        );
+        for (before, expected) in [("trap '' HUP", hang_up), ("trap - HUP", 0)] {
+            let mut shell = Command::new("sh");
+            shell.args(["-c", &format!("{before}; exec \"$@\"; "), "sh"]);
+            shell.arg(command.get_program()).args(command.get_args());
+            let said = run(shell, COMMAND).success().stdout;
+            let mask = said.trim().rsplit('\t').next().unwrap_or_default();
+            let mask = u64::from_str_radix(mask, 16).expect("a mask");
+            assert_eq!(mask & (hang_up | pipe), expected, "{before}: {said}");
+        }
+        stage.is_over();
+    });
+}
+
+fn number_of(signal: Signal) -> u32 {
+    u32::try_from(signal.as_raw()).expect("a number")
+}
