@@ -5,6 +5,7 @@ mod lab;
 
 mod accounts;
 mod certbot;
+mod early;
 mod exec;
 mod harness;
 mod inner_host;
