@@ -23,6 +23,7 @@ pub mod runner;
 pub mod seal;
 mod serve;
 mod tell;
+mod under_exec;
 
 use std::fmt;
 use std::fs;

@@ -6,6 +6,7 @@ mod lab;
 mod accounts;
 mod certbot;
 mod dehydrated;
+mod early;
 mod exec;
 mod harness;
 mod inner_host;
