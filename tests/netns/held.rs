@@ -9,6 +9,7 @@ use rustix::process::Signal;
 
 use crate::host::{HOST_4, HOST_6, HOST_PRIVATE, Host, on_each_host};
 use crate::lab::{Daemon, inside, wait_for};
+use crate::modes::Mode;
 
 const GRACE: Duration = acmegate::gate::window::GRACE;
 /// What rounding and a busy host may add.
@@ -24,11 +25,19 @@ enum End {
     Expired,
 }
 
+/// Every way of admitting, and every way of ending it.
+const CASES: [(Mode, End); 4] = [
+    (Mode::Guard, End::Closed),
+    (Mode::Guard, End::Expired),
+    (Mode::Set, End::Closed),
+    (Mode::Set, End::Expired),
+];
+
 #[test]
 fn the_front_ends_what_a_window_let_in() {
     inside(|| {
-        on_each_host(&[End::Closed, End::Expired], |host, end| {
-            let daemon = Daemon::start(CONFIG);
+        on_each_host(&CASES, |host, (mode, end)| {
+            let daemon = Daemon::start(&format!("{CONFIG}{}", mode.on_this_host("")));
             let length = match end {
                 End::Closed => "5m",
                 End::Expired => "1s",
@@ -55,7 +64,11 @@ fn the_front_ends_what_a_window_let_in() {
                     Ok(count) => *count == 0,
                     Err(error) => error.kind() == ErrorKind::ConnectionReset,
                 };
-                assert!(is_end, "{end:?}: {read:?} after {:?}", ended.elapsed());
+                assert!(
+                    is_end,
+                    "{mode:?}, {end:?}: {read:?} after {:?}",
+                    ended.elapsed()
+                );
                 let early = GRACE - Duration::from_millis(500);
                 assert!(ended.elapsed() > early, "no grace: {:?}", ended.elapsed());
             }
@@ -74,8 +87,8 @@ fn the_front_ends_what_a_window_let_in() {
 #[test]
 fn the_kernel_ends_what_a_window_let_in_even_if_the_front_sleeps() {
     inside(|| {
-        on_each_host(&[End::Closed, End::Expired], |host, end| {
-            let daemon = Daemon::start(CONFIG);
+        on_each_host(&CASES, |host, (mode, end)| {
+            let daemon = Daemon::start(&format!("{CONFIG}{}", mode.on_this_host("")));
             let length = match end {
                 End::Closed => "5m",
                 End::Expired => "1s",
@@ -101,7 +114,7 @@ fn the_kernel_ends_what_a_window_let_in_even_if_the_front_sleeps() {
             assert!(ended.elapsed() < GRACE, "too slow a host for this test");
             wait_until(ended + GRACE + MARGIN / 4);
             for peer in &mut admitted {
-                assert!(!arrives(host, peer), "{end:?}: after the grace");
+                assert!(!arrives(host, peer), "{mode:?}, {end:?}: after the grace");
             }
             assert!(arrives(host, &mut listed), "an allow-listed peer goes on");
             daemon.signal(Signal::CONT);

@@ -18,6 +18,7 @@ mod lab;
 mod leases;
 mod lying_front;
 mod managers;
+mod modes;
 mod moments;
 mod pairs;
 mod process;

@@ -15,8 +15,8 @@ use rustix::process::Signal;
 
 use crate::host::{Host, on_each_host};
 use crate::kernel::{SHUT, elements, elements_of, nft, open_ports};
-use crate::killed::SET_BY_ADMINISTRATOR;
 use crate::lab::{self, Daemon, inside, send, wait_for};
+use crate::modes::Mode;
 
 /// The longest lease. The kernel's clock starts when it is written, so before the kill.
 const LONGEST: Duration = Duration::from_millis(1200);
@@ -30,27 +30,6 @@ struct Case {
     mode: Mode,
     owner: &'static str,
     seed: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    Guard,
-    Set,
-}
-
-impl Mode {
-    const ALL: [Self; 2] = [Self::Guard, Self::Set];
-
-    /// What the administrator has before acmegate comes, and what acmegate is told.
-    fn words(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Guard => ("", "mode = \"guard\"\n"),
-            Self::Set => (
-                SET_BY_ADMINISTRATOR,
-                "mode = \"set\"\nset = \"inet filter acmegate\"\n",
-            ),
-        }
-    }
 }
 
 fn moments() -> usize {
@@ -101,11 +80,10 @@ fn in_mode(mode: Mode) {
 }
 
 fn many_moments(host: &Host, case: Case, count: usize) {
-    let (firewall, words) = case.mode.words();
-    lab::nft(firewall);
+    let owner = format!("owner = \"{}\"\n", case.owner);
+    let firewall = case.mode.on_this_host(&owner);
     let pristine = lab::ruleset();
-    let owner = case.owner;
-    let config = format!("[budget]\nper_hour = 3600\n[firewall]\n{words}owner = \"{owner}\"\n");
+    let config = format!("[budget]\nper_hour = 3600\n{firewall}");
     let mut daemon = Daemon::start(&config);
     let terse = || nft(&["-s", "-t", "list", "ruleset"]);
     let before = terse();
