@@ -13,12 +13,12 @@ use acmegate::config::{Accounts, Config, Group, Unchecked};
 use acmegate::control::protocol::{Envelope, VERSION, parse_request};
 use acmegate::daemon::parts::orders;
 use acmegate::firewall::message::{FRAME_BYTES, Frame, Reply, Request as EnforcerRequest};
-use acmegate::firewall::record::{from_comment, to_comment};
+use acmegate::firewall::record::{entrance_comment, from_comment, to_comment};
 use acmegate::front::head::{MAX_HEAD_BYTES, Parsed, parse};
 use acmegate::gate::allow_list::AllowList;
 use acmegate::gate::challenge::PREFIX;
 use acmegate::gate::identifier::{Identifier, MAX_NAME_BYTES, Pattern};
-use acmegate::gate::lease::{Families, Lease, LeaseName, Scope, Trigger};
+use acmegate::gate::lease::{Entrance, Families, Lease, LeaseName, Scope, Trigger};
 use acmegate::gate::site::{Redirect, Site};
 use acmegate::gate::token::{
     KeyAuthorization, MAX_KEY_AUTHORIZATION_BYTES, MAX_TOKEN_BYTES, MIN_TOKEN_BYTES, Thumbprint,
@@ -201,6 +201,7 @@ fn open_windows(now: Instant) -> Windows {
         scope: Scope {
             ports: vec![80],
             families: Families::BOTH,
+            entrance: Entrance::Any,
             identifiers: None,
         },
         deadline: now + Duration::from_secs(60),
@@ -382,10 +383,18 @@ pub fn record(bytes: &[u8]) {
     let Ok(text) = str::from_utf8(bytes) else {
         return;
     };
+    // What stands behind a line end is the second element's.
+    let (text, entrance) = match text.split_once('\n') {
+        Some((text, entrance)) => (text, Some(entrance)),
+        None => (text, None),
+    };
     let deadline = Instant::now();
-    if let Some(lease) = from_comment(text, deadline) {
+    if let Some(lease) = from_comment(text, entrance, deadline) {
         let comment = to_comment(&lease);
+        let entrance = entrance_comment(&lease.scope.entrance);
         assert!(comment.len() <= 127, "{comment}");
-        assert_eq!(from_comment(&comment, deadline), Some(lease));
+        assert!(entrance.as_ref().is_none_or(|text| text.len() <= 127));
+        let back = from_comment(&comment, entrance.as_deref(), deadline);
+        assert_eq!(back, Some(lease));
     }
 }

@@ -1,6 +1,7 @@
 //! `acmegate open`: the pre-hook. It exits 0 only when the kernel has acknowledged the window and
 //! no foreign chain would drop the packets.
 
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -27,6 +28,12 @@ pub struct OpenArgs {
     /// Only this address family [default: both, as CAs want it]
     #[arg(long, value_enum)]
     family: Option<FamilyArg>,
+    /// Only by this address of the host [default: every one]
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "interface")]
+    address: Option<IpAddr>,
+    /// Only by this interface [default: every one]
+    #[arg(long, value_name = "NAME")]
+    interface: Option<String>,
     /// Only for validations of this identifier; may be repeated [default: all]
     #[arg(long = "identifier", value_name = "NAME")]
     identifiers: Vec<String>,
@@ -57,6 +64,8 @@ pub fn run(runtime_dir: &Path, args: &OpenArgs) -> Result<ExitCode, Failure> {
             FamilyArg::Ipv4 => FamilyName::Ipv4,
             FamilyArg::Ipv6 => FamilyName::Ipv6,
         }),
+        address: args.address,
+        interface: args.interface.clone(),
         identifiers: (!args.identifiers.is_empty()).then(|| args.identifiers.clone()),
         holder: client.as_ref().map(caller::Client::to_holder),
         dry_run: args.dry_run,

@@ -210,6 +210,7 @@ mod tests {
                 trigger: "asked".to_owned(),
                 ports: vec![80],
                 families: vec!["ipv4".to_owned()],
+                entrance: Some("192.0.2.1".to_owned()),
                 identifiers: Some(vec!["example.com".to_owned()]),
                 milliseconds: 118_400,
             }],

@@ -100,9 +100,9 @@ fn http(section: &Section<file::Http>, problems: &mut Vec<Problem>) -> (Http, Op
     let keys = &section.keys;
     let default = Http::default();
     let before = problems.len();
-    let listen = match &keys.listen {
-        Some(entries) => listen::listen(entries.get_ref(), problems),
-        None => default.listen,
+    let (listen, divert) = match &keys.listen {
+        Some(key) => listen::listen(key, &keys.divert_port, problems),
+        None => (default.listen, None),
     };
     // A `listen` of the wrong type has been taken out: what it said is not known.
     let is_known = problems.len() == before && (keys.listen.is_some() || section.is_whole);
@@ -132,6 +132,7 @@ fn http(section: &Section<file::Http>, problems: &mut Vec<Problem>) -> (Http, Op
     );
     let http = Http {
         listen,
+        divert,
         redirect_status,
         head_timeout: duration(
             &keys.head_timeout,
@@ -151,6 +152,7 @@ fn http(section: &Section<file::Http>, problems: &mut Vec<Problem>) -> (Http, Op
     };
     let listeners = is_known.then(|| Listeners {
         addresses: http.listen.clone(),
+        is_diverted: http.divert.is_some(),
         at: keys.listen.as_ref().map(Spanned::span),
     });
     (http, listeners)

@@ -7,8 +7,8 @@ use std::fmt;
 use std::ops::Range;
 
 use serde::Deserialize;
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, MapAccess, Visitor};
+use serde::de::value::{MapAccessDeserializer, SeqAccessDeserializer};
+use serde::de::{Deserializer, MapAccess, SeqAccess, Visitor};
 use toml::Spanned;
 
 /// The whole file.
@@ -72,7 +72,8 @@ pub(super) struct Daemon {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Http {
-    pub(super) listen: Key<Vec<Spanned<String>>>,
+    pub(super) listen: Key<Listen>,
+    pub(super) divert_port: Key<i64>,
     pub(super) redirect_status: Key<i64>,
     pub(super) head_timeout: Key<Word>,
     pub(super) max_connections: Key<i64>,
@@ -99,6 +100,8 @@ pub(super) struct Firewall {
     pub(super) mode: Key<String>,
     pub(super) ports: Key<Vec<Spanned<i64>>>,
     pub(super) set: Key<String>,
+    pub(super) chains: Key<Vec<Spanned<String>>>,
+    pub(super) closed: Key<Closed>,
     pub(super) mark: Key<Word>,
     pub(super) owner: Key<String>,
 }
@@ -143,6 +146,28 @@ pub(super) enum Word {
     Number(i64),
 }
 
+/// `listen`: addresses, or a word.
+#[derive(Debug)]
+pub(super) enum Listen {
+    Word(String),
+    Addresses(Vec<Spanned<String>>),
+}
+
+/// `closed`: one word for both families, or one for each.
+#[derive(Debug)]
+pub(super) enum Closed {
+    Word(String),
+    Table(ClosedTable),
+}
+
+/// `closed = { … }`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ClosedTable {
+    pub(super) ipv4: Key<String>,
+    pub(super) ipv6: Key<String>,
+}
+
 /// `answer`: a word or a table.
 #[derive(Debug)]
 pub(super) enum Answer {
@@ -180,6 +205,54 @@ impl<'de> Deserialize<'de> for Word {
         }
 
         deserializer.deserialize_any(WordVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Listen {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ListenVisitor;
+
+        impl<'de> Visitor<'de> for ListenVisitor {
+            type Value = Listen;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Listen, E> {
+                Ok(Listen::Word(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, entries: A) -> Result<Listen, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(entries)).map(Listen::Addresses)
+            }
+        }
+
+        deserializer.deserialize_any(ListenVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Closed {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct ClosedVisitor;
+
+        impl<'de> Visitor<'de> for ClosedVisitor {
+            type Value = Closed;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("\"drop\", \"reject\", or { ipv4 = …, ipv6 = … }")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Closed, E> {
+                Ok(Closed::Word(text.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Closed, A::Error> {
+                ClosedTable::deserialize(MapAccessDeserializer::new(map)).map(Closed::Table)
+            }
+        }
+
+        deserializer.deserialize_any(ClosedVisitor)
     }
 }
 

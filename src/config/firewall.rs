@@ -9,17 +9,22 @@ use toml::Spanned;
 use super::error::{Problem, nearest};
 use super::file::{self, Key, Section, Word};
 use super::value::one_of;
-use super::{Firewall, Mode, SetFamily, SetName};
+use super::{ChainName, Closed, Firewall, Mode, SetFamily, SetName, Shut};
+use crate::gate::challenge::ChallengeType;
 use crate::gate::lease::MAX_PORTS;
 
 /// The longest name of nftables (NFT_NAME_MAXLEN without its NUL).
 const MAX_NAME_BYTES: usize = 255;
+/// The most chains of mode `attach`; input and forward of three families and a geo-blocker or two
+/// are eight.
+const MAX_CHAINS: usize = 16;
 
 /// The words of `mode`, before `set` has its name.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum ModeWord {
     Guard,
     Set,
+    Attach,
     GateOnly,
 }
 
@@ -27,6 +32,8 @@ enum ModeWord {
 pub(super) struct Listeners {
     /// The addresses.
     pub(super) addresses: Vec<SocketAddr>,
+    /// Whether peers are diverted to them.
+    pub(super) is_diverted: bool,
     /// Where they stand, if they do.
     pub(super) at: Option<Range<usize>>,
 }
@@ -43,13 +50,30 @@ pub(super) fn firewall(
     let words = [
         ("guard", ModeWord::Guard),
         ("set", ModeWord::Set),
+        ("attach", ModeWord::Attach),
         ("gate-only", ModeWord::GateOnly),
     ];
-    let word = one_of(&keys.mode, "mode", &words, &["attach", "divert"], problems);
+    let word = one_of(&keys.mode, "mode", &words, &[], problems);
     let mode = word.unwrap_or(ModeWord::Guard);
     // What was taken out or misspelled may have made the rest right.
     let is_whole = section.is_whole && problems.len() == before;
     let set = set_name(keys, mode, is_whole, problems);
+    let chains = chain_names(keys, mode, is_whole, problems);
+    let is_diverted = listen.is_some_and(|listen| listen.is_diverted);
+    if let (Some(Listeners { at: Some(at), .. }), true, ModeWord::GateOnly) =
+        (listen, is_diverted, mode)
+    {
+        problems.push(
+            Problem::new(
+                at.clone(),
+                "mode \"gate-only\" asks nothing of the kernel, so nothing can be diverted",
+            )
+            .fix("choose mode guard, set or attach, or listen on an address"),
+        );
+    }
+    // Where that is unknown it may well be diverted.
+    let may_pass = mode == ModeWord::Guard && (is_diverted || listen.is_none());
+    let closed = closed(&keys.closed, may_pass, default.closed, problems);
     let owned = one_of(
         &keys.owner,
         "owner",
@@ -65,11 +89,13 @@ pub(super) fn firewall(
     Firewall {
         mode: match (mode, set) {
             (ModeWord::Set, Some(set)) => Mode::Set(set),
+            (ModeWord::Attach, _) => Mode::Attach(chains),
             (ModeWord::GateOnly, _) => Mode::GateOnly,
             _ => Mode::Guard,
         },
         ports,
         mark: mark(&keys.mark, default.mark, problems),
+        closed,
         owned: owned.unwrap_or(default.owned),
     }
 }
@@ -115,6 +141,10 @@ fn default_ports(
     mode: ModeWord,
     problems: &mut Vec<Problem>,
 ) -> Vec<u16> {
+    if listen.is_diverted {
+        // Not where peers are diverted to, but what they come to.
+        return vec![ChallengeType::Http01.port()];
+    }
     let ports: BTreeSet<u16> = listen
         .addresses
         .iter()
@@ -178,13 +208,124 @@ fn set_name(
     }
 }
 
+/// `chains`, for mode `attach` alone.
+fn chain_names(
+    keys: &file::Firewall,
+    mode: ModeWord,
+    is_whole: bool,
+    problems: &mut Vec<Problem>,
+) -> Vec<ChainName> {
+    let mut chains: Vec<ChainName> = Vec::new();
+    let Some(key) = &keys.chains else {
+        if let (Some(at), true) = (&keys.mode, mode == ModeWord::Attach && is_whole) {
+            problems.push(
+                Problem::new(at.span(), "mode \"attach\" needs to know the chains")
+                    .fix("add chains = [\"inet filter input\"]")
+                    .note("those that drop what acmegate opens: family, table and name, as in `nft list chain inet filter input`"),
+            );
+        }
+        return chains;
+    };
+    if mode != ModeWord::Attach && is_whole {
+        problems.push(
+            Problem::new(key.span(), "`chains` is for mode \"attach\" alone")
+                .fix("leave it out, or write mode = \"attach\""),
+        );
+    }
+    let count = key.get_ref().len();
+    if count == 0 || count > MAX_CHAINS {
+        let message = format!("{count} chains, where 1 to {MAX_CHAINS} can be named");
+        problems.push(Problem::new(key.span(), message).fix("name those that drop"));
+    }
+    for entry in key.get_ref() {
+        match parse_name(entry.get_ref(), "chain", "input") {
+            Ok((family, table, chain)) => {
+                let name = ChainName {
+                    family,
+                    table,
+                    chain,
+                };
+                if chains.contains(&name) {
+                    let message = format!("`{name}` stands here twice");
+                    problems.push(Problem::new(entry.span(), message).fix("leave one out"));
+                } else {
+                    chains.push(name);
+                }
+            }
+            Err((message, fix)) => problems.push(Problem::new(entry.span(), message).fix(fix)),
+        }
+    }
+    chains
+}
+
+/// `closed`: what becomes of what may not pass.
+fn closed(
+    key: &Key<file::Closed>,
+    may_pass: bool,
+    default: Closed,
+    problems: &mut Vec<Problem>,
+) -> Closed {
+    let Some(key) = key else { return default };
+    let mut shut = |word: &str, at: Range<usize>| match word {
+        "drop" => Shut::Drop,
+        "reject" => Shut::Reject,
+        "pass" => {
+            if !may_pass {
+                problems.push(
+                    Problem::new(at, "\"pass\" shuts nothing here")
+                        .fix("write \"drop\" or \"reject\"")
+                        .note("it is for mode \"guard\" with [http] listen = \"divert\": outside of windows everybody reaches what stood there before"),
+                );
+            }
+            Shut::Pass
+        }
+        other => {
+            let fix = match nearest(other, ["drop", "reject", "pass"]) {
+                Some(meant) => format!("did you mean \"{meant}\"?"),
+                None => "write \"drop\", \"reject\", or one for each family: { ipv4 = \"drop\", ipv6 = \"reject\" }".to_owned(),
+            };
+            problems
+                .push(Problem::new(at, format!("`{other}` is no way of being closed")).fix(fix));
+            Shut::Drop
+        }
+    };
+    match key.get_ref() {
+        file::Closed::Word(word) => {
+            let both = shut(word, key.span());
+            Closed { v4: both, v6: both }
+        }
+        file::Closed::Table(table) => {
+            let mut of = |key: &Key<String>, default| match key {
+                Some(word) => shut(word.get_ref(), word.span()),
+                None => default,
+            };
+            Closed {
+                v4: of(&table.ipv4, default.v4),
+                v6: of(&table.ipv6, default.v6),
+            }
+        }
+    }
+}
+
 /// Reads `family table set`.
 fn parse_set(text: &str) -> Result<SetName, (String, String)> {
-    let like = "write family, table and set: \"inet filter acmegate\"".to_owned();
+    parse_name(text, "set", "acmegate").map(|(family, table, set)| SetName { family, table, set })
+}
+
+/// Reads a name of three words; `what` it names, and a last word as an example.
+fn parse_name(
+    text: &str,
+    what: &str,
+    example: &str,
+) -> Result<(SetFamily, String, String), (String, String)> {
+    let like = format!("write family, table and {what}: \"inet filter {example}\"");
     let parts: Vec<&str> = text.split_whitespace().collect();
-    let [family, table, set] = parts[..] else {
+    let [family, table, name] = parts[..] else {
         let count = parts.len();
-        return Err((format!("a set is named by three words, not {count}"), like));
+        return Err((
+            format!("a {what} is named by three words, not {count}"),
+            like,
+        ));
     };
     let families = [
         ("ip", SetFamily::Ip),
@@ -193,7 +334,7 @@ fn parse_set(text: &str) -> Result<SetName, (String, String)> {
     ];
     let Some((_, family)) = families.iter().find(|(word, _)| *word == family) else {
         let fix = match nearest(family, ["inet", "ip6", "ip"]) {
-            Some(meant) => format!("did you mean \"{meant} {table} {set}\"?"),
+            Some(meant) => format!("did you mean \"{meant} {table} {name}\"?"),
             None => "the family is inet, ip or ip6".to_owned(),
         };
         return Err((
@@ -201,22 +342,18 @@ fn parse_set(text: &str) -> Result<SetName, (String, String)> {
             fix,
         ));
     };
-    for name in [table, set] {
-        if !is_name(name) {
-            return Err((format!("`{name}` is no name of nftables"), like));
+    for word in [table, name] {
+        if !is_name(word) {
+            return Err((format!("`{word}` is no name of nftables"), like));
         }
     }
     if *family == SetFamily::Inet && table == "acmegate" {
         return Err((
             "table `inet acmegate` is acmegate's own".to_owned(),
-            "name the table that your own rule stands in".to_owned(),
+            "name the table that your own rules stand in".to_owned(),
         ));
     }
-    Ok(SetName {
-        family: *family,
-        table: table.to_owned(),
-        set: set.to_owned(),
-    })
+    Ok((*family, table.to_owned(), name.to_owned()))
 }
 
 /// What nft(8) reads as an identifier.
@@ -268,6 +405,12 @@ impl SetFamily {
             Self::Ip6 => "ip6",
             Self::Inet => "inet",
         }
+    }
+}
+
+impl std::fmt::Display for ChainName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} {}", self.family.as_str(), self.table, self.chain)
     }
 }
 

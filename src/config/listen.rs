@@ -1,14 +1,68 @@
 //! `[http] listen`: addresses with ports, each of which can be bound beside the others.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
 
 use toml::Spanned;
 
-use super::error::Problem;
+use super::error::{Problem, nearest};
+use super::file::{Key, Listen};
 
-/// Reads the addresses to listen on.
-pub(super) fn listen(entries: &[Spanned<String>], problems: &mut Vec<Problem>) -> Vec<SocketAddr> {
+/// Where diverted peers are handed to, unless `divert_port` says otherwise.
+const DIVERT_PORT: u16 = 8402;
+
+/// Reads where to listen: the addresses, and the loopback port that peers are diverted to.
+pub(super) fn listen(
+    key: &Spanned<Listen>,
+    divert_port: &Key<i64>,
+    problems: &mut Vec<Problem>,
+) -> (Vec<SocketAddr>, Option<u16>) {
+    let before = problems.len();
+    let port = match divert_port {
+        None => DIVERT_PORT,
+        Some(port) => match u16::try_from(*port.get_ref()) {
+            Ok(port) if port > 0 => port,
+            _ => {
+                let message = format!("there is no port {}", port.get_ref());
+                problems.push(Problem::new(port.span(), message).fix("write 1 to 65535"));
+                DIVERT_PORT
+            }
+        },
+    };
+    match key.get_ref() {
+        Listen::Word(word) if word == "divert" => {
+            // Loopback alone: from outside nobody reaches the port by its own number.
+            let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
+            let addresses = loopback.map(|address| SocketAddr::new(address, port));
+            (addresses.into(), Some(port))
+        }
+        Listen::Word(word) => {
+            let message = format!("`{word}` is not where to listen");
+            let fix = match with_port(word) {
+                fix if nearest(word, ["divert"]).is_some() => {
+                    format!("write \"divert\", or addresses: {fix}")
+                }
+                fix => format!("{fix} in brackets, or \"divert\""),
+            };
+            problems.push(Problem::new(key.span(), message).fix(fix));
+            (Vec::new(), None)
+        }
+        Listen::Addresses(entries) => {
+            if let (Some(port), true) = (divert_port, problems.len() == before) {
+                problems.push(
+                    Problem::new(
+                        port.span(),
+                        "`divert_port` is for listen = \"divert\" alone",
+                    )
+                    .fix("leave it out, or write listen = \"divert\""),
+                );
+            }
+            (addresses(entries, problems), None)
+        }
+    }
+}
+
+fn addresses(entries: &[Spanned<String>], problems: &mut Vec<Problem>) -> Vec<SocketAddr> {
     let mut listeners: Vec<(SocketAddr, Range<usize>)> = Vec::new();
     for entry in entries {
         let address = match entry.get_ref().parse::<SocketAddr>() {
@@ -60,7 +114,8 @@ fn with_port(text: &str) -> String {
     let text = text.trim();
     let port = text.strip_prefix("*:").or(text.strip_prefix(':'));
     if text == "divert" {
-        "not in this version; write \"[::]:80\"".to_owned()
+        "write listen = \"divert\", without brackets: it takes the place of all addresses"
+            .to_owned()
     } else if let Ok(address) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
         format!("write \"{}\"", SocketAddr::new(address, 80))
     } else if let Ok(port) = port.unwrap_or(text).parse::<u16>() {

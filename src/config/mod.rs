@@ -79,6 +79,9 @@ pub struct Daemon {
 pub struct Http {
     /// The addresses to listen on, no two of which overlap; empty for windows only.
     pub listen: Vec<SocketAddr>,
+    /// The loopback port to which the kernel diverts peers from outside the allow-list, if it does:
+    /// `listen` is that port then.
+    pub divert: Option<u16>,
     /// 301 or 308.
     pub redirect_status: u16,
     /// How long a peer may take to send its head.
@@ -105,6 +108,8 @@ pub struct Firewall {
     pub ports: Vec<u16>,
     /// The one bit of the packet mark that is ours, where the mode needs one.
     pub mark: u32,
+    /// What becomes of what may not pass.
+    pub closed: Closed,
     /// Whether our table is made an owned one where the kernel can.
     pub owned: bool,
 }
@@ -116,8 +121,53 @@ pub enum Mode {
     Guard,
     /// Only elements of this set, which the administrator's own rule reads.
     Set(SetName),
+    /// One rule of ours at the head of each of these chains.
+    Attach(Vec<ChainName>),
     /// Nothing in the kernel; the gate alone decides.
     GateOnly,
+}
+
+impl Mode {
+    /// The mode as it is written.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Guard => "guard",
+            Self::Set(_) => "set",
+            Self::Attach(_) => "attach",
+            Self::GateOnly => "gate-only",
+        }
+    }
+}
+
+/// A chain of nftables, as `nft list chain` wants it named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChainName {
+    /// The table's family.
+    pub family: SetFamily,
+    /// The table.
+    pub table: String,
+    /// The chain in it.
+    pub chain: String,
+}
+
+/// `[firewall] closed`, per family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// IPv4.
+    pub v4: Shut,
+    /// IPv6.
+    pub v6: Shut,
+}
+
+/// What becomes of a packet that may not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shut {
+    /// Silence.
+    Drop,
+    /// A TCP reset.
+    Reject,
+    /// It goes on to what stood there before; only where peers are diverted in windows.
+    Pass,
 }
 
 /// A set of nftables, as `nft list set` wants it named.
@@ -220,6 +270,7 @@ impl Default for Http {
         Self {
             // One socket for both families, where the CA's validators come from either.
             listen: vec![SocketAddr::from(([0u16; 8], 80))],
+            divert: None,
             redirect_status: 301,
             // A validation's head is one packet; Let's Encrypt gives up after 10 s itself.
             head_timeout: Duration::from_secs(10),
@@ -243,6 +294,10 @@ impl Default for Firewall {
             mode: Mode::Guard,
             ports: vec![80],
             mark: 0x0800_0000,
+            closed: Closed {
+                v4: Shut::Drop,
+                v6: Shut::Drop,
+            },
             owned: true,
         }
     }
@@ -322,7 +377,7 @@ impl Config {
             sites: self.sites.iter().map(|site| site.gate.clone()).collect(),
             allow: self.allow.list(),
             exposure: match self.firewall.mode {
-                Mode::Guard | Mode::Set(_) => Exposure::Windowed,
+                Mode::Guard | Mode::Set(_) | Mode::Attach(_) => Exposure::Windowed,
                 Mode::GateOnly => Exposure::Open,
             },
         }

@@ -271,6 +271,7 @@ fn limits_are_what_the_enforcer_holds_leases_to() {
         scope: crate::gate::lease::Scope {
             ports: vec![80],
             families: crate::gate::lease::Families::BOTH,
+            entrance: crate::gate::lease::Entrance::Any,
             identifiers: None,
         },
         deadline: now + limits.max,

@@ -68,6 +68,9 @@ impl Config {
                 challenge.port(),
             ));
         }
+        if self.http.divert.is_some() {
+            return;
+        }
         let listened: BTreeSet<u16> = self.http.listen.iter().map(SocketAddr::port).collect();
         for port in listened.iter().filter(|port| !ports.contains(port)) {
             if self.firewall.mode != Mode::GateOnly && *port != 0 {

@@ -5,6 +5,7 @@
 //! it, that is the kernel's word alone.
 
 use std::fmt;
+use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
@@ -78,6 +79,12 @@ pub struct Open {
     pub ports: Vec<u16>,
     /// Which families; both if absent.
     pub family: Option<FamilyName>,
+    /// Only this address of the host; every one if absent.
+    #[serde(default)]
+    pub address: Option<IpAddr>,
+    /// Only this interface; every one if absent.
+    #[serde(default)]
+    pub interface: Option<String>,
     /// Which identifiers are validated; all if absent.
     pub identifiers: Option<Vec<String>>,
     /// For which process.
@@ -227,6 +234,8 @@ mod tests {
             milliseconds: Some(120_000),
             ports: vec![80],
             family: Some(FamilyName::Ipv6),
+            address: None,
+            interface: Some("eth0".to_owned()),
             identifiers: Some(vec!["example.com".to_owned()]),
             holder: Some(HolderWord {
                 pid: 812,

@@ -36,7 +36,7 @@ pub struct Status {
 /// The firewall part.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Firewall {
-    /// `guard`, `set` or `gate-only`.
+    /// `guard`, `set`, `attach` or `gate-only`.
     pub mode: String,
     /// Whether our part is in the kernel.
     pub installed: bool,
@@ -76,6 +76,9 @@ pub struct Lease {
     pub ports: Vec<u16>,
     /// Its families.
     pub families: Vec<String>,
+    /// The address or interface that it opens alone; `null` for all.
+    #[serde(default)]
+    pub entrance: Option<String>,
     /// The identifiers it is bound to; `null` for all.
     pub identifiers: Option<Vec<String>>,
     /// How much longer it lives, in milliseconds.

@@ -3,6 +3,7 @@
 //! It checks who may ask what, turns words into values, and passes on to the book of leases and
 //! the store of answers. Every refusal says what to do next.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use crate::firewall::record::command_name;
 use crate::gate::caller::{Ask as GateAsk, Caller, may};
 use crate::gate::challenge::ChallengeType;
 use crate::gate::identifier::Identifier;
-use crate::gate::lease::{Families, Holder, LeaseName, Trigger};
+use crate::gate::lease::{Entrance, Families, Holder, Interface, LeaseName, Trigger};
 use crate::gate::site::site_for;
 use crate::gate::token::{KeyAuthorization, Token};
 use crate::gate::window::Refusal;
@@ -58,7 +59,7 @@ pub struct Desk {
     /// What was seen.
     pub observer: Arc<Observer>,
     /// The addresses that are really listened on.
-    pub listeners: Vec<std::net::SocketAddr>,
+    pub listeners: Vec<SocketAddr>,
     /// How far landlock went.
     pub landlock: &'static str,
     /// What is wrong since the last start or reload, for the status.
@@ -134,6 +135,7 @@ impl Desk {
                     .collect::<Result<Vec<_>, _>>()
             })
             .transpose()?;
+        let entrance = entrance(open.address, open.interface.as_deref())?;
         let length = open.milliseconds.map_or(max, Duration::from_millis);
         if length > max {
             return Err(Refused::new(
@@ -163,7 +165,7 @@ impl Desk {
             trigger: Trigger::Asked,
             ports: ports.clone(),
             families: match open.family {
-                None => Families::BOTH,
+                None => entrance.families(),
                 Some(FamilyName::Ipv4) => Families {
                     v4: true,
                     v6: false,
@@ -173,6 +175,7 @@ impl Desk {
                     v6: true,
                 },
             },
+            entrance,
             is_scoped: identifiers.is_some(),
             length,
         };
@@ -200,12 +203,17 @@ impl Desk {
         }
         response.acquired = acquired;
         response.ports = ports;
-        response.gate_ports = self
-            .listeners
-            .iter()
-            .map(std::net::SocketAddr::port)
-            .collect();
+        response.gate_ports = self.gate_ports();
         Ok(response)
+    }
+
+    /// The ports on which a peer that a window let in meets the gate.
+    fn gate_ports(&self) -> Vec<u16> {
+        let config = self.config.borrow();
+        match config.http.divert {
+            Some(_) => config.firewall.ports.clone(),
+            None => self.listeners.iter().map(SocketAddr::port).collect(),
+        }
     }
 
     /// A name that somebody else's lease has is theirs: renewing it would change its end.
@@ -325,7 +333,7 @@ impl Desk {
                 Exit::Data,
                 format!(" ({})", format_duration(config.window.max)),
             ),
-            LeaseError::Refused(Refusal::Family) => (Exit::Data, String::new()),
+            LeaseError::Refused(Refusal::Family | Refusal::Entrance) => (Exit::Data, String::new()),
             LeaseError::Refused(Refusal::TooMany) => (Exit::TempFail, String::new()),
             LeaseError::Refused(Refusal::Budget) => (
                 Exit::TempFail,
@@ -355,8 +363,13 @@ fn describe(claim: &Claim) -> String {
         } => "IPv6",
         _ => "IPv4 and IPv6",
     };
+    let way = match &claim.entrance {
+        Entrance::Any => String::new(),
+        Entrance::Address(address) => format!(" to {address}"),
+        Entrance::Interface(interface) => format!(" by {}", interface.name()),
+    };
     format!(
-        "tcp {} for {families}, {} at most, lease {}",
+        "tcp {}{way} for {families}, {} at most, lease {}",
         ports.join(", "),
         format_duration(claim.length),
         claim.name
@@ -370,6 +383,23 @@ fn default_ports(ports: &[u16]) -> Vec<u16> {
     match ports.contains(&http) {
         true => vec![http],
         false => ports.to_vec(),
+    }
+}
+
+fn entrance(address: Option<IpAddr>, interface: Option<&str>) -> Result<Entrance, Refused> {
+    match (address, interface) {
+        (None, None) => Ok(Entrance::Any),
+        (Some(address), None) => Ok(Entrance::Address(address.to_canonical())),
+        (None, Some(name)) => Interface::parse(name)
+            .map(Entrance::Interface)
+            .ok_or_else(|| {
+                let name = name.escape_debug();
+                Refused::new(Exit::Data, format!("`{name}` is no name of an interface"))
+            }),
+        (Some(_), Some(_)) => Err(Refused::new(
+            Exit::Data,
+            "an address or an interface, not both: an address is reached by any interface",
+        )),
     }
 }
 

@@ -87,7 +87,7 @@ pub fn enforcer_seal(config: &Config) -> Seal {
     Seal {
         capabilities: match config.firewall.mode {
             Mode::GateOnly => CapabilitySet::empty(),
-            Mode::Guard | Mode::Set(_) => CapabilitySet::NET_ADMIN,
+            Mode::Guard | Mode::Set(_) | Mode::Attach(_) => CapabilitySet::NET_ADMIN,
         },
         readable: parts::config_dir(config).into_iter().collect(),
         connect_ports: Vec::new(),

@@ -274,6 +274,7 @@ fn to_lease(claim: Claim, identifiers: Option<Vec<Identifier>>, now: Instant) ->
         scope: Scope {
             ports: claim.ports,
             families: claim.families,
+            entrance: claim.entrance,
             identifiers,
         },
         deadline: now + claim.length,

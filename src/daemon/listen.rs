@@ -41,6 +41,13 @@ impl fmt::Display for ListenError {
                      or set `[http] listen = []` and use acmegate for windows only"
                 )
             }
+            // Which needs another capability than a low port does.
+            io::ErrorKind::PermissionDenied if self.error.raw_os_error() == Some(libc::EPERM) => {
+                f.write_str(
+                    "taking diverted connections needs CAP_NET_ADMIN. Ways out: start it by systemd \
+                     (acmegate.service), or as root",
+                )
+            }
             io::ErrorKind::PermissionDenied if port < 1024 => write!(
                 f,
                 "ports below 1024 need CAP_NET_BIND_SERVICE. Ways out: start it by systemd (acmegate.service, \
@@ -81,7 +88,32 @@ pub fn inherited() -> io::Result<Vec<TcpListener>> {
 /// # Errors
 /// [`ListenError`], which names who is in the way and the ways out.
 pub fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ListenError> {
-    bind_by(addresses, bind_one)
+    bind_by(addresses, |address| bind_one(address, false))
+}
+
+/// Binds every address for peers that the kernel diverts to it from others (ip(7), IP_TRANSPARENT);
+/// needs CAP_NET_ADMIN. A family that this host has not is left out.
+///
+/// # Errors
+/// [`ListenError`].
+pub fn bind_transparent(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ListenError> {
+    let mut listeners = Vec::new();
+    for &address in addresses {
+        match bind_one(address, true) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) if address.is_ipv6() && is_no_ipv6(&error) => {}
+            Err(error) => return Err(ListenError { address, error }),
+        }
+    }
+    Ok(listeners)
+}
+
+/// Whether this kernel has no IPv6.
+fn is_no_ipv6(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::EPROTONOSUPPORT)
+    )
 }
 
 fn bind_by<Listener>(
@@ -92,11 +124,7 @@ fn bind_by<Listener>(
         .iter()
         .map(|&address| {
             let listener = bind_one(address).or_else(|error| {
-                let has_no_ipv6 = matches!(
-                    error.raw_os_error(),
-                    Some(libc::EAFNOSUPPORT | libc::EADDRNOTAVAIL | libc::EPROTONOSUPPORT)
-                );
-                if has_no_ipv6 && address.is_ipv6() && address.ip().is_unspecified() {
+                if is_no_ipv6(&error) && address.is_ipv6() && address.ip().is_unspecified() {
                     bind_one((IpAddr::V4(Ipv4Addr::UNSPECIFIED), address.port()).into())
                 } else {
                     Err(error)
@@ -107,7 +135,7 @@ fn bind_by<Listener>(
         .collect()
 }
 
-fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind_one(address: SocketAddr, is_transparent: bool) -> io::Result<TcpListener> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -118,6 +146,12 @@ fn bind_one(address: SocketAddr) -> io::Result<TcpListener> {
     }
     // Connections of an earlier run that linger in TIME_WAIT must not keep the port.
     socket.set_reuse_address(true)?;
+    if is_transparent {
+        match address {
+            SocketAddr::V4(_) => socket.set_ip_transparent_v4(true)?,
+            SocketAddr::V6(_) => socket.set_ip_transparent_v6(true)?,
+        }
+    }
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

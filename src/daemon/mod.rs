@@ -185,7 +185,11 @@ fn start_log(config: &Config) {
 fn listeners(config: &Config) -> Result<Vec<(std::net::TcpListener, SocketAddr)>, Fatal> {
     let inherited = listen::inherited().map_err(|error| Fatal::new(Exit::Config, error))?;
     let listeners = if inherited.is_empty() {
-        listen::bind(&config.http.listen).map_err(|error| Fatal::new(Exit::Os, error))?
+        let bound = match config.http.divert {
+            Some(_) => listen::bind_transparent(&config.http.listen),
+            None => listen::bind(&config.http.listen),
+        };
+        bound.map_err(|error| Fatal::new(Exit::Os, error))?
     } else {
         inherited
     };
@@ -204,7 +208,8 @@ fn unnamed_ports<'a>(
     config: &'a Config,
     listeners: impl Iterator<Item = SocketAddr> + 'a,
 ) -> impl Iterator<Item = String> + 'a {
-    let has_windows = config.firewall.mode != Mode::GateOnly;
+    // Diverted peers come to other ports than the one they are handed to.
+    let has_windows = config.firewall.mode != Mode::GateOnly && config.http.divert.is_none();
     listeners
         .map(|address| address.port())
         .filter(move |port| has_windows && !config.firewall.ports.contains(port))

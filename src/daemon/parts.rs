@@ -10,7 +10,7 @@ use nlink::netlink::nftables::Family as NftFamily;
 use crate::answer::{Answers, Pushed, Source, Upstream, Webroot};
 use crate::config::{self, Accounts, Config, Group};
 use crate::firewall::enforcer::Orders;
-use crate::firewall::ruleset::{ForeignSet, Mode, Settings};
+use crate::firewall::ruleset::{Closed, ForeignChain, ForeignSet, Mode, Settings, Shut};
 use crate::front::{self, RedirectStatus, Rules};
 
 /// What the enforcer holds itself to.
@@ -18,18 +18,19 @@ pub fn orders(config: &Config) -> Orders {
     let mode = match &config.firewall.mode {
         config::Mode::Guard => Mode::Guard,
         config::Mode::GateOnly => Mode::GateOnly,
-        config::Mode::Set(set) => Mode::Set {
-            set: ForeignSet {
-                family: match set.family {
-                    config::SetFamily::Ip => NftFamily::Ip,
-                    config::SetFamily::Ip6 => NftFamily::Ip6,
-                    config::SetFamily::Inet => NftFamily::Inet,
-                },
-                table: set.table.clone(),
-                name: set.set.clone(),
-            },
-            mark: config.firewall.mark,
-        },
+        config::Mode::Set(set) => Mode::Set(ForeignSet {
+            family: family(set.family),
+            table: set.table.clone(),
+            name: set.set.clone(),
+        }),
+        config::Mode::Attach(chains) => {
+            let chains = chains.iter().map(|chain| ForeignChain {
+                family: family(chain.family),
+                table: chain.table.clone(),
+                name: chain.chain.clone(),
+            });
+            Mode::Attach(chains.collect())
+        }
     };
     let mut ports = config.firewall.ports.clone();
     ports.sort_unstable();
@@ -39,8 +40,30 @@ pub fn orders(config: &Config) -> Orders {
             ports,
             allow: config.allow.list(),
             owned: config.firewall.owned,
+            mark: config.firewall.mark,
+            closed: Closed {
+                v4: shut(config.firewall.closed.v4),
+                v6: shut(config.firewall.closed.v6),
+            },
+            divert: config.http.divert,
         },
         limits: config.limits(),
+    }
+}
+
+fn family(family: config::SetFamily) -> NftFamily {
+    match family {
+        config::SetFamily::Ip => NftFamily::Ip,
+        config::SetFamily::Ip6 => NftFamily::Ip6,
+        config::SetFamily::Inet => NftFamily::Inet,
+    }
+}
+
+fn shut(shut: config::Shut) -> Shut {
+    match shut {
+        config::Shut::Drop => Shut::Drop,
+        config::Shut::Reject => Shut::Reject,
+        config::Shut::Pass => Shut::Pass,
     }
 }
 

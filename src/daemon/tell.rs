@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use super::desk::Desk;
 use super::now;
 use super::parts;
-use crate::config::{Mode, Source};
+use crate::config::Source;
 use crate::control::protocol::VERSION;
 use crate::control::status::{self, Status};
 use crate::gate::identifier::Pattern;
-use crate::gate::lease::{Family, Trigger};
+use crate::gate::lease::{Door, Entrance, Family, Trigger};
 use crate::gate::site::site_for;
 
 /// How long the enforcer may think before an operator hears of it.
@@ -48,11 +48,7 @@ pub fn tell(desk: &Desk) -> Status {
             .map(|path| path.display().to_string()),
         problems,
         firewall: status::Firewall {
-            mode: match &config.firewall.mode {
-                Mode::Guard => "guard".to_owned(),
-                Mode::Set(_) => "set".to_owned(),
-                Mode::GateOnly => "gate-only".to_owned(),
-            },
+            mode: config.firewall.mode.as_str().to_owned(),
             installed: health.is_installed,
             owned: health.is_owned,
             gaps: health.gaps,
@@ -64,7 +60,8 @@ pub fn tell(desk: &Desk) -> Status {
             .iter()
             .flat_map(|port| Family::ALL.map(|family| (*port, family)))
             .map(|(port, family)| {
-                let until = windows.open_until(family, port, now);
+                let is_meant = |door: &Door| door.family == family && door.port == port;
+                let until = windows.open_where(is_meant, now);
                 status::Window {
                     port,
                     family: family_word(family).to_owned(),
@@ -88,6 +85,10 @@ pub fn tell(desk: &Desk) -> Status {
                     Trigger::Automatic => "automatic".to_owned(),
                 },
                 ports: lease.scope.ports.clone(),
+                entrance: match &lease.scope.entrance {
+                    Entrance::Any => None,
+                    entrance => Some(entrance.to_string()),
+                },
                 families: Family::ALL
                     .into_iter()
                     .filter(|family| lease.scope.families.has(*family))

@@ -3,16 +3,20 @@
 //! Elements are deleted and added, never added over: adding over a present one keeps its old
 //! comment, and on older kernels its old timeout. Nothing is committed here.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use nlink::netlink::nftables::{Set, SetElement, SetKeyType, Transaction};
 
 use super::record;
-use super::ruleset::{ForeignSet, Mode, Settings, budget_set, grace_set, lease_set, window_set};
-use crate::gate::lease::{Family, Lease};
+use super::ruleset::{
+    Doors, ForeignSet, Mode, Settings, budget_set, door_element, entrance_set, lease_set,
+    opened_set,
+};
+use crate::gate::lease::{Door, Entrance, Family, Lease};
 use crate::gate::window::{Opening, Windows};
 
-pub(super) fn foreign(set: &ForeignSet) -> Set {
+pub(super) fn foreign_set(set: &ForeignSet) -> Set {
     Set::new(&set.table, &set.name)
         .family(set.family)
         .key_type(SetKeyType::InetService)
@@ -42,41 +46,49 @@ pub(super) fn replace(
     change.add_set_elements(set, &[element])
 }
 
-pub(super) fn window_elements(
+/// Every door that a change concerns, and those of every port where nothing is known of it: what
+/// is not in the book is not in the kernel.
+pub(super) fn door_elements(
     mut change: Transaction,
     settings: &Settings,
     windows: &Windows,
-    ports: &[u16],
+    doors: &BTreeSet<Door>,
     now: Instant,
 ) -> Transaction {
     let left =
         |until: Option<Instant>| until.map(|until| (until.saturating_duration_since(now), None));
-    for port in ports {
-        for family in Family::ALL {
-            let open = left(windows.open_until(family, *port, now));
-            let admitted = left(windows.admitted_until(family, *port, now));
-            change = replace(change, &window_set(family), SetElement::port(*port), open);
+    for door in doors {
+        let (set, element) = door_element(Doors::Window, door);
+        change = replace(change, &set, element, left(windows.open_until(door, now)));
+        let (set, element) = door_element(Doors::Grace, door);
+        change = replace(
+            change,
+            &set,
+            element,
+            left(windows.admitted_until(door, now)),
+        );
+    }
+    if let Mode::Set(set) = &settings.mode {
+        let ports: BTreeSet<u16> = doors.iter().map(|door| door.port).collect();
+        for port in ports {
+            let open = left(foreign_deadline(windows, port, now));
+            let element = SetElement::port(port);
             change = replace(
                 change,
-                &grace_set(family),
-                SetElement::port(*port),
-                admitted,
+                &opened_set().to_set(),
+                element.clone(),
+                open.clone(),
             );
-        }
-        if let Mode::Set { set, .. } = &settings.mode {
-            let open = left(foreign_deadline(windows, *port, now));
-            change = replace(change, &foreign(set), SetElement::port(*port), open);
+            change = replace(change, &foreign_set(set), element, open);
         }
     }
     change
 }
 
-/// The administrator's set knows no family: it is open while the port is open for either.
+/// The administrator's set knows neither family nor entrance: it is open while the port is open at
+/// all.
 pub(super) fn foreign_deadline(windows: &Windows, port: u16, now: Instant) -> Option<Instant> {
-    Family::ALL
-        .into_iter()
-        .filter_map(|family| windows.open_until(family, port, now))
-        .max()
+    windows.open_where(|door| door.port == port, now)
 }
 
 pub(super) fn lease_element(
@@ -87,13 +99,22 @@ pub(super) fn lease_element(
 ) -> Transaction {
     let left = lease.deadline.saturating_duration_since(now);
     let with = lives.then(|| (left, Some(record::to_comment(lease))));
-    replace(change, &lease_set(), SetElement::mark(lease.id), with)
+    let key = SetElement::mark(lease.id);
+    let change = replace(change, &lease_set().to_set(), key.clone(), with);
+    let entrance = record::entrance_comment(&lease.scope.entrance).filter(|_| lives);
+    let with = entrance.map(|entrance| (left, Some(entrance)));
+    replace(change, &entrance_set().to_set(), key, with)
 }
 
 pub(super) fn opening_element(change: Transaction, opening: Opening, now: Instant) -> Transaction {
     let left = opening.forgotten_at.saturating_duration_since(now);
     let with = Some((left, Some(opening.caller.to_string())));
-    replace(change, &budget_set(), SetElement::mark(opening.id), with)
+    replace(
+        change,
+        &budget_set().to_set(),
+        SetElement::mark(opening.id),
+        with,
+    )
 }
 
 /// The key of an element of a `mark` set.
@@ -113,5 +134,13 @@ pub(super) fn all_elements(
     for opening in windows.openings() {
         change = opening_element(change, *opening, now);
     }
-    window_elements(change, settings, windows, &settings.ports, now)
+    let of_ports = settings.ports.iter().flat_map(|port| {
+        Family::ALL.map(|family| Door {
+            family,
+            port: *port,
+            entrance: Entrance::Any,
+        })
+    });
+    let doors = of_ports.chain(windows.doors()).collect();
+    door_elements(change, settings, windows, &doors, now)
 }

@@ -4,20 +4,23 @@
 //! that the front says. It executes nothing, and the only bytes it reads are fixed frames, netlink
 //! and its own configuration. When the front goes away, so does it; the kernel keeps the windows.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
+use tokio::net::unix::OwnedWriteHalf;
 use tokio_stream::StreamExt;
 
 use super::error::KernelError;
 use super::events::{Batch, Committed, Events};
+use super::fight::{self, Fight};
 use super::inspect;
 use super::message::{Claim, FRAME_BYTES, Frame, Health, Reply, Request};
 use super::netlink::{Ensured, Kernel};
 use super::ruleset::{Mode, Settings};
 use super::survey::{Finding, Survey};
-use crate::gate::lease::{Families, Lease, Scope};
+use crate::gate::lease::{Door, Lease, Scope};
 use crate::gate::window::{Limits, Opening, Refusal, Windows};
 
 /// What the enforcer holds itself to.
@@ -44,6 +47,11 @@ pub struct Enforcer {
     own_name: String,
     /// After `firewall remove`: nothing is put back until somebody asks.
     is_withdrawn: bool,
+    /// Who took our part away, while it is not back.
+    lost_to: Option<String>,
+    fight: Fight,
+    /// Until when nothing is put back, while somebody keeps taking it away.
+    truce: Option<Instant>,
 }
 
 impl Enforcer {
@@ -63,6 +71,9 @@ impl Enforcer {
                 .map(|name| name.to_string_lossy().into_owned())
                 .unwrap_or_default(),
             is_withdrawn: false,
+            lost_to: None,
+            fight: Fight::default(),
+            truce: None,
         };
         Ok((enforcer, Events::subscribe()?))
     }
@@ -75,6 +86,7 @@ impl Enforcer {
     pub async fn serve(mut self, front: UnixStream, events: Events) -> Result<(), KernelError> {
         if self.orders.settings.mode != Mode::GateOnly {
             self.windows = self.kernel.adopt(now()).await?;
+            self.sweep().await;
             self.hold_to_limits().await;
             match self.assert().await {
                 Err(error @ (KernelError::Owned | KernelError::Refused(..))) => return Err(error),
@@ -114,15 +126,28 @@ impl Enforcer {
                     let Some(by) = batch.committed_by(change) else { continue };
                     let before = self.health.clone();
                     self.look_after(&by).await;
-                    if self.health != before {
-                        let frame = Reply::Health(self.health.clone()).to_frame(0);
-                        if to_front.write_all(&frame).await.is_err() {
-                            return Ok(());
-                        }
+                    if !self.tell_if_changed(&before, &mut to_front).await {
+                        return Ok(());
+                    }
+                }
+                () = until(self.truce) => {
+                    let before = self.health.clone();
+                    self.try_again().await;
+                    if !self.tell_if_changed(&before, &mut to_front).await {
+                        return Ok(());
                     }
                 }
             }
         }
+    }
+
+    /// Tells the front unasked how the kernel stands now; `false` when the front is gone.
+    async fn tell_if_changed(&self, before: &Health, to_front: &mut OwnedWriteHalf) -> bool {
+        if self.health == *before {
+            return true;
+        }
+        let frame = Reply::Health(self.health.clone()).to_frame(0);
+        to_front.write_all(&frame).await.is_ok()
     }
 
     async fn obey(&mut self, request: Request) -> Vec<Reply> {
@@ -172,10 +197,7 @@ impl Enforcer {
             return Ok(doubts);
         }
         // Somebody changed the ruleset between the survey and the window: what was found is void.
-        match self
-            .survey_for(&lease.scope.ports, lease.scope.families)
-            .await
-        {
+        match self.survey_for(&lease.scope).await {
             Ok(doubts) => Ok(doubts),
             Err(blocked) => {
                 // As it was before: a lease that was to be renewed keeps its old time.
@@ -195,17 +217,13 @@ impl Enforcer {
     }
 
     /// Whether the packets could come in, as far as foreign chains go; tells what is doubtful.
-    async fn survey_for(
-        &mut self,
-        ports: &[u16],
-        families: Families,
-    ) -> Result<Vec<String>, Reply> {
+    async fn survey_for(&mut self, scope: &Scope) -> Result<Vec<String>, Reply> {
         let settings = &self.orders.settings;
         if settings.mode == Mode::GateOnly {
             return Ok(Vec::new());
         }
         let nft = self.kernel.connection();
-        match self.survey.look(nft, settings, ports, families).await {
+        match self.survey.look(nft, settings, scope).await {
             Ok(Finding::Clear { doubts }) => Ok(doubts),
             Ok(Finding::Shut(why)) => Err(Reply::Blocked(why)),
             Err(error) => Err(failed(error)),
@@ -222,13 +240,19 @@ impl Enforcer {
                 "the firewall part was taken away by `firewall remove`; `acmegate firewall apply` puts it back".to_owned(),
             ));
         }
-        if !self.orders.settings.can_open(claim.families) {
-            return Err(Reply::Refused(Refusal::Family));
-        }
         if self.orders.settings.mode != Mode::GateOnly && !self.health.is_installed {
-            self.assert().await.map_err(blocked_or_failed)?;
+            self.assert().await.map_err(failed)?;
         }
-        let doubts = self.survey_for(&claim.ports, claim.families).await?;
+        let entrance = self.survey.locate(claim.entrance).await.map_err(failed)?;
+        let entrance = entrance.ok_or(Reply::Refused(Refusal::Entrance))?;
+        let scope = Scope {
+            ports: claim.ports,
+            families: claim.families,
+            entrance,
+            // The names themselves are the front's business; nothing here depends on them.
+            identifiers: claim.is_scoped.then(Vec::new),
+        };
+        let doubts = self.survey_for(&scope).await?;
         let now = now();
         let lease = Lease {
             id: 0,
@@ -236,12 +260,7 @@ impl Enforcer {
             holder: claim.holder,
             caller: claim.caller,
             trigger: claim.trigger,
-            scope: Scope {
-                ports: claim.ports,
-                families: claim.families,
-                // The names themselves are the front's business; nothing here depends on them.
-                identifiers: claim.is_scoped.then(Vec::new),
-            },
+            scope,
             deadline: now + claim.length,
         };
         let mut windows = self.windows.clone();
@@ -262,16 +281,14 @@ impl Enforcer {
         opening: Option<Opening>,
     ) -> Result<bool, Reply> {
         let settings = &self.orders.settings;
-        let mut ports = lease.scope.ports.clone();
-        // A renewal may leave a port out, which then closes now and not at its old time.
+        let mut doors: BTreeSet<Door> = lease.scope.doors().collect();
+        // A renewal may leave a door out, which then closes now and not at its old time.
         if let Some(renewed) = self.windows.lease(&lease.name) {
-            ports.extend(&renewed.scope.ports);
-            ports.sort_unstable();
-            ports.dedup();
+            doors.extend(renewed.scope.doors());
         }
         let written = self
             .kernel
-            .write(settings, &windows, lease, &ports, opening, now())
+            .write(settings, &windows, lease, &doors, opening, now())
             .await;
         if let Err(error) = written {
             // Perhaps our part was taken away a moment ago and the event is still on its way.
@@ -302,6 +319,7 @@ impl Enforcer {
                 trigger: lease.trigger,
                 ports: lease.scope.ports.clone(),
                 families: lease.scope.families,
+                entrance: lease.scope.entrance.clone(),
                 is_scoped: lease.scope.identifiers.is_some(),
                 length: lease.deadline.saturating_duration_since(now),
             })
@@ -320,15 +338,15 @@ impl Enforcer {
 
     async fn reload(&mut self) -> Result<(), Reply> {
         let orders = (self.reload)().map_err(Reply::Failed)?;
-        if orders.settings.mode != self.orders.settings.mode
-            || orders.settings.owned != self.orders.settings.owned
-        {
+        if !orders.settings.can_follow(&self.orders.settings) {
             return Err(Reply::Failed(
-                "[firewall] mode, set, mark and owner need a restart; the old configuration stays"
+                "[firewall] mode, set, mark and owner, and [http] listen = \"divert\", need a restart; the old \
+                 configuration stays"
                     .to_owned(),
             ));
         }
         self.orders = orders;
+        self.sweep().await;
         self.hold_to_limits().await;
         // The new orders stand. If the kernel cannot follow them, that is told as it is told at any
         // other time: a refusal would leave the front with the old ones.
@@ -336,6 +354,13 @@ impl Enforcer {
             tracing::error!(%error, "the firewall is not as it should be: shut");
         }
         Ok(())
+    }
+
+    /// Takes our rules out of chains that the orders do not name.
+    async fn sweep(&self) {
+        if let Err(error) = self.kernel.sweep(&self.orders.settings).await {
+            tracing::warn!(%error, "rules of an earlier configuration are left in other chains");
+        }
     }
 
     /// Ends leases of ports that the orders do not name, and cuts those that are too long: what
@@ -368,7 +393,7 @@ impl Enforcer {
                     settings,
                     &self.windows,
                     &lease,
-                    &lease.scope.ports,
+                    &lease.scope.doors().collect(),
                     None,
                     now(),
                 )
@@ -417,7 +442,8 @@ impl Enforcer {
         done
     }
 
-    /// Somebody changed the ruleset: if that took something of ours away, it comes back at once.
+    /// Somebody changed the ruleset: if that took something of ours away, it comes back at once,
+    /// or after a truce.
     async fn look_after(&mut self, by: &Committed) {
         if self.is_withdrawn || self.orders.settings.mode == Mode::GateOnly {
             return;
@@ -436,20 +462,39 @@ impl Enforcer {
             && !by.touched_our_elements
             && matches!(inspect::is_current(nft, settings).await, Ok(true))
             && matches!(
-                inspect::foreign_set_is_current(nft, settings, &self.windows, now).await,
+                inspect::foreign_is_current(nft, settings, &self.windows, now).await,
                 Ok(true)
             );
         if intact {
             return;
         }
-        let was_installed = self.health.is_installed;
         if by.touched_our_elements {
             self.kernel.distrust();
         }
-        let by = by.name.as_str();
+        self.restore(&by.name).await;
+    }
+
+    /// Puts our part back that `by` took away, unless that has become a fight.
+    async fn restore(&mut self, by: &str) {
+        let was_installed = self.health.is_installed;
+        let is_new = self.lost_to.is_none();
+        let next = self.fight.next_attempt(now());
+        if next > now() {
+            if self.truce.replace(next).is_none() {
+                self.health.is_installed = false;
+                self.health.note = fight::words(by);
+                tracing::error!("{}", self.health.note);
+            }
+            self.lost_to = Some(by.to_owned());
+            return;
+        }
+        if was_installed || !is_new {
+            self.fight.note(now());
+        }
         match self.assert().await {
-            Ok(_) if was_installed => {
+            Ok(_) if was_installed || !is_new => {
                 self.health.gaps += 1;
+                let by = self.lost_to.take().unwrap_or_else(|| by.to_owned());
                 tracing::warn!(
                     by,
                     gaps = self.health.gaps,
@@ -457,31 +502,37 @@ impl Enforcer {
                 );
             }
             Ok(_) => tracing::info!("the firewall is as it should be again"),
-            Err(error) if was_installed => {
-                tracing::error!(by, %error, "our part of the ruleset was taken away: shut");
+            Err(error) => {
+                // A reload has a moment in which a chain is not there: its end brings us back.
+                if was_installed && is_new {
+                    tracing::error!(by, %error, "our part of the ruleset was taken away: shut");
+                    self.lost_to = Some(by.to_owned());
+                }
             }
-            Err(_) => {}
+        }
+    }
+
+    /// The end of a truce.
+    async fn try_again(&mut self) {
+        self.truce = None;
+        if let Some(by) = self.lost_to.clone().filter(|_| !self.is_withdrawn) {
+            self.restore(&by).await;
         }
     }
 }
 
+/// What the operator has still to provide is in the way, like a chain that drops.
 fn failed(error: KernelError) -> Reply {
-    match error {
-        // The administrator's configuration is what must change.
-        KernelError::NoForeignSet(_) | KernelError::UnfitForeignSet(..) => {
-            Reply::Blocked(error.to_string())
-        }
-        _ => Reply::Failed(error.to_string()),
+    match error.is_operators() {
+        true => Reply::Blocked(error.to_string()),
+        false => Reply::Failed(error.to_string()),
     }
 }
 
-/// A set that the administrator has still to declare is in the way, like a chain that drops.
-fn blocked_or_failed(error: KernelError) -> Reply {
-    match error {
-        KernelError::NoForeignSet(_) | KernelError::UnfitForeignSet(..) => {
-            Reply::Blocked(error.to_string())
-        }
-        error => failed(error),
+async fn until(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => tokio::time::sleep_until(instant.into()).await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,6 +1,6 @@
 //! Why the kernel is not as it should be, in words that name who can mend it.
 
-use super::ruleset::{ForeignSet, TABLE};
+use super::ruleset::{ForeignChain, ForeignSet, TABLE};
 
 /// Why the kernel is not as it should be.
 #[derive(Debug)]
@@ -9,6 +9,12 @@ pub enum KernelError {
     NoForeignSet(ForeignSet),
     /// It is there, but ports with a timeout do not fit into it. The operator's to mend.
     UnfitForeignSet(ForeignSet, &'static str),
+    /// A chain of `[firewall] chains` is not there. The operator's to mend.
+    NoForeignChain(ForeignChain),
+    /// It is there, but our rule would do nothing in it. The operator's to mend.
+    UnfitForeignChain(ForeignChain),
+    /// Its table belongs to a process that alone may change it. The operator's to mend.
+    OwnedForeignTable(ForeignChain),
     /// Our table belongs to another living process.
     Owned,
     /// What was read back is not what was written.
@@ -34,6 +40,23 @@ impl std::fmt::Display for KernelError {
                 "the set `{set}` {why}; declare it as `set {} {{ type inet_service; flags timeout; }}`",
                 set.name
             ),
+            Self::NoForeignChain(chain) => write!(
+                f,
+                "the chain `{chain}` of [firewall] chains does not exist; `nft list chains` shows those that do, and \
+                 where the firewall has no chain that drops, mode `guard` is the right one"
+            ),
+            Self::UnfitForeignChain(chain) => write!(
+                f,
+                "in the chain `{chain}` a rule of ours would open nothing: name a chain of type filter in prerouting, \
+                 input or forward, the one that drops"
+            ),
+            Self::OwnedForeignTable(chain) => write!(
+                f,
+                "table {} {} belongs to its own program (flags owner) and nobody else can put a rule into it: \
+                 open the port in that program's words and use mode `guard`",
+                chain.family.name(),
+                chain.table
+            ),
             Self::Owned => write!(
                 f,
                 "table inet {TABLE} is owned by another living process; only one acmegate can run on a host"
@@ -51,6 +74,20 @@ impl std::fmt::Display for KernelError {
 }
 
 impl std::error::Error for KernelError {}
+
+impl KernelError {
+    /// Whether the configuration, ours or the firewall's, must change first.
+    pub fn is_operators(&self) -> bool {
+        matches!(
+            self,
+            Self::NoForeignSet(_)
+                | Self::UnfitForeignSet(..)
+                | Self::NoForeignChain(_)
+                | Self::UnfitForeignChain(_)
+                | Self::OwnedForeignTable(_)
+        )
+    }
+}
 
 /// Says what was being done when netlink refused.
 pub(super) trait Doing<T> {

@@ -2,12 +2,14 @@
 
 use std::time::Instant;
 
-use nlink::netlink::nftables::{Family as NftFamily, Set, SetElement, SetFlags, SetInfo};
+use nlink::netlink::nftables::{Family as NftFamily, SetElement, SetFlags, SetInfo};
 use nlink::netlink::{Connection, Nftables};
 
 use super::elements::foreign_deadline;
 use super::error::{Doing, KernelError};
-use super::ruleset::{Mode, Settings, TABLE, rule_text, timed_sets};
+use super::foreign;
+use super::rules::rule_text;
+use super::ruleset::{Mode, Settings, TABLE, TimedSet};
 use crate::gate::window::Windows;
 
 /// nft's datatype id of `inet_service`.
@@ -40,11 +42,11 @@ pub(super) async fn has_our_shape(
     settings: &Settings,
 ) -> Result<bool, KernelError> {
     let sets = our_sets(nft).await?;
-    let fits = |set: &Set| {
+    let fits = |set: &TimedSet| {
         sets.iter()
-            .any(|found| found.name == set.name() && found.flags.contains(SetFlags::TIMEOUT))
+            .any(|found| found.name == set.name && found.flags.contains(SetFlags::TIMEOUT))
     };
-    if !timed_sets().iter().all(fits) {
+    if !settings.timed_sets().iter().all(fits) {
         return Ok(false);
     }
     let found = nft
@@ -102,7 +104,7 @@ pub(super) async fn check_foreign_set(
     nft: &Connection<Nftables>,
     settings: &Settings,
 ) -> Result<(), KernelError> {
-    let Mode::Set { set, .. } = &settings.mode else {
+    let Mode::Set(set) = &settings.mode else {
         return Ok(());
     };
     let found = match nft.list_sets_in(&set.table, set.family).await {
@@ -127,18 +129,40 @@ pub(super) async fn check_foreign_set(
     Ok(())
 }
 
-/// Whether our elements stand in the administrator's set as `windows` say: a reload of theirs
-/// takes them away.
+/// Checks that what somebody else has to provide is there: the administrator's set, or the chains.
 ///
 /// # Errors
 /// [`KernelError`].
-pub(super) async fn foreign_set_is_current(
+pub(super) async fn check_foreign(
+    nft: &Connection<Nftables>,
+    settings: &Settings,
+) -> Result<(), KernelError> {
+    check_foreign_set(nft, settings).await?;
+    foreign::check(nft, settings).await
+}
+
+/// Whether what is ours in somebody else's table stands as `windows` say: elements of the
+/// administrator's set, rules in their chains. A reload of theirs takes them away.
+///
+/// # Errors
+/// [`KernelError`].
+pub(super) async fn foreign_is_current(
     nft: &Connection<Nftables>,
     settings: &Settings,
     windows: &Windows,
     now: Instant,
 ) -> Result<bool, KernelError> {
-    let Mode::Set { set, .. } = &settings.mode else {
+    Ok(foreign_set_is_current(nft, settings, windows, now).await?
+        && foreign::is_attached(nft, settings).await?)
+}
+
+async fn foreign_set_is_current(
+    nft: &Connection<Nftables>,
+    settings: &Settings,
+    windows: &Windows,
+    now: Instant,
+) -> Result<bool, KernelError> {
+    let Mode::Set(set) = &settings.mode else {
         return Ok(true);
     };
     check_foreign_set(nft, settings).await?;

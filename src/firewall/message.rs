@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::wire::{Reader, Writer};
-use crate::gate::lease::{Families, Holder, LeaseName, Trigger};
+use crate::gate::lease::{Entrance, Families, Holder, LeaseName, Trigger};
 use crate::gate::window::Refusal;
 
 /// The size of every frame, in octets.
@@ -51,6 +51,8 @@ pub struct Claim {
     pub ports: Vec<u16>,
     /// Which families.
     pub families: Families,
+    /// By which way.
+    pub entrance: Entrance,
     /// Whether it covers only identifiers that the front knows.
     pub is_scoped: bool,
     /// How long from now, in whole milliseconds.
@@ -150,6 +152,7 @@ impl Reply {
                 Refusal::Length => 3,
                 Refusal::TooMany => 4,
                 Refusal::Budget => 5,
+                Refusal::Entrance => 6,
             }),
             Self::Blocked(text) => Writer::new(5, sequence).text(text),
             Self::Failed(text) => Writer::new(6, sequence).text(text),
@@ -181,6 +184,7 @@ impl Reply {
                 3 => Refusal::Length,
                 4 => Refusal::TooMany,
                 5 => Refusal::Budget,
+                6 => Refusal::Entrance,
                 _ => return Err(Malformed),
             }),
             5 => Self::Blocked(reader.text()?),
@@ -197,6 +201,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::gate::lease::Interface;
 
     fn claim() -> Claim {
         Claim {
@@ -210,6 +215,7 @@ mod tests {
             trigger: Trigger::Asked,
             ports: vec![80, 443],
             families: Families::BOTH,
+            entrance: Entrance::Any,
             is_scoped: true,
             length: Duration::from_secs(120),
         }
@@ -217,8 +223,17 @@ mod tests {
 
     #[test]
     fn every_message_reads_back() {
+        let by = Interface::parse("eth0").unwrap().numbered(2);
+        let at = |address: &str| Entrance::Address(address.parse().unwrap());
+        let scoped = |entrance| Claim {
+            entrance,
+            ..claim()
+        };
         for request in [
             Request::Open(claim()),
+            Request::Open(scoped(Entrance::Interface(by))),
+            Request::Open(scoped(at("192.0.2.1"))),
+            Request::Open(scoped(at("2001:db8::1"))),
             Request::Check(claim()),
             Request::Close(claim().name),
             Request::Snapshot,

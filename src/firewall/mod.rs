@@ -5,23 +5,27 @@
 //!
 //! | file | |
 //! | --- | --- |
-//! | `ruleset.rs` `plan.rs` | what should stand in the kernel, as data and as text; pure |
+//! | `ruleset.rs` `rules.rs` `plan.rs` | what should stand in the kernel, as data and as text; pure |
 //! | `inspect.rs` `events.rs` | what does stand there, and who changed it |
 //! | `netlink.rs` `elements.rs` `record.rs` | puts it there; what changes with every window; how a lease survives |
+//! | `foreign.rs` | one rule of ours in somebody else's chain |
 //! | `base_chains/` `survey.rs` | whether somebody else's chain makes it useless |
 //! | `message.rs` `wire.rs` | what front and enforcer say to each other |
-//! | `enforcer.rs` | the process that ties them together |
+//! | `enforcer.rs` `fight.rs` | the process that ties them together; when it stops putting things back |
 
 pub mod base_chains;
 mod elements;
 pub mod enforcer;
 pub mod error;
 mod events;
+mod fight;
+mod foreign;
 mod inspect;
 pub mod message;
 pub mod netlink;
 mod plan;
 pub mod record;
+mod rules;
 pub mod ruleset;
 pub mod survey;
 mod wire;

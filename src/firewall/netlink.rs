@@ -1,9 +1,10 @@
 //! The kernel, asked over netlink: read, install, change and remove what is ours.
 //!
-//! It touches nothing but our table and, in mode `set`, single elements of the administrator's
-//! set. It never runs a program. A live table changes only in ways that lose no packet: chains and
+//! It touches nothing but our table and, by `elements.rs` and `foreign.rs`, single elements of the
+//! administrator's set and single rules in somebody else's chains. It never runs a program. A live table changes only in ways that lose no packet: chains and
 //! sets stay, rules are flushed and added, lists are filled before any rule names them.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use nlink::netlink::nftables::{
@@ -13,12 +14,12 @@ use nlink::netlink::nftables::{
 use nlink::netlink::{Connection, Nftables};
 
 use super::elements::{
-    all_elements, foreign, lease_element, number, opening_element, replace, window_elements,
+    all_elements, door_elements, foreign_set, lease_element, number, opening_element, replace,
 };
 use super::error::{Doing, KernelError};
-use super::ruleset::{BUDGET_SET, LEASE_SET, Mode, Settings, TABLE, timed_sets};
-use super::{inspect, record};
-use crate::gate::lease::{Family, Lease};
+use super::ruleset::{BUDGET_SET, ENTRANCE_SET, LEASE_SET, Mode, Settings, TABLE};
+use super::{foreign, inspect, record};
+use crate::gate::lease::{Door, Family, Lease};
 use crate::gate::window::{BUDGET_SPAN, Opening, Windows};
 
 /// Ranges that one message can hold: an nftables attribute ends at 64 KiB, a batch at the socket's
@@ -85,11 +86,16 @@ impl Kernel {
         if inspect::table_flags(&self.nft).await?.is_none() {
             return Ok(windows);
         }
+        let entrances = inspect::elements(&self.nft, ENTRANCE_SET).await?;
         for element in inspect::elements(&self.nft, LEASE_SET).await? {
             let left = element.expiration().unwrap_or_default();
+            let entrance = entrances
+                .iter()
+                .find(|entrance| entrance.key() == element.key())
+                .and_then(SetElement::comment);
             let lease = element
                 .comment()
-                .and_then(|comment| record::from_comment(comment, now + left));
+                .and_then(|comment| record::from_comment(comment, entrance, now + left));
             if let (Some(lease), Some(id)) = (lease, number(&element)) {
                 windows.adopt(Lease { id, ..lease });
             }
@@ -122,7 +128,7 @@ impl Kernel {
         if settings.mode == Mode::GateOnly {
             return Ok(Ensured::Untouched);
         }
-        inspect::check_foreign_set(&self.nft, settings).await?;
+        inspect::check_foreign(&self.nft, settings).await?;
         let mut tries = ATTEMPTS;
         loop {
             tries -= 1;
@@ -170,7 +176,16 @@ impl Kernel {
                 }
             }
         };
-        if done != Ensured::Untouched && !inspect::is_current(&self.nft, settings).await? {
+        // Ours first: a rule that accepts our mark is of use only where something sets it.
+        let attached = foreign::attach(&self.nft, settings).await?;
+        let done = match (done, attached) {
+            (Ensured::Untouched, true) => Ensured::Updated,
+            (done, _) => done,
+        };
+        if done != Ensured::Untouched
+            && !(inspect::is_current(&self.nft, settings).await?
+                && foreign::is_attached(&self.nft, settings).await?)
+        {
             return Err(KernelError::ReadBack(format!("table inet {TABLE}")));
         }
         Ok(done)
@@ -232,8 +247,8 @@ impl Kernel {
             0
         };
         let mut change = change.add_table_with_flags(TABLE, NftFamily::Inet, flags);
-        for set in timed_sets() {
-            change = change.add_set(set);
+        for set in settings.timed_sets() {
+            change = change.add_set(set.to_set());
         }
         for family in Family::ALL {
             change = change.add_set(settings.allow_set(family));
@@ -332,7 +347,7 @@ impl Kernel {
     }
 
     /// Tells the kernel of one lease: acquired or renewed when `windows` holds it, else released.
-    /// `ports` are those that it opens and those that it opened before. An opening is remembered
+    /// `doors` are those that it opens and those that it opened before. An opening is remembered
     /// with it.
     ///
     /// # Errors
@@ -342,7 +357,7 @@ impl Kernel {
         settings: &Settings,
         windows: &Windows,
         changed: &Lease,
-        ports: &[u16],
+        doors: &BTreeSet<Door>,
         opening: Option<Opening>,
         now: Instant,
     ) -> Result<(), KernelError> {
@@ -354,7 +369,7 @@ impl Kernel {
             tries -= 1;
             let mut change = self.nft.transaction();
             change = lease_element(change, changed, windows.lease(&changed.name).is_some(), now);
-            change = window_elements(change, settings, windows, ports, now);
+            change = door_elements(change, settings, windows, doors, now);
             if let Some(opening) = opening {
                 change = opening_element(change, opening, now);
             }
@@ -363,6 +378,18 @@ impl Kernel {
                 done => return done.doing("changing the window"),
             }
         }
+    }
+
+    /// Takes away what an earlier run left in other people's chains and this one does not name.
+    ///
+    /// # Errors
+    /// [`KernelError`], after everything was tried.
+    pub async fn sweep(&self, settings: &Settings) -> Result<(), KernelError> {
+        let kept = match &settings.mode {
+            Mode::Attach(chains) => chains.as_slice(),
+            Mode::Guard | Mode::Set(_) | Mode::GateOnly => &[],
+        };
+        foreign::detach(&self.nft, kept).await
     }
 
     /// Writes every lease, window and grace anew, with the time that is left.
@@ -387,20 +414,18 @@ impl Kernel {
     /// # Errors
     /// [`KernelError::Refused`], after everything was tried.
     pub async fn remove(&mut self, settings: &Settings) -> Result<(), KernelError> {
-        let mut first_error = Ok(());
-        if let Mode::Set { set, .. } = &settings.mode
+        let mut first_error = foreign::detach(&self.nft, &[]).await;
+        if let Mode::Set(set) = &settings.mode
             && inspect::check_foreign_set(&self.nft, settings)
                 .await
                 .is_ok()
         {
             let mut change = self.nft.transaction();
             for port in &settings.ports {
-                change = replace(change, &foreign(set), SetElement::port(*port), None);
+                change = replace(change, &foreign_set(set), SetElement::port(*port), None);
             }
-            first_error = change
-                .commit(&self.nft)
-                .await
-                .doing("taking our elements away");
+            let done = change.commit(&self.nft).await;
+            first_error = first_error.and(done.doing("taking our elements away"));
         }
         if inspect::table_flags(&self.nft).await?.is_some() {
             let change = self.nft.transaction().del_table(TABLE, NftFamily::Inet);

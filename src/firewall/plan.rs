@@ -3,17 +3,15 @@
 
 use std::fmt::Write as _;
 
-use super::ruleset::{
-    BUDGET_SET, BUDGET_SET_SIZE, LEASE_SET, Mode, Settings, TABLE, rule_text, timed_sets,
-};
+use super::rules::rule_text;
+use super::ruleset::{Mode, Settings, TABLE};
 use crate::gate::lease::Family;
-use crate::gate::window::MAX_LEASES;
 
 impl Settings {
     /// The table as a file that nft reads, with `elements` of a live table or without.
     pub fn to_nft(&self) -> String {
         let mut out = String::new();
-        if let Mode::Set { set, .. } = &self.mode {
+        if let Mode::Set(set) = &self.mode {
             let ports: Vec<String> = self.ports.iter().map(u16::to_string).collect();
             let _ = writeln!(
                 out,
@@ -27,21 +25,28 @@ impl Settings {
                 ports.join(", "),
             );
         }
+        if let Mode::Attach(chains) = &self.mode {
+            out.push_str("# At the head of each of these chains stands one rule more:\n");
+            for chain in chains {
+                let _ = writeln!(
+                    out,
+                    "#   insert rule {chain} {}",
+                    rule_text(&self.attached_rule())
+                );
+            }
+        }
         if self.mode == Mode::GateOnly {
             out.push_str("# mode gate-only: nothing is installed\n");
             return out;
         }
         let _ = writeln!(out, "table inet {TABLE} {{");
-        for set in timed_sets() {
-            let (key, size) = match set.name() {
-                LEASE_SET => ("mark", MAX_LEASES as u32),
-                BUDGET_SET => ("mark", BUDGET_SET_SIZE),
-                _ => ("inet_service", MAX_LEASES as u32),
-            };
+        for set in self.timed_sets() {
             let _ = writeln!(
                 out,
-                "\tset {} {{\n\t\ttype {key}\n\t\tsize {size}\n\t\tflags timeout\n\t}}\n",
-                set.name()
+                "\tset {} {{\n\t\ttype {}\n\t\tsize {}\n\t\tflags timeout\n\t}}\n",
+                set.name,
+                set.key_text(),
+                set.size,
             );
         }
         for family in Family::ALL {

@@ -2,13 +2,15 @@
 //! process, and what `nft list` shows an operator.
 //!
 //! `NAME UID TRIGGER PORTS FAMILIES COVERS HOLDER`, at most 127 octets (nftables' bound for
-//! comments). Identifiers are not in it: an adopted lease that was bound to identifiers covers
+//! comments). A `+` behind the families says that not every way is open: which one is, stands in
+//! the comment of a second element, for it does not fit into the first. Identifiers are not in it: an adopted lease that was bound to identifiers covers
 //! none of them, so that a crash closes more than it opens.
 
 use std::time::Instant;
 
 use crate::gate::lease::{
-    Families, Holder, Lease, LeaseName, MAX_COMMAND_BYTES, MAX_PORTS, Scope, Trigger,
+    Entrance, Families, Holder, Interface, Lease, LeaseName, MAX_COMMAND_BYTES, MAX_PORTS, Scope,
+    Trigger,
 };
 
 /// Writes what survives of a lease, without its deadline: the element's timeout is that.
@@ -25,6 +27,10 @@ pub fn to_comment(lease: &Lease) -> String {
         } => "6",
         _ => "46",
     };
+    let entrance = match lease.scope.entrance {
+        Entrance::Any => "",
+        Entrance::Address(_) | Entrance::Interface(_) => "+",
+    };
     let trigger = match lease.trigger {
         Trigger::Asked => "asked",
         Trigger::Automatic => "auto",
@@ -39,15 +45,35 @@ pub fn to_comment(lease: &Lease) -> String {
         |holder| format!("{}@{}/{}", holder.pid, holder.start_ticks, holder.command),
     );
     format!(
-        "{} {} {trigger} {} {families} {covers} {holder}",
+        "{} {} {trigger} {} {families}{entrance} {covers} {holder}",
         lease.name,
         lease.caller,
         ports.join(","),
     )
 }
 
-/// Reads such a line back; `None` when it is not one of ours.
-pub fn from_comment(comment: &str, deadline: Instant) -> Option<Lease> {
+/// Writes where a lease opens, if not everywhere: an address, or an interface and its number.
+pub fn entrance_comment(entrance: &Entrance) -> Option<String> {
+    match entrance {
+        Entrance::Any => None,
+        Entrance::Address(address) => Some(address.to_string()),
+        Entrance::Interface(interface) => {
+            Some(format!("{}/{}", interface.name(), interface.index()))
+        }
+    }
+}
+
+fn entrance(comment: &str) -> Option<Entrance> {
+    if let Some((name, index)) = comment.split_once('/') {
+        let interface = Interface::parse(name)?.numbered(index.parse().ok()?);
+        return Some(Entrance::Interface(interface));
+    }
+    comment.parse().ok().map(Entrance::Address)
+}
+
+/// Reads such a line back, with that of the second element where the lease has one; `None` when
+/// they are not ours, or one of them is missing: then the lease is not taken over, and shut.
+pub fn from_comment(comment: &str, at: Option<&str>, deadline: Instant) -> Option<Lease> {
     let mut words = comment.split(' ');
     let name = LeaseName::parse(words.next()?)?;
     let caller = words.next()?.parse().ok()?;
@@ -64,7 +90,12 @@ pub fn from_comment(comment: &str, deadline: Instant) -> Option<Lease> {
     if ports.len() > MAX_PORTS {
         return None;
     }
-    let families = match words.next()? {
+    let families = words.next()?;
+    let (families, entrance) = match families.strip_suffix('+') {
+        Some(families) => (families, entrance(at?)?),
+        None => (families, Entrance::Any),
+    };
+    let families = match families {
         "4" => Families {
             v4: true,
             v6: false,
@@ -94,6 +125,7 @@ pub fn from_comment(comment: &str, deadline: Instant) -> Option<Lease> {
         scope: Scope {
             ports,
             families,
+            entrance,
             identifiers,
         },
         deadline,
@@ -150,13 +182,18 @@ mod tests {
             scope: Scope {
                 ports: vec![65535; 4],
                 families: Families::BOTH,
+                entrance: Entrance::Address(
+                    "ffff:ffff:ffff:ffff:ffff:ffff:ffff:fffe".parse().unwrap(),
+                ),
                 identifiers: Some(vec![]),
             },
             deadline: Instant::now(),
         };
         let comment = to_comment(&lease);
         assert!(comment.len() <= 127, "{}", comment.len());
-        assert_eq!(from_comment(&comment, lease.deadline), Some(lease));
+        let entrance = entrance_comment(&lease.scope.entrance);
+        let back = from_comment(&comment, entrance.as_deref(), lease.deadline);
+        assert_eq!(back, Some(lease));
     }
 
     #[test]
@@ -172,9 +209,21 @@ mod tests {
             "a 0 asked 80 46 all 0@1/c",
             "a 0 asked 80 46 all 4194305@1/c",
             "a 0 asked 80 46 all 1@1000000000000/c",
+            // What says that not every way is open, and not which one is.
+            "a 0 asked 80 46+ all -",
         ] {
-            assert_eq!(from_comment(text, now), None, "{text}");
+            assert_eq!(from_comment(text, None, now), None, "{text}");
         }
+    }
+
+    #[test]
+    fn a_lease_of_one_way_is_not_taken_over_without_it() {
+        let now = Instant::now();
+        let record = "a 0 asked 80 46+ all -";
+        for wrong in ["", "eth0", "/1", "eth0/", "eth0/-1", "192.0.2", "any"] {
+            assert_eq!(from_comment(record, Some(wrong), now), None, "{wrong}");
+        }
+        assert!(from_comment(record, Some("192.0.2.1"), now).is_some());
     }
 
     proptest! {
@@ -183,6 +232,7 @@ mod tests {
             name in "[A-Za-z0-9._:@+-]{1,40}", caller in any::<u32>(), automatic in any::<bool>(),
             ports in prop::collection::vec(1u16.., 1..=4), family in 0usize..3, some in any::<bool>(),
             holder in prop::option::of((1..=MAX_PID, any::<u32>(), "[!-~]{0,15}")), seconds in 0u64..100,
+            entrance in 0usize..3, interface in "[a-z][a-z0-9.@-]{0,14}", number in any::<u32>(), address in any::<u128>(),
         ) {
             let deadline = Instant::now() + Duration::from_secs(seconds);
             let lease = Lease {
@@ -194,11 +244,17 @@ mod tests {
                 scope: Scope {
                     ports,
                     families: [Families::BOTH, Families { v4: true, v6: false }, Families { v4: false, v6: true }][family],
+                    entrance: match entrance {
+                        0 => Entrance::Any,
+                        1 => Entrance::Address(std::net::Ipv6Addr::from(address).into()),
+                        _ => Entrance::Interface(Interface::parse(&interface).unwrap().numbered(number)),
+                    },
                     identifiers: some.then(Vec::new),
                 },
                 deadline,
             };
-            prop_assert_eq!(from_comment(&to_comment(&lease), deadline), Some(lease));
+            let entrance = entrance_comment(&lease.scope.entrance);
+            prop_assert_eq!(from_comment(&to_comment(&lease), entrance.as_deref(), deadline), Some(lease));
         }
     }
 }

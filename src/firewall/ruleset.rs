@@ -1,36 +1,29 @@
-//! Our whole table as a pure function of settings.
+//! What should stand in the kernel, as data: settings, and the sets of our table.
 //!
-//! It renders the same table twice: as netlink objects for the kernel, and as nft text for people
-//! (`firewall plan`). A test in `tests/netns` loads the text and compares it with what the objects
-//! made. Nothing here talks to a kernel. The rules are the ones measured to judge every packet of
-//! both families, of local and of DNATed ports, without conntrack (mode `guard`), or to mark what
-//! a window admitted and drop it after the grace (mode `set`).
+//! Which rules follow from them is `rules.rs`'s. Nothing here talks to a kernel.
 
 use std::net::IpAddr;
 
-use nlink::netlink::nftables::{
-    BaseChain, Chain, ChainName, CtKey, CtState, Expr, Family as NftFamily, FibFlags, FibResult,
-    Field, FilterHook, Match, MatchOp, Policy, Priority, Register, RuleSpec, Set, SetElement,
-    SetKeyType, TcpFlags, Value, Verdict,
-};
-use nlink::netlink::types::route::RouteType;
+use nlink::netlink::nftables::{Family as NftFamily, Set, SetElement, SetKeyType};
 
 use crate::gate::allow_list::AllowList;
-use crate::gate::lease::{Families, Family};
+use crate::gate::lease::{Door, Entrance, Family};
 use crate::gate::window::MAX_LEASES;
 
 /// Our table, in family `inet`.
 pub const TABLE: &str = "acmegate";
 /// Who holds which lease. No rule reads it.
 pub const LEASE_SET: &str = "lease";
+/// By which way a lease opens, where it does not open all of them. No rule reads it.
+pub const ENTRANCE_SET: &str = "entrance";
 /// The openings of the last hour. No rule reads it.
 pub const BUDGET_SET: &str = "budget";
+/// The ports that the administrator's set holds because of us (mode `set`).
+pub const OPENED_SET: &str = "opened";
 /// The most openings that the kernel remembers; above the largest budget that can be configured.
 pub const BUDGET_SET_SIZE: u32 = 4096;
-/// Before DNAT, so that published container ports are judged like local ones.
-const GUARD_PRIORITY: i32 = -110;
-/// After conntrack (-200), before any input chain that accepts what is established.
-const MARK_PRIORITY: i32 = -150;
+/// What rules of ours in somebody else's chains are known by.
+pub const TAG: &str = "acmegate";
 
 /// What the firewall is asked for: the kernel's part of the configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +36,12 @@ pub struct Settings {
     pub allow: AllowList,
     /// Ask the kernel for an owned, persistent table, where it has them (6.9).
     pub owned: bool,
+    /// The one bit of the packet's and the connection's mark that is ours.
+    pub mark: u32,
+    /// What "shut" means.
+    pub closed: Closed,
+    /// The loopback port of the gate's transparent listeners, where peers are diverted to it.
+    pub divert: Option<u16>,
 }
 
 /// How the firewall is asked.
@@ -51,14 +50,42 @@ pub enum Mode {
     /// Our own table narrows ports that the host's firewall leaves open.
     Guard,
     /// The administrator's chain drops, but for one line that reads a set; its elements are ours.
-    Set {
-        /// Whose set.
-        set: ForeignSet,
-        /// The one bit of the connection mark that is ours.
-        mark: u32,
-    },
+    Set(ForeignSet),
+    /// Somebody else's chains drop; at the head of each one rule of ours accepts our mark.
+    Attach(Vec<ForeignChain>),
     /// Nothing in the kernel.
     GateOnly,
+}
+
+/// What becomes of packets that may not pass, per family.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed {
+    /// IPv4.
+    pub v4: Shut,
+    /// IPv6. A CA tries IPv6 first and turns to IPv4 only after an error: a reset is one at once,
+    /// silence one after ten seconds.
+    pub v6: Shut,
+}
+
+/// What becomes of a packet that may not pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Shut {
+    /// Silence.
+    Drop,
+    /// A reset.
+    Reject,
+    /// It goes on to what stands behind: only where peers are diverted inside windows.
+    Pass,
+}
+
+impl Closed {
+    /// What holds for `family`.
+    pub fn of(self, family: Family) -> Shut {
+        match family {
+            Family::V4 => self.v4,
+            Family::V6 => self.v6,
+        }
+    }
 }
 
 /// A set that the administrator declared: `type inet_service; flags timeout;`.
@@ -78,71 +105,199 @@ impl std::fmt::Display for ForeignSet {
     }
 }
 
-/// One chain of ours and its rules.
-#[derive(Clone, Debug)]
-pub struct ChainPlan {
+/// Somebody else's chain, at whose head one rule of ours stands in mode `attach`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ForeignChain {
+    /// The family of its table.
+    pub family: NftFamily,
+    /// Its table.
+    pub table: String,
     /// Its name.
-    pub name: &'static str,
-    /// The base chain's hook and priority, or none for a regular chain.
-    pub base: Option<i32>,
-    /// Its rules, in order.
-    pub rules: Vec<RuleSpec>,
+    pub name: String,
 }
 
-/// The set of ports that new connections may come to now.
-pub fn window_set(family: Family) -> Set {
-    timed_set(match family {
-        Family::V4 => "window4",
-        Family::V6 => "window6",
-    })
+impl std::fmt::Display for ForeignChain {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} {}", self.family.name(), self.table, self.name)
+    }
 }
 
-/// The set of ports whose admitted connections may live on now.
-pub fn grace_set(family: Family) -> Set {
-    timed_set(match family {
-        Family::V4 => "grace4",
-        Family::V6 => "grace6",
-    })
+/// The two kinds of doors that rules ask for: those that are open to new connections, and those
+/// whose admitted connections may live on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Doors {
+    /// Open now.
+    Window,
+    /// Open now, or a grace ago.
+    Grace,
+}
+
+/// How a set tells doors: by port alone, or with the address or the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Key {
+    /// `tcp dport`.
+    Port,
+    /// `ip daddr . tcp dport`.
+    Address,
+    /// `iif . tcp dport`.
+    Interface,
+}
+
+impl Key {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Port, Self::Address, Self::Interface];
+
+    fn of(entrance: &Entrance) -> Self {
+        match entrance {
+            Entrance::Any => Self::Port,
+            Entrance::Address(_) => Self::Address,
+            Entrance::Interface(_) => Self::Interface,
+        }
+    }
+}
+
+/// A set of ours whose elements end by themselves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimedSet {
+    /// Its name.
+    pub name: String,
+    /// What it holds.
+    pub key: SetKeyType,
+    /// How many at most.
+    pub size: u32,
+}
+
+impl TimedSet {
+    fn new(name: &str, key: SetKeyType) -> Self {
+        Self {
+            name: name.to_owned(),
+            key,
+            size: MAX_LEASES as u32,
+        }
+    }
+
+    /// The set as the kernel takes it.
+    pub fn to_set(&self) -> Set {
+        Set::new(TABLE, &self.name)
+            .family(NftFamily::Inet)
+            .key_type(self.key.clone())
+            .per_element_timeouts()
+            .size(self.size)
+    }
+
+    /// What it holds, in nft's words.
+    pub fn key_text(&self) -> String {
+        key_text(&self.key)
+    }
+}
+
+fn key_text(key: &SetKeyType) -> String {
+    match key {
+        SetKeyType::Ipv4Addr => "ipv4_addr".to_owned(),
+        SetKeyType::Ipv6Addr => "ipv6_addr".to_owned(),
+        SetKeyType::IfIndex => "iface_index".to_owned(),
+        SetKeyType::Mark => "mark".to_owned(),
+        SetKeyType::Concat(parts) => {
+            let words: Vec<String> = parts.iter().map(key_text).collect();
+            words.join(" . ")
+        }
+        _ => "inet_service".to_owned(),
+    }
+}
+
+/// The set of doors of one kind, family and key: `window4`, `window_to4`, `window_by4`, `grace4` …
+pub fn door_set(doors: Doors, family: Family, key: Key) -> TimedSet {
+    let kind = match doors {
+        Doors::Window => "window",
+        Doors::Grace => "grace",
+    };
+    let (address, digit) = match family {
+        Family::V4 => (SetKeyType::Ipv4Addr, 4),
+        Family::V6 => (SetKeyType::Ipv6Addr, 6),
+    };
+    let port = SetKeyType::InetService;
+    match key {
+        Key::Port => TimedSet::new(&format!("{kind}{digit}"), port),
+        Key::Address => TimedSet::new(
+            &format!("{kind}_to{digit}"),
+            SetKeyType::Concat(vec![address, port]),
+        ),
+        Key::Interface => TimedSet::new(
+            &format!("{kind}_by{digit}"),
+            SetKeyType::Concat(vec![SetKeyType::IfIndex, port]),
+        ),
+    }
+}
+
+/// The set that holds a door, and the door as its element.
+pub fn door_element(doors: Doors, door: &Door) -> (Set, SetElement) {
+    let set = door_set(doors, door.family, Key::of(&door.entrance));
+    let port = SetElement::port(door.port);
+    let element = match &door.entrance {
+        Entrance::Any => port,
+        Entrance::Address(IpAddr::V4(address)) => {
+            SetElement::concat([SetElement::ipv4(*address), port])
+        }
+        Entrance::Address(IpAddr::V6(address)) => {
+            SetElement::concat([SetElement::ipv6(*address), port])
+        }
+        Entrance::Interface(interface) => {
+            let index = SetElement::new(interface.index().to_ne_bytes().to_vec());
+            SetElement::concat([index, port])
+        }
+    };
+    (set.to_set(), element)
 }
 
 /// The set of leases.
-pub fn lease_set() -> Set {
-    timed(LEASE_SET, SetKeyType::Mark, MAX_LEASES as u32)
+pub fn lease_set() -> TimedSet {
+    TimedSet::new(LEASE_SET, SetKeyType::Mark)
+}
+
+/// The set of ways that leases do not open all of.
+pub fn entrance_set() -> TimedSet {
+    TimedSet::new(ENTRANCE_SET, SetKeyType::Mark)
 }
 
 /// The set of openings.
-pub fn budget_set() -> Set {
-    timed(BUDGET_SET, SetKeyType::Mark, BUDGET_SET_SIZE)
+pub fn budget_set() -> TimedSet {
+    TimedSet {
+        size: BUDGET_SET_SIZE,
+        ..TimedSet::new(BUDGET_SET, SetKeyType::Mark)
+    }
 }
 
-fn timed_set(name: &str) -> Set {
-    timed(name, SetKeyType::InetService, MAX_LEASES as u32)
-}
-
-fn timed(name: &str, key: SetKeyType, size: u32) -> Set {
-    Set::new(TABLE, name)
-        .family(NftFamily::Inet)
-        .key_type(key)
-        .per_element_timeouts()
-        .size(size)
-}
-
-/// Every timed set of ours, in the order they are made and listed.
-pub fn timed_sets() -> Vec<Set> {
-    let mut sets: Vec<Set> = Family::ALL.into_iter().map(window_set).collect();
-    sets.extend(Family::ALL.into_iter().map(grace_set));
-    sets.extend([lease_set(), budget_set()]);
-    sets
+/// The set of ports that the administrator's set holds because of us.
+pub fn opened_set() -> TimedSet {
+    TimedSet::new(OPENED_SET, SetKeyType::InetService)
 }
 
 impl Settings {
-    /// Whether these families can be opened without opening others: a set of ports in an `inet`
-    /// table opens both, and what came in unasked would not be marked, so nothing would end it.
-    pub fn can_open(&self, families: Families) -> bool {
-        match &self.mode {
-            Mode::Set { set, .. } if set.family == NftFamily::Inet => families == Families::BOTH,
-            _ => true,
+    /// Whether a live table can be brought here from what `before` made of it, without a restart.
+    pub fn can_follow(&self, before: &Self) -> bool {
+        let is_same_way = match (&self.mode, &before.mode) {
+            (Mode::Attach(_), Mode::Attach(_)) => true,
+            (mode, earlier) => mode == earlier,
+        };
+        is_same_way
+            && self.owned == before.owned
+            && self.mark == before.mark
+            && self.divert == before.divert
+    }
+
+    /// Every timed set of ours, in the order they are made and listed.
+    pub fn timed_sets(&self) -> Vec<TimedSet> {
+        let mut sets = Vec::new();
+        for doors in [Doors::Window, Doors::Grace] {
+            for key in Key::ALL {
+                sets.extend(Family::ALL.map(|family| door_set(doors, family, key)));
+            }
         }
+        if matches!(self.mode, Mode::Set(_)) {
+            sets.push(opened_set());
+        }
+        sets.extend([lease_set(), entrance_set(), budget_set()]);
+        sets
     }
 
     /// The allow-list's set of one family. Its name is a digest of its content: a list is recognised
@@ -199,208 +354,6 @@ impl Settings {
                 .collect(),
         }
     }
-
-    /// Our chains, in the order they are made: a chain stands after those that it names.
-    pub fn chains(&self) -> Vec<ChainPlan> {
-        match &self.mode {
-            Mode::Guard => self.guard_chains(),
-            Mode::Set { mark, .. } => self.mark_chains(*mark),
-            Mode::GateOnly => Vec::new(),
-        }
-    }
-
-    fn guard_chains(&self) -> Vec<ChainPlan> {
-        let mut decide = self.allowed();
-        for family in Family::ALL {
-            decide.push(rule(
-                [
-                    nfproto(family),
-                    in_set(Field::TcpDport, window_set(family).name()),
-                ],
-                Some(Verdict::Accept),
-            ));
-        }
-        for family in Family::ALL {
-            // Not a first packet: it belongs to what the window admitted, or to nothing.
-            let not_first = Match::new(
-                Field::TcpFlags,
-                MatchOp::Ne,
-                Value::Masked {
-                    value: u64::from(TcpFlags::SYN.bits()),
-                    mask: u64::from((TcpFlags::SYN | TcpFlags::ACK).bits()),
-                },
-            );
-            decide.push(rule(
-                [
-                    nfproto(family),
-                    in_set(Field::TcpDport, grace_set(family).name()),
-                    not_first,
-                ],
-                Some(Verdict::Accept),
-            ));
-        }
-        decide.push(rule([], Some(Verdict::Drop)));
-        vec![
-            ChainPlan {
-                name: "decide",
-                base: None,
-                rules: decide,
-            },
-            ChainPlan {
-                name: "guard",
-                base: Some(GUARD_PRIORITY),
-                rules: self.to("decide"),
-            },
-        ]
-    }
-
-    fn mark_chains(&self, mark: u32) -> Vec<ChainPlan> {
-        let mut judge = self.allowed();
-        for family in Family::ALL {
-            let set = window_set(family);
-            let admitted = rule(
-                [
-                    nfproto(family),
-                    Match::eq(Field::CtState, Value::CtState(CtState::NEW)),
-                    in_set(Field::TcpDport, set.name()),
-                ],
-                None,
-            );
-            judge.push(
-                set_mark_bit(mark)
-                    .into_iter()
-                    .fold(admitted, RuleSpec::then),
-            );
-        }
-        for family in Family::ALL {
-            let ours = Match::eq(
-                Field::CtMark,
-                Value::Masked {
-                    value: u64::from(mark),
-                    mask: u64::from(mark),
-                },
-            );
-            let grace = grace_set(family);
-            judge.push(rule(
-                [
-                    nfproto(family),
-                    ours,
-                    Match::new(Field::TcpDport, MatchOp::Ne, Value::set(grace.name())),
-                ],
-                Some(Verdict::Drop),
-            ));
-        }
-        vec![
-            ChainPlan {
-                name: "judge",
-                base: None,
-                rules: judge,
-            },
-            ChainPlan {
-                name: "admit",
-                base: Some(MARK_PRIORITY),
-                rules: self.to("judge"),
-            },
-        ]
-    }
-
-    fn allowed(&self) -> Vec<RuleSpec> {
-        let of = |family, field| {
-            let set = self.allow_set(family);
-            rule(
-                [Match::eq(field, Value::IntervalSet(set.name().to_owned()))],
-                Some(Verdict::Accept),
-            )
-        };
-        vec![
-            of(Family::V4, Field::Ip4Saddr),
-            of(Family::V6, Field::Ip6Saddr),
-        ]
-    }
-
-    /// Sends packets for a guarded port of this host to `chain`. The loopback interface stays out
-    /// of it, or the host's own probes would be cut.
-    fn to(&self, chain: &'static str) -> Vec<RuleSpec> {
-        let goto = ChainName::new(chain).map(Verdict::GotoTo).ok();
-        self.ports
-            .iter()
-            .map(|port| {
-                rule(
-                    [
-                        Match::new(Field::Iifname, MatchOp::Ne, "lo"),
-                        Match::eq(Field::TcpDport, *port),
-                        Match::eq(
-                            Field::Fib {
-                                flags: FibFlags::DADDR,
-                                result: FibResult::AddrType,
-                            },
-                            RouteType::Local,
-                        ),
-                    ],
-                    goto.clone(),
-                )
-            })
-            .collect()
-    }
-}
-
-impl ChainPlan {
-    /// The chain as the kernel takes it.
-    ///
-    /// # Errors
-    /// Never: the names are ours.
-    pub fn to_chain(&self) -> nlink::Result<Chain> {
-        let chain = Chain::new(TABLE, self.name)?.family(NftFamily::Inet);
-        Ok(match self.base {
-            Some(priority) => chain.base(
-                BaseChain::filter(FilterHook::Prerouting, Priority::Custom(priority))
-                    .policy(Policy::Accept),
-            ),
-            None => chain,
-        })
-    }
-}
-
-fn rule<const N: usize>(matches: [Match; N], verdict: Option<Verdict>) -> RuleSpec {
-    let spec = matches.into_iter().fold(RuleSpec::new(), RuleSpec::then);
-    verdict.into_iter().fold(spec, RuleSpec::then)
-}
-
-fn nfproto(family: Family) -> Match {
-    const NFPROTO_IPV4: u8 = 2;
-    const NFPROTO_IPV6: u8 = 10;
-    Match::eq(
-        Field::NfProto,
-        match family {
-            Family::V4 => NFPROTO_IPV4,
-            Family::V6 => NFPROTO_IPV6,
-        },
-    )
-}
-
-fn in_set(field: Field, set: &str) -> Match {
-    Match::eq(field, Value::set(set))
-}
-
-/// `ct mark set ct mark | bit`: every other bit stays as it is.
-fn set_mark_bit(bit: u32) -> Vec<Expr> {
-    vec![
-        Expr::Ct {
-            dreg: Register::R0,
-            key: CtKey::Mark,
-        },
-        Expr::Bitwise {
-            sreg: Register::R0,
-            dreg: Register::R0,
-            len: 4,
-            mask: (!bit).to_ne_bytes().to_vec(),
-            xor: bit.to_ne_bytes().to_vec(),
-        },
-        Expr::CtSet {
-            key: CtKey::Mark,
-            sreg: Register::R0,
-        },
-    ]
 }
 
 fn short(address: IpAddr, length: u8, whole: u8) -> String {
@@ -411,74 +364,10 @@ fn short(address: IpAddr, length: u8, whole: u8) -> String {
     }
 }
 
-/// The rule as `nft list ruleset` prints it. Everything that we write can be printed (a test goes
-/// through all modes), so the empty text of an unprintable rule equals no rule of ours.
-pub fn rule_text(rule: &RuleSpec) -> String {
-    rule.nft_syntax_stateless(NftFamily::Inet)
-        .unwrap_or_default()
-}
-
 /// FNV-1a, 32 bits: names a list, protects nothing.
 fn digest(lines: &[String]) -> u32 {
     let bytes = lines.iter().flat_map(|line| line.bytes().chain([b'\n']));
     bytes.fold(0x811c_9dc5, |hash, byte| {
         (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn settings(mode: Mode) -> Settings {
-        Settings {
-            mode,
-            ports: vec![80, 443],
-            allow: AllowList::new(AllowList::local()),
-            owned: true,
-        }
-    }
-
-    fn set_mode() -> Mode {
-        Mode::Set {
-            set: ForeignSet {
-                family: NftFamily::Inet,
-                table: "filter".to_owned(),
-                name: "acmegate".to_owned(),
-            },
-            mark: 0x0800_0000,
-        }
-    }
-
-    #[test]
-    fn every_rule_can_be_printed() {
-        for mode in [Mode::Guard, set_mode()] {
-            for chain in settings(mode).chains() {
-                for rule in &chain.rules {
-                    assert_ne!(rule_text(rule), "", "{rule:?}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn the_guard_as_people_read_it() {
-        insta::assert_snapshot!("guard", settings(Mode::Guard).to_nft());
-    }
-
-    #[test]
-    fn the_set_mode_as_people_read_it() {
-        insta::assert_snapshot!("set", settings(set_mode()).to_nft());
-    }
-
-    #[test]
-    fn a_list_is_known_by_its_name() {
-        let one = settings(Mode::Guard);
-        let mut other = one.clone();
-        other.allow = AllowList::new(["192.0.2.0/24".parse().unwrap()]);
-        assert_ne!(
-            one.allow_set(Family::V4).name(),
-            other.allow_set(Family::V4).name()
-        );
-    }
 }

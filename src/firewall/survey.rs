@@ -11,7 +11,7 @@ use nlink::netlink::{Connection, Nftables, Route};
 use super::base_chains::{self, Culprit, IpFamily, NamedSet, Path, Probe, Ruleset};
 use super::error::KernelError;
 use super::ruleset::{Mode, Settings, TABLE};
-use crate::gate::lease::{Families, Family};
+use crate::gate::lease::{Entrance, Family, Scope};
 
 /// What a survey found.
 #[must_use]
@@ -60,7 +60,32 @@ impl Survey {
         only_ours
     }
 
-    /// Whether new connections to `ports` could come in, as far as foreign chains go.
+    /// The entrance as the kernel knows it, or `None` if this host does not have it.
+    ///
+    /// # Errors
+    /// [`KernelError::Refused`].
+    pub async fn locate(&self, entrance: Entrance) -> Result<Option<Entrance>, KernelError> {
+        let refused = |error| KernelError::Refused("reading interfaces", Box::new(error));
+        match entrance {
+            Entrance::Any => Ok(Some(Entrance::Any)),
+            Entrance::Address(wanted) => {
+                let addresses = self.route.get_addresses().await.map_err(refused)?;
+                let is_own = addresses
+                    .iter()
+                    .any(|address| address.primary_address() == Some(&wanted));
+                Ok(is_own.then_some(Entrance::Address(wanted)))
+            }
+            Entrance::Interface(wanted) => {
+                let links = self.route.get_links().await.map_err(refused)?;
+                let found = links
+                    .iter()
+                    .find(|link| link.name() == Some(wanted.name()) && link.ifindex() != LOOPBACK);
+                Ok(found.map(|link| Entrance::Interface(wanted.numbered(link.ifindex()))))
+            }
+        }
+    }
+
+    /// Whether new connections to what `scope` opens could come in, as far as foreign chains go.
     ///
     /// # Errors
     /// [`KernelError::Refused`] when the ruleset cannot be read: then nothing is promised.
@@ -68,25 +93,33 @@ impl Survey {
         &mut self,
         nft: &Connection<Nftables>,
         settings: &Settings,
-        ports: &[u16],
-        families: Families,
+        scope: &Scope,
     ) -> Result<Finding, KernelError> {
-        let ways = self.ways().await?;
+        let ways = self.ways(&scope.entrance).await?;
         let accepted_sets = match &settings.mode {
-            Mode::Set { set, .. } => vec![NamedSet {
+            Mode::Set(set) => vec![NamedSet {
                 family: set.family,
                 table: set.table.clone(),
                 name: set.name.clone(),
             }],
-            Mode::Guard | Mode::GateOnly => Vec::new(),
+            Mode::Guard | Mode::Attach(_) | Mode::GateOnly => Vec::new(),
+        };
+        // Our own table stands before all others and marks what a window admits.
+        let mark = match &settings.mode {
+            Mode::Attach(_) => settings.mark,
+            Mode::Guard | Mode::Set(_) | Mode::GateOnly => 0,
+        };
+        let destination = match scope.entrance {
+            Entrance::Address(address) => Some(address),
+            Entrance::Any | Entrance::Interface(_) => None,
         };
         let ruleset = self.ruleset(nft).await?;
         let mut doubts = Vec::new();
         for family in Family::ALL
             .into_iter()
-            .filter(|family| families.has(*family))
+            .filter(|family| scope.families.has(*family) && scope.entrance.is_of(*family))
         {
-            for &port in ports {
+            for &port in &scope.ports {
                 let probes = ways
                     .iter()
                     .filter(|way| way.family == family)
@@ -98,9 +131,10 @@ impl Survey {
                         port,
                         interface: way.interface.clone(),
                         ifindex: Some(way.ifindex),
-                        destination: None,
-                        mark: 0,
+                        destination,
+                        mark,
                         ct_mark: 0,
+                        is_untracked: settings.divert.is_some(),
                         accepted_sets: accepted_sets.clone(),
                     });
                 // One way in is enough: a host may well be shut on its inner interfaces.
@@ -153,8 +187,9 @@ impl Survey {
     }
 
     /// The interfaces that the Internet may come by: those with a default route, or, where a
-    /// family has none, every one with an address that is not link-local.
-    async fn ways(&self) -> Result<Vec<Way>, KernelError> {
+    /// family has none, every one with an address that is not link-local. For an interface that is
+    /// asked for by name, that one.
+    async fn ways(&self, entrance: &Entrance) -> Result<Vec<Way>, KernelError> {
         let refused = |error| KernelError::Refused("reading interfaces", Box::new(error));
         let links = self.route.get_links().await.map_err(refused)?;
         let addresses = self.route.get_addresses().await.map_err(refused)?;
@@ -192,7 +227,14 @@ impl Survey {
                 .filter(|way| leads_out(way.ifindex))
                 .cloned()
                 .collect();
-            ways.extend(if outer.is_empty() { of_family } else { outer });
+            ways.extend(match entrance {
+                Entrance::Interface(wanted) => {
+                    let is_wanted = |way: &Way| way.ifindex == wanted.index();
+                    of_family.into_iter().filter(is_wanted).collect()
+                }
+                _ if outer.is_empty() => of_family,
+                _ => outer,
+            });
         }
         Ok(ways)
     }

@@ -1,11 +1,13 @@
 //! The octets of a frame: numbers in network order, texts with their length before them, zeros
 //! behind. What the numbers mean is `message.rs`'s.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::message::{Claim, FRAME_BYTES, Frame, MAX_TEXT_BYTES, Malformed};
 use crate::gate::lease::{
-    Families, Holder, LeaseName, MAX_COMMAND_BYTES, MAX_LEASE_NAME_BYTES, MAX_PORTS, Trigger,
+    Entrance, Families, Holder, Interface, LeaseName, MAX_COMMAND_BYTES, MAX_INTERFACE_BYTES,
+    MAX_LEASE_NAME_BYTES, MAX_PORTS, Trigger,
 };
 
 /// The version of every message.
@@ -63,6 +65,17 @@ impl Writer {
             .bytes(&text.as_bytes()[..end])
     }
 
+    fn entrance(self, entrance: &Entrance) -> Self {
+        match entrance {
+            Entrance::Any => self.u8(0),
+            Entrance::Address(IpAddr::V4(address)) => self.u8(4).bytes(&address.octets()),
+            Entrance::Address(IpAddr::V6(address)) => self.u8(6).bytes(&address.octets()),
+            Entrance::Interface(interface) => {
+                self.u8(1).u32(interface.index()).short(interface.name())
+            }
+        }
+    }
+
     pub(super) fn claim(self, claim: &Claim) -> Self {
         let writer = self.short(claim.name.as_str());
         let writer = match &claim.holder {
@@ -82,6 +95,7 @@ impl Writer {
             .u8(u8::from(claim.families.v4))
             .u8(u8::from(claim.families.v6))
             .u8(u8::from(claim.is_scoped))
+            .entrance(&claim.entrance)
             .millis(claim.length)
             .u8(claim.ports.len().min(MAX_PORTS) as u8);
         let ports = claim.ports.iter().take(MAX_PORTS);
@@ -192,9 +206,26 @@ impl<'frame> Reader<'frame> {
                 v6: self.flag()?,
             },
             is_scoped: self.flag()?,
+            entrance: self.entrance()?,
             length: self.millis()?,
             ports: self.ports()?,
         })
+    }
+
+    fn entrance(&mut self) -> Result<Entrance, Malformed> {
+        match self.u8()? {
+            0 => Ok(Entrance::Any),
+            1 => {
+                let index = self.u32()?;
+                let interface = Interface::parse(self.short(MAX_INTERFACE_BYTES)?);
+                Ok(Entrance::Interface(
+                    interface.ok_or(Malformed)?.numbered(index),
+                ))
+            }
+            4 => Ok(Entrance::Address(IpAddr::from(self.array::<4>()?))),
+            6 => Ok(Entrance::Address(IpAddr::from(self.array::<16>()?))),
+            _ => Err(Malformed),
+        }
     }
 
     pub(super) fn command(&mut self) -> Result<String, Malformed> {

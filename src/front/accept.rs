@@ -13,7 +13,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rustix::io::Errno;
-use rustix::net::{RecvFlags, SendFlags, SocketFlags, acceptfrom_with, recv, send};
+use rustix::net::{RecvFlags, SendFlags, SocketFlags, acceptfrom_with, getsockname, recv, send};
+use socket2::SockRef;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::watch;
@@ -25,7 +26,6 @@ use super::connection::{Connection, Progress};
 use super::edge::{now, with_buffer};
 use super::judge::{Finish, Step, judge};
 use super::report::{Outcome, Report};
-use crate::gate::lease::Family;
 use crate::gate::{Admission, Peer};
 
 /// How many connections are accepted before the other tasks of the thread get their turn.
@@ -40,9 +40,11 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 /// One listener and the connections that it brought.
 pub(super) struct Acceptor {
     listener: AsyncFd<TcpListener>,
-    /// Asked once: every connection of a plain listener has its port. (A diverting one, IP_TRANSPARENT,
-    /// will have to ask each socket.)
+    /// Asked once: every connection of a plain listener has its port.
     local_port: u16,
+    /// A transparent listener (ip(7), IP_TRANSPARENT) is handed connections to any address and port
+    /// of this host: each socket has to be asked.
+    is_transparent: bool,
     front: Arc<Front>,
     connections: JoinSet<()>,
     shortage: Shortage,
@@ -51,7 +53,12 @@ pub(super) struct Acceptor {
 impl Acceptor {
     pub(super) fn new(listener: TcpListener, front: Arc<Front>) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
-        let local_port = listener.local_addr()?.port();
+        let local = listener.local_addr()?;
+        let socket = SockRef::from(&listener);
+        let is_transparent = match local {
+            SocketAddr::V4(_) => socket.ip_transparent_v4()?,
+            SocketAddr::V6(_) => socket.ip_transparent_v6()?,
+        };
         #[expect(
             deprecated,
             reason = "its replacement is unsafe, for types that change their descriptor; std's \
@@ -60,7 +67,8 @@ impl Acceptor {
         let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
         Ok(Self {
             listener,
-            local_port,
+            local_port: local.port(),
+            is_transparent,
             front,
             connections: JoinSet::new(),
             shortage: Shortage::default(),
@@ -119,12 +127,13 @@ impl Acceptor {
                         // TCP knows its peers; a socket without one is of no use to anybody.
                         let address = address.and_then(|any| SocketAddr::try_from(any).ok());
                         if let Some(address) = address {
+                            let own_port = (!self.is_transparent).then_some(self.local_port);
                             greet(
                                 &self.front,
                                 &mut self.connections,
                                 socket,
                                 address,
-                                self.local_port,
+                                own_port,
                             );
                         }
                     }
@@ -175,28 +184,41 @@ fn tell_panic(ended: Result<(), JoinError>) {
     }
 }
 
-/// Takes one connection as far as it goes without waiting.
+/// Takes one connection as far as it goes without waiting. `own_port` is the listener's, where all
+/// of its connections have that one.
 fn greet(
     front: &Arc<Front>,
     connections: &mut JoinSet<()>,
     socket: OwnedFd,
     address: SocketAddr,
-    local_port: u16,
+    own_port: Option<u16>,
 ) {
     let now = now();
+    let (rules, windows) = (front.rules(), front.windows());
+    // One more call to the kernel, where anything depends on its answer.
+    let local = match own_port {
+        Some(_) if !windows.ask_for_addresses() => None,
+        _ => getsockname(&socket)
+            .ok()
+            .and_then(|any| SocketAddr::try_from(any).ok()),
+    };
+    let Some(local_port) = own_port.or(local.map(|local| local.port())) else {
+        // The connection is gone already; nobody can be told of it.
+        return;
+    };
     let peer = Peer {
         address: address.ip().to_canonical(),
         local_port,
+        local_address: local.map(|local| local.ip().to_canonical()),
     };
-    let (rules, windows) = (front.rules(), front.windows());
     let mut report = Report::new(Arc::clone(front), peer);
     let admission = match rules.gate.admit(peer, &windows, now) {
         Ok(admission) => admission,
         Err(reason) => return report.tell(reason.into()),
     };
     if matches!(admission, Admission::Window { .. }) {
-        let family = Family::of(peer.address);
-        report.lease = windows.lease_for(family, local_port, now).cloned();
+        let lease = windows.lease_for(|door| peer.may_use(door), now);
+        report.lease = lease.cloned();
     }
     if let Err(reason) = front.sources.admit(peer.address, &rules.settings) {
         return report.tell(reason.into());

@@ -24,7 +24,6 @@ use super::judge::{Finish, LookUp, Step, conclude, judge, refuse};
 use super::report::{Outcome, Report};
 use super::sources::Ticket;
 use super::{Front, Settings};
-use crate::gate::lease::Family;
 use crate::gate::{Admission, Peer, Reason};
 
 /// How long a connection may last altogether: the head's ten seconds and the upstream's. Boulder
@@ -145,15 +144,13 @@ impl Connection {
 /// Ends when what admitted the peer has ended, its grace included. Windows may be prolonged or
 /// closed meanwhile.
 async fn window_closed(front: &Front, peer: Peer, mut until: Instant) {
-    let family = Family::of(peer.address);
     let mut windows = front.windows.clone();
     let mut is_followed = true;
     loop {
         if is_followed {
-            let admitted =
-                windows
-                    .borrow_and_update()
-                    .admitted_until(family, peer.local_port, now());
+            let admitted = windows
+                .borrow_and_update()
+                .admitted_where(|door| peer.may_use(door), now());
             match admitted {
                 Some(later) => until = later,
                 None => return,

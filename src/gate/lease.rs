@@ -14,6 +14,8 @@ pub const MAX_LEASE_NAME_BYTES: usize = 40;
 pub const MAX_PORTS: usize = 4;
 /// The most characters of a holder's command name: what the kernel keeps (proc(5), `comm`).
 pub const MAX_COMMAND_BYTES: usize = 15;
+/// The longest name of an interface (netdevice(7): IFNAMSIZ without its NUL).
+pub const MAX_INTERFACE_BYTES: usize = 15;
 /// The largest process id (proc_sys_kernel(5), `pid_max` on 64-bit systems).
 pub const MAX_PID: u32 = 1 << 22;
 /// The latest start of a process, in clock ticks after boot: three hundred years at 100 a second.
@@ -124,6 +126,105 @@ pub enum Trigger {
     Automatic,
 }
 
+/// By which way validations come in, where a lease does not open all of them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Entrance {
+    /// Every address of this host, by every interface.
+    Any,
+    /// This address of this host alone.
+    Address(IpAddr),
+    /// This interface alone.
+    Interface(Interface),
+}
+
+/// A network interface.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Interface {
+    name: String,
+    index: u32,
+}
+
+impl Interface {
+    /// An interface by its name: 1 to 15 printable ASCII characters without spaces, slashes or
+    /// colons (the kernel's own bound, IFNAMSIZ, and a little more for the sake of records). Its
+    /// index is not known yet.
+    pub fn parse(name: &str) -> Option<Self> {
+        let fits = (1..=MAX_INTERFACE_BYTES).contains(&name.len())
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'/' | b':' | b'"'));
+        fits.then(|| Self {
+            name: name.to_owned(),
+            index: 0,
+        })
+    }
+
+    /// The same interface, with the number that the kernel gives it now.
+    pub fn numbered(self, index: u32) -> Self {
+        Self { index, ..self }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The kernel's number for it, or 0 where nobody has asked yet. An interface that is made anew
+    /// gets another one: a window by the old one does not open it.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+}
+
+impl Entrance {
+    /// The families that can come in there.
+    pub fn families(&self) -> Families {
+        Families {
+            v4: self.is_of(Family::V4),
+            v6: self.is_of(Family::V6),
+        }
+    }
+
+    /// Whether packets of `family` can come in there at all.
+    pub fn is_of(&self, family: Family) -> bool {
+        match self {
+            Self::Any | Self::Interface(_) => true,
+            Self::Address(address) => Family::of(*address) == family,
+        }
+    }
+
+    /// Whether a connection to this address of the host may have come in there. Which interface it
+    /// came by is not to be seen in a connection: that is the kernel's to judge.
+    pub fn may_be(&self, local: Option<IpAddr>) -> bool {
+        match (self, local) {
+            (Self::Address(address), Some(local)) => *address == local.to_canonical(),
+            (Self::Address(_), None) => false,
+            (Self::Any | Self::Interface(_), _) => true,
+        }
+    }
+}
+
+impl fmt::Display for Entrance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Any => f.write_str("any"),
+            Self::Address(address) => address.fmt(f),
+            Self::Interface(interface) => f.write_str(&interface.name),
+        }
+    }
+}
+
+/// What the kernel's sets hold: a family's port, at one entrance.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Door {
+    /// The family.
+    pub family: Family,
+    /// The TCP port.
+    pub port: u16,
+    /// The entrance.
+    pub entrance: Entrance,
+}
+
 /// What a lease opens. What is optional is `None` or empty for "all".
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scope {
@@ -131,8 +232,29 @@ pub struct Scope {
     pub ports: Vec<u16>,
     /// Address families.
     pub families: Families,
+    /// By which way.
+    pub entrance: Entrance,
     /// Which identifiers are being validated; `None` covers all.
     pub identifiers: Option<Vec<Identifier>>,
+}
+
+impl Scope {
+    /// Every door that it opens.
+    pub fn doors(&self) -> impl Iterator<Item = Door> + '_ {
+        let Self {
+            families, entrance, ..
+        } = self;
+        Family::ALL
+            .into_iter()
+            .filter(|family| families.has(*family) && entrance.is_of(*family))
+            .flat_map(move |family| {
+                self.ports.iter().map(move |port| Door {
+                    family,
+                    port: *port,
+                    entrance: entrance.clone(),
+                })
+            })
+    }
 }
 
 /// One holder's claim that the window be open, with a deadline.

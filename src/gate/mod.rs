@@ -20,7 +20,7 @@ use std::time::Instant;
 
 use self::allow_list::AllowList;
 use self::identifier::Identifier;
-use self::lease::Family;
+use self::lease::{Door, Family};
 pub use self::reason::{Reason, Verdict};
 use self::site::{Redirect, Site, SiteId, site_for};
 use self::token::{KeyAuthorization, Token};
@@ -58,6 +58,17 @@ pub struct Peer {
     pub address: IpAddr,
     /// The local port it reached.
     pub local_port: u16,
+    /// The address of this host that it reached, where some lease depends on that.
+    pub local_address: Option<IpAddr>,
+}
+
+impl Peer {
+    /// Whether this is a door that the peer may have come by.
+    pub fn may_use(&self, door: &Door) -> bool {
+        door.family == Family::of(self.address)
+            && door.port == self.local_port
+            && door.entrance.may_be(self.local_address)
+    }
 }
 
 /// What let a peer in.
@@ -176,8 +187,7 @@ impl Gate {
         if self.allow.contains(peer.address) {
             return Ok(Admission::AllowList);
         }
-        let family = Family::of(peer.address);
-        match windows.open_until(family, peer.local_port, now) {
+        match windows.open_where(|door| peer.may_use(door), now) {
             Some(deadline) => Ok(Admission::Window {
                 until: deadline + window::GRACE,
             }),

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::identifier::Pattern;
-use super::lease::{Families, Lease, LeaseName, Scope, Trigger};
+use super::lease::{Entrance, Families, Lease, LeaseName, Scope, Trigger};
 use super::token::Thumbprint;
 use super::*;
 
@@ -42,6 +42,7 @@ fn open_windows(now: Instant) -> Windows {
                 v4: true,
                 v6: false,
             },
+            entrance: Entrance::Any,
             identifiers: None,
         },
         deadline: now + Duration::from_secs(60),
@@ -77,6 +78,7 @@ fn a_foreign_peer_needs_a_window_of_its_own_family_and_port() {
             Peer {
                 address: address.parse().unwrap(),
                 local_port,
+                local_address: None,
             },
             windows,
             now,
@@ -107,12 +109,35 @@ fn a_foreign_peer_needs_a_window_of_its_own_family_and_port() {
 }
 
 #[test]
+fn where_one_address_is_open_a_peer_must_have_reached_it() {
+    let now = Instant::now();
+    let gate = gate(vec![]);
+    let own: IpAddr = "203.0.113.7".parse().unwrap();
+    let mut lease = open_windows(now).leases().next().unwrap().clone();
+    lease.scope.entrance = Entrance::Address(own);
+    let mut windows = Windows::default();
+    windows.adopt(lease);
+    let admit = |local_address: Option<IpAddr>| {
+        let peer = Peer {
+            address: "192.0.2.1".parse().unwrap(),
+            local_port: 80,
+            local_address,
+        };
+        gate.admit(peer, &windows, now).is_ok()
+    };
+    assert!(admit(Some(own)));
+    assert!(!admit(Some("203.0.113.8".parse().unwrap())));
+    assert!(!admit(None));
+}
+
+#[test]
 fn in_gate_only_everybody_may_connect() {
     let mut gate = gate(vec![]);
     gate.exposure = Exposure::Open;
     let peer = Peer {
         address: "192.0.2.1".parse().unwrap(),
         local_port: 80,
+        local_address: None,
     };
     assert_eq!(
         gate.admit(peer, &Windows::default(), Instant::now()),

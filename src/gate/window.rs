@@ -3,12 +3,12 @@
 //! The same book is kept twice: by the enforcer, whose copy decides what the kernel is told, and
 //! by the front, whose copy decides whom it serves. Neither reads a clock; `now` is an argument.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::{Duration, Instant};
 
 use super::identifier::Identifier;
-use super::lease::{Family, Lease, LeaseName, MAX_PORTS};
+use super::lease::{Door, Entrance, Lease, LeaseName, MAX_PORTS};
 
 /// The most leases that may live at once, and so the size of the kernel's sets.
 pub const MAX_LEASES: usize = 64;
@@ -58,8 +58,10 @@ pub struct Opening {
 pub enum Refusal {
     /// No port, too many, or one that the configuration does not name.
     Port,
-    /// No family at all, or one alone where the firewall can only open both.
+    /// No family at all, or an address of another one.
     Family,
+    /// No interface of this host has that address or that name.
+    Entrance,
     /// Longer than the cap, or no time at all.
     Length,
     /// [`MAX_LEASES`] live already.
@@ -72,8 +74,9 @@ impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Port => f.write_str("a port that [firewall] ports does not name"),
-            Self::Family => f.write_str(
-                "no address family, or one alone where the administrator's set (mode `set`) holds ports of both",
+            Self::Family => f.write_str("no address family, or an address of another family"),
+            Self::Entrance => f.write_str(
+                "an address or an interface that this host does not have (`ip address` shows them)",
             ),
             Self::Length => f.write_str("a length that [window] max does not allow"),
             Self::TooMany => write!(
@@ -91,7 +94,7 @@ impl fmt::Display for Refusal {
 pub struct Windows {
     leases: BTreeMap<LeaseName, Lease>,
     /// Until when what was admitted to a port may live on, where that is not a living lease's doing.
-    graces: BTreeMap<(Family, u16), Instant>,
+    graces: BTreeMap<Door, Instant>,
     openings: Vec<Opening>,
 }
 
@@ -156,7 +159,7 @@ impl Windows {
         {
             return Err(Refusal::Port);
         }
-        if !lease.scope.families.v4 && !lease.scope.families.v6 {
+        if lease.scope.doors().next().is_none() {
             return Err(Refusal::Family);
         }
         let length = lease.deadline.saturating_duration_since(now);
@@ -238,37 +241,54 @@ impl Windows {
     }
 
     fn keep_grace(&mut self, lease: &Lease, until: Instant) {
-        for &port in &lease.scope.ports {
-            for family in Family::ALL
-                .into_iter()
-                .filter(|family| lease.scope.families.has(*family))
-            {
-                let grace = self.graces.entry((family, port)).or_insert(until);
-                *grace = until.max(*grace);
-            }
+        for door in lease.scope.doors() {
+            let grace = self.graces.entry(door).or_insert(until);
+            *grace = until.max(*grace);
         }
     }
 
-    /// Until when new connections may come in, if the window is open now.
-    pub fn open_until(&self, family: Family, port: u16, now: Instant) -> Option<Instant> {
+    /// Until when new connections may come in by this door, if it is open now.
+    pub fn open_until(&self, door: &Door, now: Instant) -> Option<Instant> {
+        self.open_where(|other| other == door, now)
+    }
+
+    /// Until when what was admitted by this door may live on: its end and its grace.
+    pub fn admitted_until(&self, door: &Door, now: Instant) -> Option<Instant> {
+        self.admitted_where(|other| other == door, now)
+    }
+
+    /// Until when any of these doors is open.
+    pub fn open_where(&self, is_meant: impl Fn(&Door) -> bool, now: Instant) -> Option<Instant> {
         self.leases
             .values()
-            .filter(|lease| lease.scope.ports.contains(&port) && lease.scope.families.has(family))
+            .filter(|lease| lease.deadline > now && lease.scope.doors().any(|door| is_meant(&door)))
             .map(|lease| lease.deadline)
-            .filter(|deadline| *deadline > now)
             .max()
     }
 
-    /// Until when what was admitted may live on: the window's end and its grace. A lease that
-    /// expired gives its grace whether or not anybody has swept it out since.
-    pub fn admitted_until(&self, family: Family, port: u16, now: Instant) -> Option<Instant> {
-        self.leases
+    /// Until when what any of these doors admitted may live on. A lease that expired gives its
+    /// grace whether or not anybody has swept it out since.
+    pub fn admitted_where(
+        &self,
+        is_meant: impl Fn(&Door) -> bool,
+        now: Instant,
+    ) -> Option<Instant> {
+        let leases = self
+            .leases
             .values()
-            .filter(|lease| lease.scope.ports.contains(&port) && lease.scope.families.has(family))
-            .map(|lease| lease.deadline + GRACE)
-            .chain(self.graces.get(&(family, port)).copied())
+            .filter(|lease| lease.scope.doors().any(|door| is_meant(&door)))
+            .map(|lease| lease.deadline + GRACE);
+        let graces = self.graces.iter().filter(|(door, _)| is_meant(door));
+        leases
+            .chain(graces.map(|(_, until)| *until))
             .filter(|until| *until > now)
             .max()
+    }
+
+    /// Every door of which something is known: open, or in its grace.
+    pub fn doors(&self) -> BTreeSet<Door> {
+        let of_leases = self.leases.values().flat_map(|lease| lease.scope.doors());
+        of_leases.chain(self.graces.keys().cloned()).collect()
     }
 
     /// Whether a living lease covers `identifier`.
@@ -282,12 +302,11 @@ impl Windows {
             })
     }
 
-    /// The name of a living lease that admits to `port`, for the log.
-    pub fn lease_for(&self, family: Family, port: u16, now: Instant) -> Option<&LeaseName> {
+    /// The name of a living lease that opens any of these doors, for the log.
+    pub fn lease_for(&self, is_meant: impl Fn(&Door) -> bool, now: Instant) -> Option<&LeaseName> {
         self.leases
             .values()
-            .filter(|lease| lease.scope.ports.contains(&port) && lease.scope.families.has(family))
-            .filter(|lease| lease.deadline > now)
+            .filter(|lease| lease.deadline > now && lease.scope.doors().any(|door| is_meant(&door)))
             .max_by_key(|lease| lease.deadline)
             .map(|lease| &lease.name)
     }
@@ -295,6 +314,15 @@ impl Windows {
     /// Every lease that has not been seen to expire, by name.
     pub fn leases(&self) -> impl Iterator<Item = &Lease> {
         self.leases.values()
+    }
+
+    /// Whether which address of this host a peer reached makes a difference.
+    pub fn ask_for_addresses(&self) -> bool {
+        self.leases
+            .values()
+            .map(|lease| &lease.scope.entrance)
+            .chain(self.graces.keys().map(|door| &door.entrance))
+            .any(|entrance| matches!(entrance, Entrance::Address(_)))
     }
 
     /// The lease of that name.

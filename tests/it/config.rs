@@ -155,26 +155,33 @@ fn the_sample_shows_every_key() {
         .map(|(key, _)| key.to_owned())
         .collect();
     for (table, unlisted) in [
-        ("[daemon]", None),
-        ("[http]", None),
-        ("[window]", None),
-        ("[budget]", None),
-        // Belongs to a mode that is not the default, so it is shown in prose.
-        ("[firewall]", Some("set")),
-        ("[allow]", None),
-        ("[log]", None),
-        ("[[grant]]", None),
-        ("[[site]]", None),
+        ("[daemon]", &[][..]),
+        // These belong to what is not the default, so they are shown in prose.
+        ("[http]", &["divert_port"]),
+        ("[window]", &[]),
+        ("[budget]", &[]),
+        ("[firewall]", &["set", "chains"]),
+        ("[allow]", &[]),
+        ("[log]", &[]),
+        ("[[grant]]", &[]),
+        ("[[site]]", &[]),
     ] {
         let error = parse(&format!("{table}\nzzzzzzzzzzzz = 1\n"), "x").unwrap_err();
         let fix = &error.problems()[0].fix;
         let keys: Vec<&str> = fix.split('`').skip(1).step_by(2).collect();
         assert!(!keys.is_empty(), "{fix}");
-        for key in keys.into_iter().filter(|key| Some(*key) != unlisted) {
+        for key in keys.into_iter().filter(|key| !unlisted.contains(key)) {
             assert!(shown.contains(key), "{table} {key} is not in the sample");
         }
     }
-    assert!(SAMPLE.contains("set = \"inet filter acmegate\""));
+    for line in [
+        "set = \"inet filter acmegate\"",
+        "chains = [\"inet filter input\"]",
+        "listen = \"divert\"",
+        "divert_port = 8402",
+    ] {
+        assert!(SAMPLE.contains(line), "{line}");
+    }
 }
 
 /// Pieces that are likely to meet a branch.

@@ -332,6 +332,8 @@ fn who_does_not_wait_for_the_answer_has_no_lease() {
             milliseconds: None,
             ports: vec![],
             family: None,
+            address: None,
+            interface: None,
             identifiers: None,
             holder: None,
             dry_run: false,

@@ -12,7 +12,7 @@ use acmegate::front::{Front, Rules, Settings, serve};
 use acmegate::gate::allow_list::AllowList;
 use acmegate::gate::event::{Ended, Witness};
 use acmegate::gate::identifier::{Identifier, Pattern};
-use acmegate::gate::lease::{Families, Lease, LeaseName, Scope, Trigger};
+use acmegate::gate::lease::{Entrance, Families, Lease, LeaseName, Scope, Trigger};
 use acmegate::gate::site::{Redirect, Site};
 use acmegate::gate::token::{KeyAuthorization, Thumbprint};
 use acmegate::gate::window::Windows;
@@ -82,6 +82,7 @@ pub fn lease(name: &str, port: u16, length: Duration) -> Lease {
         scope: Scope {
             ports: vec![port],
             families: Families::BOTH,
+            entrance: Entrance::Any,
             identifiers: None,
         },
         deadline: now() + length,

@@ -18,6 +18,7 @@ fn probe(family: IpFamily, port: u16) -> Probe {
         destination: None,
         mark: 0,
         ct_mark: 0,
+        is_untracked: false,
         accepted_sets: Vec::new(),
     }
 }

@@ -7,7 +7,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use acmegate::firewall::message::{Claim, FRAME_BYTES, Frame, Reply, Request};
-use acmegate::gate::lease::{Families, LeaseName, Trigger};
+use acmegate::gate::lease::{Entrance, Families, LeaseName, Trigger};
 
 use crate::lab::{BINARY, TempDir, wait_for};
 
@@ -113,6 +113,7 @@ pub fn claim(name: &str) -> Claim {
         trigger: Trigger::Asked,
         ports: vec![80],
         families: Families::BOTH,
+        entrance: Entrance::Any,
         is_scoped: false,
         length: Duration::from_secs(60),
     }

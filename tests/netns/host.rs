@@ -258,7 +258,15 @@ fn attempt_from(from: Option<SocketAddr>, to: &[SocketAddr], patience: Duration)
         for (at, _) in waiting.into_iter().zip(ready).filter(|(_, ready)| *ready) {
             seen[at] = Some(match sockets[at].take_error().expect("SO_ERROR") {
                 None => Seen::Connected,
-                Some(error) if error.kind() == io::ErrorKind::ConnectionRefused => Seen::Refused,
+                // Reset by whoever was to accept it: it passed as well, and nobody is there.
+                Some(error)
+                    if matches!(
+                        error.kind(),
+                        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset
+                    ) =>
+                {
+                    Seen::Refused
+                }
                 Some(error) if is_rejection(&error) => Seen::Rejected,
                 Some(error) => panic!("{}: {error}", to[at]),
             });

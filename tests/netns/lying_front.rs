@@ -157,7 +157,7 @@ fn bytes_that_are_no_frame_end_the_enforcer_and_open_nothing() {
             with(FRAME_BYTES - 1, 1),
         ];
         // Five ports, where the book has places for four.
-        let length_of_claim = 7 + 1 + 1 + 4 + 1 + 3 + 8;
+        let length_of_claim = 7 + 1 + 1 + 4 + 1 + 3 + 1 + 8;
         assert_eq!(open[length_of_claim], 1, "here the ports are counted");
         garbage.push(with(length_of_claim, 5));
         // A length of a century.

@@ -1,11 +1,14 @@
 //! Tests against a real kernel, each in network namespaces of its own and without privileges.
 
+mod attach;
 mod attempts;
 mod base_chains;
 mod callers;
 mod clock;
+mod closed;
 mod commands;
 mod demo;
+mod divert;
 mod enforcer;
 mod flushed;
 mod group_signals;
@@ -18,11 +21,11 @@ mod lab;
 mod leases;
 mod lying_front;
 mod managers;
-mod modes;
 mod moments;
 mod pairs;
 mod process;
 mod random_rulesets;
+mod scope;
 mod seals;
 mod signals;
 mod users;

@@ -42,6 +42,8 @@ fn a_thousand_windows_leave_ruleset_and_descriptors_as_before() {
                 milliseconds: Some(60_000),
                 ports: Vec::new(),
                 family: None,
+                address: None,
+                interface: None,
                 identifiers: None,
                 holder: None,
                 dry_run: false,

@@ -145,6 +145,7 @@ fn whatever_is_certain_is_true() {
                     destination: None,
                     mark: 0,
                     ct_mark: 0,
+                    is_untracked: false,
                     accepted_sets: Vec::new(),
                 };
                 let ruleset = world.block_on(read(&world.netlink())).expect("the ruleset");

@@ -51,6 +51,9 @@ pub struct Probe {
     pub destination: Option<IpAddr>,
     /// Its mark when it comes in; 0 unless a driver or tc sets one.
     pub mark: u32,
+    /// Whether our own chains keep it away from connection tracking, as they do with what is
+    /// diverted to the gate: no NAT chain sees it.
+    pub is_untracked: bool,
     /// Its connection's mark when tracking begins; 0 for every new connection.
     pub ct_mark: u32,
     /// Sets that are to be judged as if they held `port` already: in mode `set` our element is

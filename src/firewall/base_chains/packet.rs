@@ -57,7 +57,10 @@ impl Packet {
         Self {
             mark: probe.mark.to_ne_bytes().map(Byte::exactly),
             ct_mark: probe.ct_mark.to_ne_bytes().map(Byte::exactly),
-            tracking: Tracking::Before,
+            tracking: match probe.is_untracked {
+                true => Tracking::Untracked,
+                false => Tracking::Before,
+            },
             ct_changed: false,
         }
     }

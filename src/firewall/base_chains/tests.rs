@@ -17,6 +17,7 @@ fn probe() -> Probe {
         destination: None,
         mark: 0,
         ct_mark: 0,
+        is_untracked: false,
         accepted_sets: Vec::new(),
     }
 }

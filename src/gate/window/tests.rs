@@ -1,6 +1,6 @@
 use proptest::prelude::*;
 
-use super::super::lease::{Families, Scope, Trigger};
+use super::super::lease::{Families, Family, Interface, Scope, Trigger};
 use super::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -27,10 +27,65 @@ fn lease(name: &str, deadline: Instant) -> Lease {
         scope: Scope {
             ports: vec![80],
             families: Families::BOTH,
+            entrance: Entrance::Any,
             identifiers: None,
         },
         deadline,
     }
+}
+
+fn door(family: Family, port: u16) -> Door {
+    Door {
+        family,
+        port,
+        entrance: Entrance::Any,
+    }
+}
+
+#[test]
+fn a_lease_of_one_address_or_interface_opens_that_alone() {
+    let now = Instant::now();
+    let mut windows = Windows::default();
+    let entrances = [
+        Entrance::Address("192.0.2.1".parse().unwrap()),
+        Entrance::Interface(Interface::parse("eth0").unwrap().numbered(2)),
+    ];
+    for (name, entrance) in ["address", "interface"].into_iter().zip(&entrances) {
+        let mut lease = lease(name, now + MINUTE);
+        lease.scope.entrance = entrance.clone();
+        windows.acquire(lease, &limits(), now).unwrap();
+    }
+    let at = |family, entrance: &Entrance| Door {
+        entrance: entrance.clone(),
+        ..door(family, 80)
+    };
+    let [address, interface] = &entrances;
+    for (door, is_open) in [
+        (door(Family::V4, 80), false),
+        (at(Family::V4, address), true),
+        (at(Family::V6, address), false),
+        (at(Family::V4, interface), true),
+        (at(Family::V6, interface), true),
+    ] {
+        assert_eq!(
+            windows.open_until(&door, now).is_some(),
+            is_open,
+            "{door:?}"
+        );
+        assert_eq!(windows.admitted_until(&door, now).is_some(), is_open);
+    }
+    assert_eq!(windows.doors().len(), 3);
+    assert!(windows.ask_for_addresses());
+}
+
+#[test]
+fn an_address_of_another_family_is_refused() {
+    let now = Instant::now();
+    let mut lease = lease("a", now + MINUTE);
+    lease.scope.entrance = Entrance::Address("2001:db8::1".parse().unwrap());
+    lease.scope.families.v6 = false;
+    let refused = Windows::default().acquire(lease, &limits(), now);
+    assert_eq!(refused, Err(Refusal::Family));
 }
 
 #[test]
@@ -45,13 +100,13 @@ fn a_second_lease_keeps_the_window_open() {
         .unwrap();
     windows.release(&LeaseName::parse("a").unwrap(), now);
     assert_eq!(
-        windows.open_until(Family::V6, 80, now),
+        windows.open_until(&door(Family::V6, 80), now),
         Some(now + 2 * MINUTE)
     );
     windows.release(&LeaseName::parse("b").unwrap(), now);
-    assert_eq!(windows.open_until(Family::V4, 80, now), None);
+    assert_eq!(windows.open_until(&door(Family::V4, 80), now), None);
     assert_eq!(
-        windows.admitted_until(Family::V4, 80, now),
+        windows.admitted_until(&door(Family::V4, 80), now),
         Some(now + GRACE)
     );
 }
@@ -66,9 +121,12 @@ fn an_expired_lease_gives_its_grace_before_and_after_it_is_swept_out() {
         if is_swept {
             windows.expire(end);
         }
-        assert_eq!(windows.open_until(Family::V4, 80, end), None);
-        assert_eq!(windows.admitted_until(Family::V4, 80, end), Some(until));
-        assert_eq!(windows.admitted_until(Family::V4, 80, until), None);
+        assert_eq!(windows.open_until(&door(Family::V4, 80), end), None);
+        assert_eq!(
+            windows.admitted_until(&door(Family::V4, 80), end),
+            Some(until)
+        );
+        assert_eq!(windows.admitted_until(&door(Family::V4, 80), until), None);
     }
 }
 
@@ -233,10 +291,10 @@ proptest! {
             });
             windows.expire(now);
             let open = model.values().max().copied();
-            prop_assert_eq!(windows.open_until(Family::V4, 80, now), open);
+            prop_assert_eq!(windows.open_until(&door(Family::V4, 80), now), open);
             let admitted = open.max(last_open).map(|end| end + GRACE).filter(|end| *end > now);
-            prop_assert_eq!(windows.admitted_until(Family::V4, 80, now), admitted);
-            prop_assert_eq!(windows.open_until(Family::V4, 443, now), None);
+            prop_assert_eq!(windows.admitted_until(&door(Family::V4, 80), now), admitted);
+            prop_assert_eq!(windows.open_until(&door(Family::V4, 443), now), None);
         }
     }
 }

@@ -18,6 +18,8 @@ fn open(daemon: &Daemon, lease: &str, holder: u32, caller_pid: u32) {
         milliseconds: None,
         ports: Vec::new(),
         family: None,
+        address: None,
+        interface: None,
         identifiers: None,
         holder: Some(HolderWord {
             pid: holder,

@@ -1,0 +1,558 @@
+//! Our chains and rules as a pure function of settings.
+//!
+//! They are rendered twice: as netlink objects for the kernel, and as nft text for people
+//! (`firewall plan`). A test in `tests/netns` loads the text and compares it with what the objects
+//! made. Nothing here talks to a kernel.
+//!
+//! | mode | chain | what it does with a packet for a guarded port of this host, off the allow-list |
+//! | --- | --- | --- |
+//! | `guard` | `guard` → `decide` | judges every packet, without conntrack |
+//! | `set` | `admit` → `judge` | marks the connections that a window admits, and shuts them after its grace |
+//! | `attach` | `tag` → `mark` | marks packets by window and grace, before any chain that might drop them |
+//! | | `admit` → `judge` | as in `set` |
+//! | all, with divert | `untrack` → `bypass` | keeps what the gate gets away from conntrack, and so from DNAT |
+//! | | `divert` → `decide` | hands it to the gate; with the gate dead it goes nowhere |
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use nlink::netlink::nftables::{
+    BaseChain, Chain, ChainName, CtKey, CtState, Expr, Family as NftFamily, FibFlags, FibResult,
+    Field, FilterHook, Item, Match, MatchOp, MetaKey, PacketField, Policy, Priority, Register,
+    Reject, RuleSpec, SocketKey, Stmt, TcpFlags, Value, Verdict,
+};
+use nlink::netlink::types::route::RouteType;
+
+use super::ruleset::{Closed, Doors, Key, Mode, OPENED_SET, Settings, Shut, TABLE, TAG, door_set};
+use crate::gate::lease::Family;
+
+/// Before DNAT (-100), so that published container ports are judged like local ones.
+const GUARD_PRIORITY: i32 = -110;
+/// After conntrack (-200), before mangle (-150), geo-blockers, and every input chain.
+const ADMIT_PRIORITY: i32 = -190;
+/// Before raw (-300), where the first of other people's chains stand.
+const TAG_PRIORITY: i32 = -310;
+/// Raw: before conntrack.
+const UNTRACK_PRIORITY: i32 = -300;
+/// After mangle (-150), before DNAT.
+const DIVERT_PRIORITY: i32 = -149;
+
+/// One chain of ours and its rules.
+#[derive(Clone, Debug)]
+pub struct ChainPlan {
+    /// Its name.
+    pub name: &'static str,
+    /// A base chain's priority in prerouting, or none for a regular chain.
+    pub base: Option<i32>,
+    /// Its rules, in order.
+    pub rules: Vec<RuleSpec>,
+}
+
+impl Settings {
+    /// Our chains, in the order they are made: a chain stands after those that it names.
+    pub fn chains(&self) -> Vec<ChainPlan> {
+        let mut chains = Vec::new();
+        let mut pair = |inner, rules, outer, priority| {
+            chains.push(ChainPlan {
+                name: inner,
+                base: None,
+                rules,
+            });
+            chains.push(ChainPlan {
+                name: outer,
+                base: Some(priority),
+                rules: self.to(inner),
+            });
+        };
+        if matches!(self.mode, Mode::Attach(_)) {
+            pair("mark", self.mark_rules(), "tag", TAG_PRIORITY);
+        }
+        match (&self.mode, self.divert) {
+            (Mode::GateOnly, _) => {}
+            (_, Some(port)) => {
+                pair("bypass", self.bypass_rules(), "untrack", UNTRACK_PRIORITY);
+                pair("decide", self.divert_rules(port), "divert", DIVERT_PRIORITY);
+            }
+            (Mode::Guard, None) => pair("decide", self.guard_rules(), "guard", GUARD_PRIORITY),
+            (Mode::Set(_) | Mode::Attach(_), None) => {
+                pair("judge", self.judge_rules(), "admit", ADMIT_PRIORITY);
+            }
+        }
+        chains
+    }
+
+    fn guard_rules(&self) -> Vec<RuleSpec> {
+        let mut rules = self.allowed();
+        for door in doors(Doors::Window) {
+            rules.push(rule([door], [], Verdict::Accept));
+        }
+        for door in doors(Doors::Grace) {
+            rules.push(rule([door, vec![is_not_first()]], [], Verdict::Accept));
+        }
+        rules.extend(self.shut(&[]));
+        rules
+    }
+
+    fn judge_rules(&self) -> Vec<RuleSpec> {
+        let is_new = || Match::eq(Field::CtState, Value::CtState(CtState::NEW));
+        let mut rules = self.allowed();
+        for door in doors(Doors::Window) {
+            let mark = set_bit(self.mark, CtKey::Mark, CtKey::Mark);
+            rules.push(rule([vec![is_new()], door], mark, Verdict::Accept));
+        }
+        rules.extend(self.shut_what_the_set_opens(&[is_new()]));
+        let is_ours = Match::eq(Field::CtMark, bit(self.mark));
+        for door in doors(Doors::Grace) {
+            rules.push(rule([vec![is_ours.clone()], door], [], Verdict::Accept));
+        }
+        rules.extend(self.shut(&[is_ours]));
+        rules
+    }
+
+    /// The administrator's set knows neither family nor entrance: what it would let in and no
+    /// window does is shut here.
+    fn shut_what_the_set_opens(&self, matches: &[Match]) -> Vec<RuleSpec> {
+        if !matches!(self.mode, Mode::Set(_)) {
+            return Vec::new();
+        }
+        let opened = Match::eq(Field::TcpDport, Value::set(OPENED_SET));
+        self.shut(&[matches, &[opened]].concat())
+    }
+
+    fn mark_rules(&self) -> Vec<RuleSpec> {
+        let mut rules = self.allowed();
+        let mark = || set_bit(self.mark, MetaKey::Mark, MetaKey::Mark);
+        for door in doors(Doors::Window) {
+            rules.push(rule([door], mark(), Verdict::Accept));
+        }
+        for door in doors(Doors::Grace) {
+            rules.push(rule([door, vec![is_not_first()]], mark(), Verdict::Accept));
+        }
+        rules
+    }
+
+    fn divert_rules(&self, port: u16) -> Vec<RuleSpec> {
+        let mut rules = self.allowed();
+        for (family, door) in doors_by_family(Doors::Window) {
+            let (nft_family, address): (_, IpAddr) = match family {
+                Family::V4 => (NftFamily::Ip, Ipv4Addr::LOCALHOST.into()),
+                Family::V6 => (NftFamily::Ip6, Ipv6Addr::LOCALHOST.into()),
+            };
+            let tproxy = Stmt::Tproxy {
+                family: nft_family,
+                addr: Some(address),
+                port: Some(port),
+            };
+            rules.push(rule([door], [tproxy.into()], Verdict::Accept));
+        }
+        let is_gates = || Match::eq(Field::Socket(SocketKey::Transparent), Value::Bool(true));
+        for door in doors(Doors::Grace) {
+            let rest = vec![is_not_first(), is_gates()];
+            rules.push(rule([door, rest], [], Verdict::Accept));
+        }
+        if self.passes_when_shut() {
+            // What the gate was given and may no longer have.
+            let firm = self.firmly();
+            rules.extend(firm.shut(&[is_gates()]));
+            // Inside a window the gate gets it or nobody: with the gate dead `tproxy` did not match.
+            for (family, door) in doors_by_family(Doors::Window) {
+                let shut = firm.closed.of(family);
+                rules.push(end(shut, [door, vec![is_first()]].concat()));
+            }
+        }
+        rules.extend(self.shut_what_the_set_opens(&[is_first()]));
+        if self.mode == Mode::Guard {
+            rules.extend(self.shut(&[]));
+        }
+        rules
+    }
+
+    /// Whether anything but the gate may get what comes outside of windows.
+    fn passes_when_shut(&self) -> bool {
+        self.mode != Mode::Guard || [self.closed.v4, self.closed.v6].contains(&Shut::Pass)
+    }
+
+    fn bypass_rules(&self) -> Vec<RuleSpec> {
+        let mut rules = self.allowed();
+        let notrack = || [Item::from(Stmt::Notrack)];
+        for door in doors(Doors::Window) {
+            // Connections that went elsewhere outside of windows stay with their conntrack.
+            let which = match self.passes_when_shut() {
+                true => vec![is_first()],
+                false => Vec::new(),
+            };
+            rules.push(rule([door, which], notrack(), Verdict::Accept));
+        }
+        let is_gates = Match::eq(Field::Socket(SocketKey::Transparent), Value::Bool(true));
+        rules.push(rule([vec![is_gates]], notrack(), Verdict::Accept));
+        rules
+    }
+
+    fn allowed(&self) -> Vec<RuleSpec> {
+        let of = |family, field| {
+            let set = self.allow_set(family);
+            let is_in = Match::eq(field, Value::IntervalSet(set.name().to_owned()));
+            rule([vec![is_in]], [], Verdict::Accept)
+        };
+        vec![
+            of(Family::V4, Field::Ip4Saddr),
+            of(Family::V6, Field::Ip6Saddr),
+        ]
+    }
+
+    /// What becomes of both families' packets that match.
+    fn shut(&self, matches: &[Match]) -> Vec<RuleSpec> {
+        let Closed { v4, v6 } = self.closed;
+        if v4 == v6 {
+            return vec![end(v4, matches.to_vec())];
+        }
+        // A reject comes last and without its family, which nft would leave out of its listing.
+        let mut families = Family::ALL;
+        families.sort_by_key(|family| self.closed.of(*family) == Shut::Reject);
+        let ends = families.map(|family| match self.closed.of(family) {
+            Shut::Reject => end(Shut::Reject, matches.to_vec()),
+            shut => end(shut, [vec![nfproto(family)], matches.to_vec()].concat()),
+        });
+        ends.into()
+    }
+
+    /// Shut whatever stands behind: what passes elsewhere is silence here.
+    fn firmly(&self) -> Self {
+        let firm = |shut| match shut {
+            Shut::Pass => Shut::Drop,
+            shut => shut,
+        };
+        Self {
+            closed: Closed {
+                v4: firm(self.closed.v4),
+                v6: firm(self.closed.v6),
+            },
+            ..self.clone()
+        }
+    }
+
+    /// Sends packets for a guarded port of this host to `chain`. The loopback interface stays out
+    /// of it, or the host's own probes would be cut.
+    fn to(&self, chain: &'static str) -> Vec<RuleSpec> {
+        let goto = ChainName::new(chain).map(Verdict::GotoTo).ok();
+        let fib = Field::Fib {
+            flags: FibFlags::DADDR,
+            result: FibResult::AddrType,
+        };
+        self.ports
+            .iter()
+            .map(|port| {
+                let matches = [
+                    Match::new(Field::Iifname, MatchOp::Ne, "lo"),
+                    Match::eq(Field::TcpDport, *port),
+                    Match::eq(fib.clone(), RouteType::Local),
+                ];
+                let spec = matches.into_iter().fold(RuleSpec::new(), RuleSpec::then);
+                goto.clone().into_iter().fold(spec, RuleSpec::then)
+            })
+            .collect()
+    }
+
+    /// The rule that stands at the head of each attached chain, by its text and tag alone: it
+    /// opens nothing by itself, wherever it is saved and restored.
+    pub fn attached_rule(&self) -> RuleSpec {
+        rule(
+            [vec![Match::eq(Field::Mark, bit(self.mark))]],
+            [],
+            Verdict::Accept,
+        )
+        .comment(TAG)
+    }
+}
+
+impl ChainPlan {
+    /// The chain as the kernel takes it.
+    ///
+    /// # Errors
+    /// Never: the names are ours.
+    pub fn to_chain(&self) -> nlink::Result<Chain> {
+        let chain = Chain::new(TABLE, self.name)?.family(NftFamily::Inet);
+        Ok(match self.base {
+            Some(priority) => chain.base(
+                BaseChain::filter(FilterHook::Prerouting, Priority::Custom(priority))
+                    .policy(Policy::Accept),
+            ),
+            None => chain,
+        })
+    }
+}
+
+fn rule<const N: usize>(
+    matches: [Vec<Match>; N],
+    statements: impl IntoIterator<Item = Item>,
+    verdict: Verdict,
+) -> RuleSpec {
+    let matches = matches.into_iter().flatten();
+    let spec = matches.fold(RuleSpec::new(), RuleSpec::then);
+    statements
+        .into_iter()
+        .fold(spec, RuleSpec::then)
+        .then(verdict)
+}
+
+fn end(shut: Shut, matches: Vec<Match>) -> RuleSpec {
+    match shut {
+        Shut::Drop => rule([matches], [], Verdict::Drop),
+        Shut::Pass => rule([matches], [], Verdict::Accept),
+        Shut::Reject => matches
+            .into_iter()
+            .fold(RuleSpec::new(), RuleSpec::then)
+            .then(Stmt::Reject(Reject::TcpReset)),
+    }
+}
+
+/// The matches of every set of doors of one kind, each with its family.
+fn doors_by_family(doors: Doors) -> Vec<(Family, Vec<Match>)> {
+    let mut all = Vec::new();
+    for key in Key::ALL {
+        for family in Family::ALL {
+            let set = door_set(doors, family, key);
+            let (field, address) = match family {
+                Family::V4 => (key, PacketField::Ip4Daddr),
+                Family::V6 => (key, PacketField::Ip6Daddr),
+            };
+            let field = match field {
+                Key::Port => Field::TcpDport,
+                Key::Address => Field::Concat(vec![address, PacketField::TcpDport]),
+                Key::Interface => Field::Concat(vec![PacketField::Iif, PacketField::TcpDport]),
+            };
+            let is_in = Match::eq(field, Value::set(set.name));
+            all.push((
+                family,
+                match key {
+                    // The address says the family.
+                    Key::Address => vec![is_in],
+                    Key::Port | Key::Interface => vec![nfproto(family), is_in],
+                },
+            ));
+        }
+    }
+    all
+}
+
+fn doors(doors: Doors) -> impl Iterator<Item = Vec<Match>> {
+    doors_by_family(doors).into_iter().map(|(_, door)| door)
+}
+
+fn nfproto(family: Family) -> Match {
+    const NFPROTO_IPV4: u8 = 2;
+    const NFPROTO_IPV6: u8 = 10;
+    Match::eq(
+        Field::NfProto,
+        match family {
+            Family::V4 => NFPROTO_IPV4,
+            Family::V6 => NFPROTO_IPV6,
+        },
+    )
+}
+
+fn first(op: MatchOp) -> Match {
+    Match::new(
+        Field::TcpFlags,
+        op,
+        Value::Masked {
+            value: u64::from(TcpFlags::SYN.bits()),
+            mask: u64::from((TcpFlags::SYN | TcpFlags::ACK).bits()),
+        },
+    )
+}
+
+/// The first packet of a connection.
+fn is_first() -> Match {
+    first(MatchOp::Eq)
+}
+
+/// Not a first packet: it belongs to what the window admitted, or to nothing.
+fn is_not_first() -> Match {
+    first(MatchOp::Ne)
+}
+
+fn bit(mark: u32) -> Value {
+    Value::Masked {
+        value: u64::from(mark),
+        mask: u64::from(mark),
+    }
+}
+
+/// A mark that can be read and written.
+trait MarkKey {
+    fn load(self) -> Expr;
+    fn store(self) -> Expr;
+}
+
+impl MarkKey for CtKey {
+    fn load(self) -> Expr {
+        Expr::Ct {
+            dreg: Register::R0,
+            key: self,
+        }
+    }
+
+    fn store(self) -> Expr {
+        Expr::CtSet {
+            key: self,
+            sreg: Register::R0,
+        }
+    }
+}
+
+impl MarkKey for MetaKey {
+    fn load(self) -> Expr {
+        Expr::Meta {
+            dreg: Register::R0,
+            key: self,
+        }
+    }
+
+    fn store(self) -> Expr {
+        Expr::MetaSet {
+            key: self,
+            sreg: Register::R0,
+        }
+    }
+}
+
+/// `ct mark set ct mark | bit`: every other bit stays as it is.
+fn set_bit(bit: u32, load: impl MarkKey, store: impl MarkKey) -> [Item; 3] {
+    let or = Expr::Bitwise {
+        sreg: Register::R0,
+        dreg: Register::R0,
+        len: 4,
+        mask: (!bit).to_ne_bytes().to_vec(),
+        xor: bit.to_ne_bytes().to_vec(),
+    };
+    [load.load().into(), or.into(), store.store().into()]
+}
+
+/// The rule as `nft list ruleset` prints it. Everything that we write can be printed (a test goes
+/// through all modes), so the empty text of an unprintable rule equals no rule of ours.
+pub fn rule_text(rule: &RuleSpec) -> String {
+    rule.nft_syntax_stateless(NftFamily::Inet)
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::firewall::ruleset::{ForeignChain, ForeignSet};
+    use crate::gate::allow_list::AllowList;
+
+    const SILENCE: Closed = Closed {
+        v4: Shut::Drop,
+        v6: Shut::Drop,
+    };
+
+    fn settings(mode: Mode) -> Settings {
+        Settings {
+            mode,
+            ports: vec![80, 443],
+            allow: AllowList::new(AllowList::local()),
+            owned: true,
+            mark: 0x0800_0000,
+            closed: SILENCE,
+            divert: None,
+        }
+    }
+
+    fn set_mode() -> Mode {
+        Mode::Set(ForeignSet {
+            family: NftFamily::Inet,
+            table: "filter".to_owned(),
+            name: "acmegate".to_owned(),
+        })
+    }
+
+    fn attach_mode() -> Mode {
+        let chain = |family, name: &str| ForeignChain {
+            family,
+            table: "filter".to_owned(),
+            name: name.to_owned(),
+        };
+        Mode::Attach(vec![
+            chain(NftFamily::Inet, "input"),
+            chain(NftFamily::Ip, "FORWARD"),
+        ])
+    }
+
+    fn every_settings() -> Vec<Settings> {
+        let mut all = Vec::new();
+        for mode in [Mode::Guard, set_mode(), attach_mode()] {
+            for divert in [None, Some(8402)] {
+                for v4 in [Shut::Drop, Shut::Reject, Shut::Pass] {
+                    for v6 in [Shut::Drop, Shut::Reject] {
+                        all.push(Settings {
+                            closed: Closed { v4, v6 },
+                            divert,
+                            ..settings(mode.clone())
+                        });
+                    }
+                }
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn every_rule_can_be_printed() {
+        for settings in every_settings() {
+            for chain in settings.chains() {
+                for rule in &chain.rules {
+                    assert_ne!(rule_text(rule), "", "{rule:?}");
+                }
+            }
+            assert_ne!(rule_text(&settings.attached_rule()), "");
+        }
+    }
+
+    #[test]
+    fn the_guard_as_people_read_it() {
+        insta::assert_snapshot!("guard", settings(Mode::Guard).to_nft());
+    }
+
+    #[test]
+    fn the_set_mode_as_people_read_it() {
+        insta::assert_snapshot!("set", settings(set_mode()).to_nft());
+    }
+
+    #[test]
+    fn the_attach_mode_as_people_read_it() {
+        let closed = Closed {
+            v6: Shut::Reject,
+            ..SILENCE
+        };
+        let settings = Settings {
+            closed,
+            ..settings(attach_mode())
+        };
+        insta::assert_snapshot!("attach", settings.to_nft());
+    }
+
+    #[test]
+    fn divert_as_people_read_it() {
+        let closed = Closed {
+            v4: Shut::Pass,
+            ..SILENCE
+        };
+        let settings = Settings {
+            closed,
+            divert: Some(8402),
+            ..settings(Mode::Guard)
+        };
+        insta::assert_snapshot!("divert", settings.to_nft());
+    }
+
+    #[test]
+    fn a_list_is_known_by_its_name() {
+        let one = settings(Mode::Guard);
+        let mut other = one.clone();
+        other.allow = AllowList::new(["192.0.2.0/24".parse().unwrap()]);
+        assert_ne!(
+            one.allow_set(Family::V4).name(),
+            other.allow_set(Family::V4).name()
+        );
+    }
+}
