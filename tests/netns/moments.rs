@@ -223,8 +223,6 @@ fn open(lease: String, length: Duration) -> Ask {
         milliseconds: u64::try_from(length.as_millis()).ok(),
         ports: Vec::new(),
         family: None,
-        address: None,
-        interface: None,
         identifiers: None,
         holder: None,
         address: None,

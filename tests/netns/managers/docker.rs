@@ -5,7 +5,7 @@ use std::net::TcpListener;
 
 use crate::host::Host;
 use crate::lab::{Daemon, Node, TempDir, inside, ip, ruleset};
-use crate::managers::life::{Outside, leaves_nothing, window_and_reloads};
+use crate::managers::life::{Outside, attach, leaves_nothing, window_and_reloads};
 use crate::managers::own::tool;
 use crate::managers::validations::key_authorization;
 
@@ -13,6 +13,9 @@ const CONTAINER_4: &str = "172.17.0.2";
 const CONTAINER_6: &str = "fd00:17::2";
 /// What may be asked of the host; some of it is open, and nothing else becomes so.
 const PORTS: [u16; 6] = [22, 53, 80, 443, 3306, 8080];
+
+/// The container answers; the gate only opens.
+const WINDOWS_ONLY: &str = "[http]\nlisten = []\n";
 
 /// As `iptables-save` shows a host that drops by default and publishes port 80 of one container.
 fn rules(container: &str, network: &str, loopback: &str, to: &str) -> String {
@@ -180,8 +183,7 @@ fn a_guarded_container_outlives_restarts_and_restores() {
         assert!(host.lets_in(80), "the control: published to the world");
         assert_eq!(host.open_ports(&PORTS), [22, 80]);
         let before = ruleset();
-        let config = "[http]\nlisten = []\n[firewall]\nports = [80]\n";
-        let daemon = Daemon::start(config);
+        let daemon = Daemon::start(&format!("{WINDOWS_ONLY}[firewall]\nports = [80]\n"));
         let mut round = 0;
         window_and_reloads(&host, &daemon, Outside::Ours, 4, || {
             round += 1;
@@ -194,6 +196,51 @@ fn a_guarded_container_outlives_restarts_and_restores() {
         docker.restore();
         leaves_nothing(daemon, &before);
         assert_eq!(host.open_ports(&PORTS), [22, 80]);
+    });
+}
+
+/// Docker's own place for an administrator's rules: what is published is shut to the world there.
+#[test]
+fn a_window_in_dockers_own_chain_outlives_restarts_and_restores() {
+    inside(|| {
+        let host = Host::new();
+        let docker = Docker::new();
+        let shut = |how: &str| {
+            for (program, home) in [
+                ("iptables-nft", "10.0.0.0/8"),
+                ("ip6tables-nft", "fc00::/7"),
+            ] {
+                let rule = format!("{how} DOCKER-USER -i eth0 -p tcp ! -s {home} -j DROP");
+                tool(program, &rule.split(' ').collect::<Vec<_>>());
+            }
+        };
+        shut("-I");
+        let before = ruleset();
+        let chains = ["ip filter DOCKER-USER", "ip6 filter DOCKER-USER"];
+        let daemon = Daemon::start(&format!(
+            "{WINDOWS_ONLY}{}",
+            attach(&chains) + "ports = [80]\n"
+        ));
+        let mut round = 0;
+        window_and_reloads(&host, &daemon, Outside::Theirs, 5, || {
+            round += 1;
+            match round % 3 {
+                0 => {
+                    docker.restore();
+                    shut("-I");
+                }
+                1 => save_and_restore(),
+                _ => docker.restart(),
+            }
+        });
+        assert_eq!(host.open_ports(&PORTS), [22]);
+        docker.restore();
+        shut("-I");
+        daemon.cli(&["open", "--lease", "renewal"]).success();
+        save_and_restore();
+        assert_eq!(host.open_ports(&PORTS), [22, 80], "in a window");
+        drop(daemon);
+        let _ = before;
     });
 }
 
