@@ -7,14 +7,16 @@
 //! | [`answer`] | knows | where key authorizations come from |
 //! | [`front`] | listens | reads the Internet's bytes, holds no power |
 //! | [`firewall`] | enforces | what the kernel is told |
+//! | [`runner`] | runs | commands that the configuration names, and nothing else |
 //! | [`control`] | obeys | hooks and operators, by their credentials |
 //! | [`observe`] | tells | log and status |
 //! | [`daemon`] | wires | processes, seals, start and stop |
 //! | [`cli`] | asks | one file per subcommand |
 //!
 //! **Dependency rule.** `gate` uses nothing of ours. `config`, `answer`, `front`, `firewall`,
-//! `control` and `observe` may use `gate`, not each other. `daemon` alone knows them all; `cli`
-//! starts it or talks to it.
+//! `runner`, `control` and `observe` may use `gate`, not each other; `firewall` and `runner` share
+//! the octets of their frames, [`wire`]. `daemon` alone knows them all; `cli` starts it or talks to
+//! it.
 #![forbid(unsafe_code)]
 
 pub mod answer;
@@ -26,3 +28,5 @@ pub mod firewall;
 pub mod front;
 pub mod gate;
 pub mod observe;
+pub mod runner;
+pub mod wire;

@@ -9,6 +9,7 @@ use super::Failure;
 use super::terminal::plain;
 use crate::config::{Config, Disk};
 use crate::control::protocol::Exit;
+use crate::daemon::parts::missing_programs;
 use crate::daemon::privilege::HostAccounts;
 
 /// What is done with the configuration.
@@ -22,7 +23,8 @@ pub fn run(config: Option<&Path>, command: &ConfigCommand) -> Result<ExitCode, F
     let ConfigCommand::Check = command;
     match Config::load_with(config, &HostAccounts, &Disk) {
         Ok(config) => {
-            for warning in config.warnings() {
+            let missing = missing_programs(&config);
+            for warning in config.warnings().into_iter().chain(missing) {
                 eprintln!("acmegate: warning: {}", plain(&warning));
             }
             match &config.source {

@@ -76,6 +76,9 @@ enum Command {
     /// Started by `run` alone: the process that may change the firewall
     #[command(hide = true)]
     Enforcer,
+    /// Started by `run` alone: the process that runs configured commands
+    #[command(hide = true)]
+    Runner,
 }
 
 /// Why a subcommand failed.
@@ -142,6 +145,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
             runtime_dir,
         })?,
         Command::Enforcer => daemon::enforcer::run(config.as_deref())?,
+        Command::Runner => daemon::runner::run(config.as_deref())?,
         Command::Open(args) => return open::run(&runtime_dir, &args),
         Command::Close(args) => return close::run(&runtime_dir, &args),
         Command::Answer(command) => return answer::run(&runtime_dir, &command),

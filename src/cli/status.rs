@@ -66,6 +66,16 @@ fn render(status: &Status) -> String {
         "partly" => out.push_str("sealed    this kernel's landlock is an older one: files yes, ports and signals perhaps not\n"),
         _ => out.push_str("sealed    without landlock, which this kernel or container refuses; the rest holds\n"),
     }
+    if let Some(commands) = &status.commands {
+        for (word, command) in [("open", &commands.open), ("close", &commands.close)] {
+            if let Some(command) = command {
+                let _ = writeln!(out, "command   {word}: {}", plain(command));
+            }
+        }
+        if let Some(failure) = &commands.failure {
+            let _ = writeln!(out, "          last failure: {}", plain(failure));
+        }
+    }
     for window in &status.windows {
         let stands = match window.milliseconds {
             Some(left) if window.open => format!("open for {} more", seconds(left)),
@@ -89,6 +99,9 @@ fn render(status: &Status) -> String {
             seconds(lease.milliseconds),
             lease.caller
         );
+        if let Some(entrance) = &lease.entrance {
+            let _ = writeln!(out, "          opens only {}", plain(entrance));
+        }
         match lease.identifiers.as_deref() {
             None => {}
             Some([]) => out.push_str(
@@ -149,7 +162,7 @@ fn render(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::status::{Budget, Count, Firewall, Lease, Site, Window};
+    use crate::control::status::{Budget, Commands, Count, Firewall, Lease, Site, Window};
 
     #[test]
     fn a_seal_that_is_not_whole_is_told() {
@@ -189,6 +202,13 @@ mod tests {
                 gaps: 2,
                 landlock: "fully".to_owned(),
             },
+            commands: Some(Commands {
+                open: Some("firewall-cmd --add-port={port}/tcp --timeout={seconds}".to_owned()),
+                close: Some("firewall-cmd --remove-port={port}/tcp".to_owned()),
+                timeout: 5_000,
+                net_admin: false,
+                failure: Some("`firewall-cmd` exited 252: FirewallD is not running".to_owned()),
+            }),
             windows: vec![
                 Window {
                     port: 80,

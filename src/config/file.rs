@@ -104,6 +104,10 @@ pub(super) struct Firewall {
     pub(super) closed: Key<Closed>,
     pub(super) mark: Key<Word>,
     pub(super) owner: Key<String>,
+    pub(super) open_command: Key<Vec<Spanned<String>>>,
+    pub(super) close_command: Key<Vec<Spanned<String>>>,
+    pub(super) command_timeout: Key<Word>,
+    pub(super) command_net_admin: Key<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

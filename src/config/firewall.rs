@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use toml::Spanned;
 
+use super::command::commands;
 use super::error::{Problem, nearest};
 use super::file::{self, Key, Section, Word};
 use super::value::one_of;
@@ -97,6 +98,7 @@ pub(super) fn firewall(
         mark: mark(&keys.mark, default.mark, problems),
         closed,
         owned: owned.unwrap_or(default.owned),
+        commands: commands(keys, problems),
     }
 }
 

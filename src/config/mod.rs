@@ -1,11 +1,12 @@
 //! Reads: the operator's words into values that cannot be wrong.
 //!
 //! `file` follows the TOML and `read` finds every key that it does not know; `check`, `firewall`,
-//! `site` and `grant` turn words into the types of this page; `error` says what to write instead.
+//! `command`, `site` and `grant` turn words into the types of this page; `error` says what to write instead.
 //! Nothing here acts on what it reads, and nothing is silently corrected: a file with a mistake is
 //! refused as a whole, with every mistake in it shown at once.
 
 mod check;
+mod command;
 mod duration;
 mod error;
 mod file;
@@ -35,6 +36,7 @@ pub use self::load::{DEFAULT_PATH, MAX_FILE_BYTES};
 pub use self::webroot::{Disk, Fault, Reader, Unchecked, Webroots};
 use crate::gate::allow_list::AllowList;
 use crate::gate::caller::Grant;
+use crate::gate::command::Commands;
 use crate::gate::site::{self as gate_site, Redirect};
 use crate::gate::token::Thumbprint;
 use crate::gate::window::{Budget, Limits};
@@ -112,6 +114,8 @@ pub struct Firewall {
     pub closed: Closed,
     /// Whether our table is made an owned one where the kernel can.
     pub owned: bool,
+    /// What is run besides when a window opens and closes; `None` where nothing is.
+    pub commands: Option<Commands>,
 }
 
 /// `[firewall] mode`.
@@ -299,6 +303,7 @@ impl Default for Firewall {
                 v6: Shut::Drop,
             },
             owned: true,
+            commands: None,
         }
     }
 }

@@ -315,11 +315,38 @@ fn what_is_perhaps_not_meant_is_said() {
             "[[site]]\nidentifiers = [\"a.test\"]\nanswer = { upstream = \"http://10.0.0.5\" }\n",
             "a.test: whatever ACME account",
         ),
+        (
+            "[firewall]\nopen_command = [\"x\", \"{port}\"]\n",
+            "nothing ever closes what it opens",
+        ),
+        (
+            "[firewall]\nopen_command = [\"x\"]\nclose_command = [\"y\"]\n",
+            "while acmegate is down nothing closes",
+        ),
+        (
+            "[firewall]\nclose_command = [\"y\"]\n",
+            "close_command without an open_command",
+        ),
     ] {
         let warnings = good(text).warnings();
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert!(warnings[0].contains(warning), "{warnings:?}");
     }
+}
+
+#[test]
+fn commands_are_read_as_they_are_written() {
+    let config =
+        good("[firewall]\nopen_command = [\"fw\", \"-p{port}\", \"{{{lease}}}\", \"{seconds}\"]\n");
+    assert_eq!(config.warnings(), [""; 0]);
+    let commands = config.firewall.commands.unwrap();
+    let open = commands.open.unwrap();
+    assert_eq!(open.to_string(), "fw -p{port} {{{lease}}} {seconds}");
+    assert_eq!((open.program(), commands.close), ("fw", None));
+    assert_eq!(commands.timeout, Duration::from_secs(5));
+    assert!(!commands.net_admin);
+    let none = good("[firewall]\nopen_command = []\nclose_command = []\n");
+    assert_eq!(none.firewall.commands, None);
 }
 
 /// Writes a file of its own, and removes it.

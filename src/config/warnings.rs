@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::{Config, Mode, Source};
 use crate::gate::allow_list::AllowList;
 use crate::gate::challenge::ChallengeType;
+use crate::gate::command::Blank;
 
 /// Validators of one CA may come by one address, when the peer is seen behind a NAT; about this
 /// many at once must pass.
@@ -18,6 +19,7 @@ impl Config {
         let mut warnings = Vec::new();
         self.warn_of_allow_list(&mut warnings);
         self.warn_of_ports(&mut warnings);
+        self.warn_of_commands(&mut warnings);
         if matches!(self.daemon.user.as_str(), "root" | "0") {
             warnings.push(
                 "[daemon] user is root: the process that reads the Internet's bytes would keep every file of this host within reach; name an account of its own".to_owned(),
@@ -57,6 +59,24 @@ impl Config {
         warnings.push(format!(
             "[allow] prefixes hold {who}: the ports are open to them at all times, window or not",
         ));
+    }
+
+    fn warn_of_commands(&self, warnings: &mut Vec<String>) {
+        let Some(commands) = &self.firewall.commands else {
+            return;
+        };
+        match (&commands.open, &commands.close) {
+            (Some(open), None) if !open.has(Blank::Seconds) => warnings.push(
+                "[firewall] open_command has no {seconds} and there is no close_command: nothing ever closes what it opens".to_owned(),
+            ),
+            (Some(open), Some(_)) if !open.has(Blank::Seconds) => warnings.push(
+                "[firewall] open_command has no {seconds}: while acmegate is down nothing closes what it opened; give it a time of its own if the program has one".to_owned(),
+            ),
+            (None, _) => warnings.push(
+                "[firewall] close_command without an open_command: nothing is opened by a command".to_owned(),
+            ),
+            _ => {}
+        }
     }
 
     fn warn_of_ports(&self, warnings: &mut Vec<String>) {

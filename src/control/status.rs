@@ -17,6 +17,9 @@ pub struct Status {
     pub problems: Vec<String>,
     /// The firewall part.
     pub firewall: Firewall,
+    /// The commands that are run besides; `null` where there are none.
+    #[serde(default)]
+    pub commands: Option<Commands>,
     /// One entry per guarded port and family.
     pub windows: Vec<Window>,
     /// Every living lease.
@@ -46,6 +49,21 @@ pub struct Firewall {
     pub gaps: u32,
     /// How far landlock restricts the front: `fully`, `partly` or `not`.
     pub landlock: String,
+}
+
+/// The commands in force.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commands {
+    /// What opens, blanks as they are written.
+    pub open: Option<String>,
+    /// What closes again.
+    pub close: Option<String>,
+    /// How long those of one opening may take together, in milliseconds.
+    pub timeout: u64,
+    /// Whether they keep CAP_NET_ADMIN.
+    pub net_admin: bool,
+    /// The last failure since the start, mended or not.
+    pub failure: Option<String>,
 }
 
 /// A port and a family, and whether the world may come in.

@@ -25,6 +25,7 @@ use crate::gate::site::site_for;
 use crate::gate::token::{KeyAuthorization, Token};
 use crate::gate::window::Refusal;
 use crate::observe::Observer;
+use crate::runner::message::Fault;
 
 /// Why a caller does not get what it asked for.
 #[derive(Debug)]
@@ -344,9 +345,21 @@ impl Desk {
             ),
             LeaseError::Blocked(_) => (Exit::Config, String::new()),
             LeaseError::Failed(_) => (Exit::Os, String::new()),
+            LeaseError::Command(fault, _) => (exit_for(*fault), String::new()),
             LeaseError::Lost => (Exit::Software, String::new()),
         };
         Refused::new(exit, format!("{error}{more}"))
+    }
+}
+
+/// What a hook ends with when a command did not do its work.
+fn exit_for(fault: Fault) -> Exit {
+    match fault {
+        Fault::Bounds => Exit::Data,
+        Fault::Missing => Exit::Unavailable,
+        Fault::Failed => Exit::Os,
+        Fault::Slow => Exit::TempFail,
+        Fault::Config => Exit::Config,
     }
 }
 

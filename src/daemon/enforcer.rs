@@ -71,9 +71,9 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
 }
 
 /// Signals are the front's business. A terminal, and a service manager that asks a whole group,
-/// send them to both processes; whoever ends first must be the front, or a clean stop would look
+/// send them to every process; whoever ends first must be the front, or a clean stop would look
 /// like a lost enforcer and leave our table behind.
-fn hear_no_signal() -> io::Result<[tokio::signal::unix::Signal; 4]> {
+pub(super) fn hear_no_signal() -> io::Result<[tokio::signal::unix::Signal; 4]> {
     Ok([
         signal(SignalKind::terminate())?,
         signal(SignalKind::interrupt())?,

@@ -12,12 +12,14 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::link::{Link, Lost};
+use super::commands::Commands;
+use super::link::{Enforcing, Link, Lost};
 use super::now;
 use crate::firewall::message::{Claim, Health, Reply, Request};
 use crate::gate::identifier::Identifier;
 use crate::gate::lease::{Holder, Lease, LeaseName, Scope};
 use crate::gate::window::{GRACE, MAX_LEASES, Opening, Refusal, Windows};
+use crate::runner::message::Fault;
 
 /// Why a lease was not given or not released.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,7 +30,9 @@ pub enum LeaseError {
     Blocked(String),
     /// The kernel, or the enforcer, could not.
     Failed(String),
-    /// The enforcer is gone.
+    /// A command that the configuration names did not do its work.
+    Command(Fault, String),
+    /// The enforcer, or the runner, is gone.
     Lost,
 }
 
@@ -37,7 +41,7 @@ impl std::fmt::Display for LeaseError {
         match self {
             Self::Refused(refusal) => write!(f, "not opened: {refusal}"),
             Self::Blocked(why) => write!(f, "not opened: {why}"),
-            Self::Failed(why) => f.write_str(why),
+            Self::Failed(why) | Self::Command(_, why) => f.write_str(why),
             Self::Lost => Lost.fmt(f),
         }
     }
@@ -51,7 +55,8 @@ impl From<Lost> for LeaseError {
 
 /// The book.
 pub struct Leases {
-    link: Link,
+    link: Link<Enforcing>,
+    commands: Option<Commands>,
     windows: watch::Sender<Arc<Windows>>,
     holders: mpsc::Sender<(LeaseName, Holder)>,
     /// One change at a time, from the question to the writing down.
@@ -60,12 +65,16 @@ pub struct Leases {
 
 impl Leases {
     /// An empty book, and the queue of holders for [`watch_holders`].
-    pub fn new(link: Link) -> (Self, mpsc::Receiver<(LeaseName, Holder)>) {
+    pub fn new(
+        link: Link<Enforcing>,
+        commands: Option<Commands>,
+    ) -> (Self, mpsc::Receiver<(LeaseName, Holder)>) {
         let (holders, to_watch) = mpsc::channel(MAX_LEASES);
         let windows = watch::Sender::new(Arc::new(Windows::default()));
         (
             Self {
                 link,
+                commands,
                 windows,
                 holders,
                 turn: Mutex::new(()),
@@ -84,6 +93,11 @@ impl Leases {
         self.link.health()
     }
 
+    /// The front's side of the runner, where there is one.
+    pub fn commands(&self) -> Option<&Commands> {
+        self.commands.as_ref()
+    }
+
     /// How long the enforcer has owed an answer, if it owes one.
     pub fn waiting(&self) -> Option<Duration> {
         self.link.waiting()
@@ -96,6 +110,9 @@ impl Leases {
     pub async fn adopt(&self) -> Result<(), Lost> {
         let _turn = self.turn.lock().await;
         let windows = self.snapshot().await?;
+        if let Some(commands) = &self.commands {
+            commands.adopt(&windows, now()).await?;
+        }
         self.publish(windows);
         Ok(())
     }
@@ -112,7 +129,7 @@ impl Leases {
                 Reply::Lease(claim) => {
                     // Its identifiers are not among what survives: it covers none of them.
                     let identifiers = claim.is_scoped.then(Vec::new);
-                    windows.adopt(to_lease(claim, identifiers, now));
+                    windows.adopt(to_lease(*claim, identifiers, now));
                 }
                 Reply::Opening { caller, left } => {
                     id += 1;
@@ -146,10 +163,14 @@ impl Leases {
         claim: Claim,
         identifiers: Option<Vec<Identifier>>,
     ) -> Result<String, LeaseError> {
+        let begun = now();
         let _turn = self.turn.lock().await;
         // Before the question, so that the gate shuts no later than the kernel.
         let now = now();
-        let doubts = self.confirmed(Request::Open(claim.clone())).await?.note;
+        let doubts = match &self.commands {
+            None => self.confirmed(Request::Open(claim.clone())).await?.note,
+            Some(commands) => self.open_by(commands, &claim, begun).await?,
+        };
         let lease = to_lease(claim, identifiers, now);
         self.windows.send_modify(|windows| {
             let windows = Arc::make_mut(windows);
@@ -162,13 +183,44 @@ impl Leases {
         Ok(doubts)
     }
 
-    /// Says whether [`Leases::open`] would be given, and changes nothing.
+    /// Bounds first, then the commands, which may make the way free, then the survey of that way
+    /// and the kernel. What a command opened is closed again if a later step fails.
+    async fn open_by(
+        &self,
+        commands: &Commands,
+        claim: &Claim,
+        begun: Instant,
+    ) -> Result<String, LeaseError> {
+        self.confirmed(Request::Bounds(claim.clone())).await?;
+        let renewed = self.windows.borrow().lease(&claim.name).cloned();
+        let renewed = renewed.filter(|lease| lease.deadline > now());
+        let opening = commands.open(claim, begun).await?;
+        match self.confirmed(Request::Open(claim.clone())).await {
+            Ok(health) => {
+                commands.keep(&claim.name, opening).await?;
+                Ok(health.note)
+            }
+            Err(error) => {
+                commands
+                    .undo(&claim.name, opening, renewed.is_some())
+                    .await?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Says whether [`Leases::open`] would be given, and changes nothing. Where commands are run
+    /// first, only the bounds are known: what stands in the way may be what they move.
     ///
     /// # Errors
     /// As [`Leases::open`].
     pub async fn check(&self, claim: Claim) -> Result<String, LeaseError> {
         let _turn = self.turn.lock().await;
-        Ok(self.confirmed(Request::Check(claim)).await?.note)
+        let request = match self.commands {
+            None => Request::Check(claim),
+            Some(_) => Request::Bounds(claim),
+        };
+        Ok(self.confirmed(request).await?.note)
     }
 
     /// Releases a lease; `false` when there was none of that name.
@@ -176,16 +228,21 @@ impl Leases {
     /// # Errors
     /// [`LeaseError`].
     pub async fn close(&self, name: &LeaseName) -> Result<bool, LeaseError> {
+        let begun = now();
         let _turn = self.turn.lock().await;
-        self.release(name).await
+        self.release(name, begun).await
     }
 
-    async fn release(&self, name: &LeaseName) -> Result<bool, LeaseError> {
+    async fn release(&self, name: &LeaseName, begun: Instant) -> Result<bool, LeaseError> {
         self.settled(Request::Close(name.clone())).await?;
         let mut was_there = false;
         self.windows.send_modify(|windows| {
             was_there = Arc::make_mut(windows).release(name, now()).is_some();
         });
+        // The kernel first: whatever becomes of the command, nobody comes through.
+        if let Some(commands) = &self.commands {
+            commands.close(name, begun).await?;
+        }
         Ok(was_there)
     }
 
@@ -198,7 +255,7 @@ impl Leases {
             .lease(name)
             .and_then(|lease| lease.holder.clone());
         match held_by.as_ref() == Some(holder) {
-            true => self.release(name).await,
+            true => self.release(name, now()).await,
             false => Ok(false),
         }
     }
@@ -206,12 +263,20 @@ impl Leases {
     /// Has the enforcer read its configuration again. Leases of ports that it no longer names end.
     ///
     /// # Errors
-    /// [`LeaseError::Failed`] when the enforcer keeps its old configuration.
+    /// [`LeaseError::Failed`] when the enforcer keeps its old configuration, and
+    /// [`LeaseError::Command`] when the runner does; then both do.
     pub async fn reload(&self) -> Result<(), LeaseError> {
         let _turn = self.turn.lock().await;
+        // Read by both before either follows it.
+        if let Some(commands) = &self.commands {
+            commands.prepare().await?;
+        }
         self.settled(Request::Reload).await?;
         let mut windows = self.snapshot().await?;
         windows.remember(&self.windows.borrow(), now());
+        if let Some(commands) = &self.commands {
+            commands.switch(&windows).await?;
+        }
         self.publish(windows);
         Ok(())
     }
@@ -234,7 +299,12 @@ impl Leases {
         // Shut here first: what the kernel does no longer, the gate does.
         self.windows
             .send_modify(|windows| Arc::make_mut(windows).release_all(now()));
-        self.settled(Request::Remove).await
+        let removed = self.settled(Request::Remove).await;
+        let closed = match &self.commands {
+            Some(commands) => commands.close_all().await,
+            None => Ok(()),
+        };
+        removed.and(closed)
     }
 
     /// Asks for what may change how the kernel stands, and notes how it does.

@@ -1,4 +1,5 @@
-//! The front's end of the socket pair: one question at a time, each with a deadline.
+//! The front's end of a socket pair: one question at a time, each with a deadline. The same for
+//! every process beside it; what is said there is a [`Dialogue`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,43 +9,134 @@ use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
-use crate::firewall::message::{FRAME_BYTES, Frame, Health, Reply, Request};
+use crate::firewall::message::{Health, Reply, Request};
+use crate::runner::message as runner;
+use crate::wire::{FRAME_BYTES, Frame, Malformed};
 
-/// How long the enforcer may take. Its slowest work, filling a long allow-list at a reload, takes
-/// seconds; opening a window takes microseconds.
-const DEADLINE: Duration = Duration::from_secs(60);
 /// How many questions may wait.
 const QUEUE: usize = 64;
 
-/// The enforcer is gone, or no longer makes sense: the daemon must end, and the kernel closes.
+/// What is said over a socket pair.
+pub trait Dialogue: 'static {
+    /// What the front asks.
+    type Request: Send + 'static;
+    /// What it is answered.
+    type Reply: Send + 'static;
+    /// What is also told unasked.
+    type Health: Clone + Default + Send + Sync + 'static;
+    /// How long an answer may take.
+    const DEADLINE: Duration;
+
+    /// Renders a question.
+    fn to_frame(request: &Self::Request, sequence: u32) -> Frame;
+    /// Reads an answer and the number of its question; 0 if it comes unasked.
+    ///
+    /// # Errors
+    /// [`Malformed`].
+    fn from_frame(frame: &Frame) -> Result<(u32, Self::Reply), Malformed>;
+    /// Whether more answers to the same question follow.
+    fn goes_on(reply: &Self::Reply) -> bool;
+    /// What may come unasked.
+    fn unasked(reply: Self::Reply) -> Option<Self::Health>;
+}
+
+/// With the enforcer.
+#[derive(Clone, Copy, Debug)]
+pub struct Enforcing;
+
+impl Dialogue for Enforcing {
+    type Request = Request;
+    type Reply = Reply;
+    type Health = Health;
+    /// Its slowest work, filling a long allow-list at a reload, takes seconds; opening a window
+    /// takes microseconds.
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    fn to_frame(request: &Request, sequence: u32) -> Frame {
+        request.to_frame(sequence)
+    }
+
+    fn from_frame(frame: &Frame) -> Result<(u32, Reply), Malformed> {
+        Reply::from_frame(frame)
+    }
+
+    fn goes_on(reply: &Reply) -> bool {
+        matches!(reply, Reply::Lease(_) | Reply::Opening { .. })
+    }
+
+    fn unasked(reply: Reply) -> Option<Health> {
+        match reply {
+            Reply::Health(health) => Some(health),
+            _ => None,
+        }
+    }
+}
+
+/// With the runner.
+#[derive(Clone, Copy, Debug)]
+pub struct Running;
+
+impl Dialogue for Running {
+    type Request = runner::Request;
+    type Reply = runner::Reply;
+    type Health = runner::Health;
+    /// A closing of its own may be under way, and then comes what was asked: 8 s each at most.
+    const DEADLINE: Duration = Duration::from_secs(30);
+
+    fn to_frame(request: &runner::Request, sequence: u32) -> Frame {
+        request.to_frame(sequence)
+    }
+
+    fn from_frame(frame: &Frame) -> Result<(u32, runner::Reply), Malformed> {
+        runner::Reply::from_frame(frame)
+    }
+
+    fn goes_on(_reply: &runner::Reply) -> bool {
+        false
+    }
+
+    fn unasked(reply: runner::Reply) -> Option<runner::Health> {
+        match reply {
+            runner::Reply::Health(health) => Some(health),
+            _ => None,
+        }
+    }
+}
+
+/// A process beside the front is gone, or no longer makes sense: the daemon must end, and the kernel
+/// closes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Lost;
 
 impl std::fmt::Display for Lost {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("the enforcer is gone; open windows close in the kernel, by themselves")
+        f.write_str(
+            "a process of the daemon is gone; open windows close in the kernel, by themselves",
+        )
     }
 }
 
 impl std::error::Error for Lost {}
 
-type Question = (Request, oneshot::Sender<Vec<Reply>>);
+type Question<D> = (
+    <D as Dialogue>::Request,
+    oneshot::Sender<Vec<<D as Dialogue>::Reply>>,
+);
 
-/// Asks the enforcer.
-#[derive(Clone, Debug)]
-pub struct Link {
-    questions: mpsc::Sender<Question>,
-    health: Arc<watch::Sender<Health>>,
+/// Asks a process beside the front.
+pub struct Link<D: Dialogue> {
+    questions: mpsc::Sender<Question<D>>,
+    health: Arc<watch::Sender<D::Health>>,
     asked_at: watch::Receiver<Option<Instant>>,
 }
 
-impl Link {
-    /// A link over `stream`, and the future that carries it: when that ends, the enforcer is lost.
+impl<D: Dialogue> Link<D> {
+    /// A link over `stream`, and the future that carries it: when that ends, the process is lost.
     pub fn new(stream: UnixStream) -> (Self, impl Future<Output = Lost> + Send) {
         let (questions, asked) = mpsc::channel(QUEUE);
-        let health = Arc::new(watch::Sender::new(Health::default()));
+        let health = Arc::new(watch::Sender::new(D::Health::default()));
         let (asking, asked_at) = watch::channel(None);
-        let carried = carry(stream, asked, Arc::clone(&health), asking);
+        let carried = carry::<D>(stream, asked, Arc::clone(&health), asking);
         let link = Self {
             questions,
             health,
@@ -57,7 +149,7 @@ impl Link {
     ///
     /// # Errors
     /// [`Lost`].
-    pub async fn ask(&self, request: Request) -> Result<Vec<Reply>, Lost> {
+    pub async fn ask(&self, request: D::Request) -> Result<Vec<D::Reply>, Lost> {
         let (reply, replies) = oneshot::channel();
         self.questions
             .send((request, reply))
@@ -66,26 +158,26 @@ impl Link {
         replies.await.map_err(|_| Lost)
     }
 
-    /// Takes over what an answer said of the kernel.
-    pub fn note_health(&self, health: Health) {
+    /// Takes over what an answer said of how things stand.
+    pub fn note_health(&self, health: D::Health) {
         self.health.send_replace(health);
     }
 
-    /// How long the enforcer has owed an answer, if it owes one.
+    /// How long the process has owed an answer, if it owes one.
     pub fn waiting(&self) -> Option<Duration> {
         self.asked_at.borrow().map(|since| since.elapsed())
     }
 
-    /// How the kernel stands, as last told.
-    pub fn health(&self) -> Health {
+    /// How things stand, as last told.
+    pub fn health(&self) -> D::Health {
         self.health.borrow().clone()
     }
 }
 
-async fn carry(
+async fn carry<D: Dialogue>(
     stream: UnixStream,
-    mut questions: mpsc::Receiver<Question>,
-    health: Arc<watch::Sender<Health>>,
+    mut questions: mpsc::Receiver<Question<D>>,
+    health: Arc<watch::Sender<D::Health>>,
     asking: watch::Sender<Option<Instant>>,
 ) -> Lost {
     let (mut from, mut to) = stream.into_split();
@@ -108,10 +200,10 @@ async fn carry(
                     // 0 is the number of what comes unasked.
                     sequence = sequence.checked_add(1).unwrap_or(1);
                     asking.send_replace(Some(Instant::now()));
-                    if to.write_all(&request.to_frame(sequence)).await.is_err() {
+                    if to.write_all(&D::to_frame(&request, sequence)).await.is_err() {
                         return Lost;
                     }
-                    let gathered = tokio::time::timeout(DEADLINE, gather(&mut frames, sequence, &health));
+                    let gathered = tokio::time::timeout(D::DEADLINE, gather::<D>(&mut frames, sequence, &health));
                     let Ok(Some(replies)) = gathered.await else { return Lost };
                     asking.send_replace(None);
                     // Who asked may have gone away meanwhile.
@@ -119,7 +211,7 @@ async fn carry(
                 }
                 frame = frames.recv() => {
                     let Some(frame) = frame else { return Lost };
-                    if !is_unasked(&frame, &health) {
+                    if !is_unasked::<D>(&frame, &health) {
                         return Lost;
                     }
                 }
@@ -132,34 +224,37 @@ async fn carry(
     }
 }
 
-async fn gather(
+async fn gather<D: Dialogue>(
     frames: &mut mpsc::Receiver<Frame>,
     sequence: u32,
-    health: &watch::Sender<Health>,
-) -> Option<Vec<Reply>> {
+    health: &watch::Sender<D::Health>,
+) -> Option<Vec<D::Reply>> {
     let mut replies = Vec::new();
     loop {
         let frame = frames.recv().await?;
-        match Reply::from_frame(&frame).ok()? {
+        match D::from_frame(&frame).ok()? {
             (own, reply) if own == sequence => {
-                let goes_on = matches!(reply, Reply::Lease(_) | Reply::Opening { .. });
+                let goes_on = D::goes_on(&reply);
                 replies.push(reply);
                 if !goes_on {
                     return Some(replies);
                 }
             }
-            _ if is_unasked(&frame, health) => {}
+            _ if is_unasked::<D>(&frame, health) => {}
             _ => return None,
         }
     }
 }
 
-fn is_unasked(frame: &Frame, health: &watch::Sender<Health>) -> bool {
-    match Reply::from_frame(frame) {
-        Ok((0, Reply::Health(told))) => {
+fn is_unasked<D: Dialogue>(frame: &Frame, health: &watch::Sender<D::Health>) -> bool {
+    let Ok((0, reply)) = D::from_frame(frame) else {
+        return false;
+    };
+    match D::unasked(reply) {
+        Some(told) => {
             health.send_replace(told);
             true
         }
-        _ => false,
+        None => false,
     }
 }

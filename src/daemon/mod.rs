@@ -6,6 +6,7 @@
 //! that a restart sends, leaves it, and the next start adopts it.
 
 mod authority;
+pub mod commands;
 pub mod desk;
 pub mod enforcer;
 pub mod leases;
@@ -16,6 +17,7 @@ pub mod notify;
 pub mod parts;
 pub mod port;
 pub mod privilege;
+pub mod runner;
 pub mod seal;
 mod serve;
 mod tell;
@@ -120,6 +122,8 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
         .map_err(|error| Fatal::new(Exit::Config, error))?;
     let notify = Notify::from_env();
     let (enforcer, child) = start_enforcer(&config)?;
+    let runner = runner::start(&config)?;
+    problems.extend(parts::missing_programs(&config));
     accounts.seal();
 
     let workers = std::thread::available_parallelism().map_or(1, |count| count.get().min(4));
@@ -150,6 +154,7 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
         notify,
         enforcer,
         child,
+        runner,
         landlocked,
     }))
 }
@@ -271,11 +276,8 @@ fn raise_descriptor_limit(config: &Config) -> usize {
     usize::try_from(room).unwrap_or(usize::MAX)
 }
 
-/// Starts the enforcer, our own program, with one end of a socket pair as its standard input and
-/// nothing of our environment.
+/// Starts the enforcer, if this process can give it what it needs.
 fn start_enforcer(config: &Config) -> Result<(UnixStream, Child), Fatal> {
-    let failed =
-        |error: io::Error| Fatal::new(Exit::Os, format!("cannot start the enforcer: {error}"));
     if config.firewall.mode != Mode::GateOnly && !privilege::has_net_admin() {
         // systemd gives what the unit asks for, but nobody can give what a container withholds.
         let way_out = match privilege::may_have_net_admin() {
@@ -293,10 +295,18 @@ fn start_enforcer(config: &Config) -> Result<(UnixStream, Child), Fatal> {
             ),
         ));
     }
+    start_beside("enforcer", config)
+}
+
+/// Starts our own program as the process that `name` is the subcommand of, with one end of a socket
+/// pair as its standard input and nothing of our environment.
+fn start_beside(name: &str, config: &Config) -> Result<(UnixStream, Child), Fatal> {
+    let failed =
+        |error: io::Error| Fatal::new(Exit::Os, format!("cannot start the {name}: {error}"));
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let mut command = Command::new("/proc/self/exe");
     command
-        .arg("enforcer")
+        .arg(name)
         .env_clear()
         .stdin(Stdio::from(OwnedFd::from(theirs)));
     if let Some(path) = &config.source {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use nlink::netlink::nftables::Family as NftFamily;
 
@@ -12,6 +13,8 @@ use crate::config::{self, Accounts, Config, Group};
 use crate::firewall::enforcer::Orders;
 use crate::firewall::ruleset::{Closed, ForeignChain, ForeignSet, Mode, Settings, Shut};
 use crate::front::{self, RedirectStatus, Rules};
+use crate::gate::command::Commands;
+use crate::runner;
 
 /// What the enforcer holds itself to.
 pub fn orders(config: &Config) -> Orders {
@@ -65,6 +68,36 @@ fn shut(shut: config::Shut) -> Shut {
         config::Shut::Reject => Shut::Reject,
         config::Shut::Pass => Shut::Pass,
     }
+}
+
+/// What the runner holds itself to. Where no commands are named any more, there are none to run.
+pub fn runner_orders(config: &Config) -> runner::serve::Orders {
+    let commands = config.firewall.commands.clone().unwrap_or(Commands {
+        open: None,
+        close: None,
+        timeout: Duration::from_secs(1),
+        net_admin: false,
+    });
+    runner::serve::Orders {
+        commands: Arc::new(commands),
+        limits: config.limits(),
+        state_file: config.daemon.state_dir.join(runner::state::FILE),
+    }
+}
+
+/// The programs of commands that are not on this host, each as a sentence.
+pub fn missing_programs(config: &Config) -> Vec<String> {
+    let commands = config.firewall.commands.iter().flat_map(Commands::each);
+    commands
+        .filter(|(_, command)| runner::program::find(command.program()).is_none())
+        .map(|(key, command)| {
+            format!(
+                "[firewall] {key}: there is no program `{}` (looked for in {}): every opening would fail",
+                command.program(),
+                runner::program::SEARCH_PATH
+            )
+        })
+        .collect()
 }
 
 /// What the front follows; opens webroots. What could not be opened is answered by pushed tokens

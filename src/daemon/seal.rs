@@ -13,7 +13,8 @@ use landlock::{
     RulesetCreatedAttr, RulesetStatus, Scope,
 };
 use rustix::thread::{
-    CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities, set_no_new_privs,
+    CapabilitySet, CapabilitySets, clear_ambient_capability_set,
+    configure_capability_in_ambient_set, set_capabilities, set_no_new_privs,
 };
 use seccompiler::{
     BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
@@ -33,13 +34,16 @@ pub struct Seal {
     pub calls: Calls,
 }
 
-/// Two sets of system calls.
+/// Three sets of system calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Calls {
     /// Many threads, sockets of the Internet families, no new netlink or raw socket.
     Front,
     /// One thread, no new socket at all.
     Enforcer,
+    /// Everything that an ordinary program may need, for programs inherit it; but nothing that
+    /// changes the system or looks into other processes.
+    Runner,
 }
 
 /// How far the kernel went along.
@@ -60,14 +64,26 @@ impl Seal {
     /// Whatever part could not be had; then the process must not go on.
     pub fn apply(&self) -> io::Result<Landlocked> {
         clear_ambient_capability_set()?;
+        // What programs are to have goes through their exec as an ambient capability.
+        let inherited = match self.calls {
+            Calls::Runner => self.capabilities,
+            Calls::Front | Calls::Enforcer => CapabilitySet::empty(),
+        };
         let kept = CapabilitySets {
             effective: self.capabilities,
             permitted: self.capabilities,
-            inheritable: CapabilitySet::empty(),
+            inheritable: inherited,
         };
         set_capabilities(None, kept)?;
+        for capability in inherited.iter() {
+            configure_capability_in_ambient_set(capability, true)?;
+        }
         set_no_new_privs(true)?;
-        let landlocked = self.landlock()?;
+        let landlocked = match self.calls {
+            // It would bind the commands, and which files those need only their author knows.
+            Calls::Runner => Landlocked::Not,
+            Calls::Front | Calls::Enforcer => self.landlock()?,
+        };
         for program in self.calls.filters()? {
             apply_filter(&program).map_err(io::Error::other)?;
         }
@@ -112,6 +128,11 @@ impl Calls {
     /// The filters, in the order they are applied. What they do not allow fails with EPERM, so that
     /// a library that tries too much gets an error it can report.
     fn filters(self) -> io::Result<Vec<BpfProgram>> {
+        if self == Self::Runner {
+            let refused = REFUSED_TO_COMMANDS.iter().map(|call| (*call, Vec::new()));
+            let refused = filter(refused.collect(), SeccompAction::Allow, errno(libc::EPERM))?;
+            return Ok(vec![refused]);
+        }
         let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
             COMMON.iter().map(|call| (*call, Vec::new())).collect();
         // FIONBIO is how std and tokio make sockets non-blocking.
@@ -119,6 +140,7 @@ impl Calls {
         // Naming a thread.
         rules.insert(libc::SYS_prctl, vec![only(0, libc::PR_SET_NAME as u64)?]);
         match self {
+            Self::Runner => {}
             Self::Enforcer => rules.extend(ENFORCER.iter().map(|call| (*call, Vec::new()))),
             Self::Front => {
                 rules.extend(FRONT.iter().map(|call| (*call, Vec::new())));
@@ -264,6 +286,49 @@ const COMMON: &[i64] = &[
 /// MSG_FASTOPEN and an address behind a pointer that no filter sees.
 const ENFORCER: &[i64] = &[libc::SYS_sendmsg, libc::SYS_sendto];
 
+/// What no command has a reason to do, nor the runner itself: another namespace or root directory,
+/// kernel modules, programs in the kernel, other processes' memory, mounts, the clock, keys.
+const REFUSED_TO_COMMANDS: &[i64] = &[
+    libc::SYS_acct,
+    libc::SYS_add_key,
+    libc::SYS_adjtimex,
+    libc::SYS_bpf,
+    libc::SYS_chroot,
+    libc::SYS_clock_adjtime,
+    libc::SYS_clock_settime,
+    libc::SYS_delete_module,
+    libc::SYS_finit_module,
+    libc::SYS_fsopen,
+    libc::SYS_init_module,
+    libc::SYS_io_uring_setup,
+    libc::SYS_kexec_file_load,
+    libc::SYS_kexec_load,
+    libc::SYS_keyctl,
+    libc::SYS_mount,
+    libc::SYS_mount_setattr,
+    libc::SYS_move_mount,
+    libc::SYS_open_by_handle_at,
+    libc::SYS_open_tree,
+    libc::SYS_perf_event_open,
+    libc::SYS_pidfd_getfd,
+    libc::SYS_pivot_root,
+    libc::SYS_process_vm_readv,
+    libc::SYS_process_vm_writev,
+    libc::SYS_ptrace,
+    libc::SYS_quotactl,
+    libc::SYS_reboot,
+    libc::SYS_request_key,
+    libc::SYS_setdomainname,
+    libc::SYS_sethostname,
+    libc::SYS_setns,
+    libc::SYS_settimeofday,
+    libc::SYS_swapoff,
+    libc::SYS_swapon,
+    libc::SYS_umount2,
+    libc::SYS_unshare,
+    libc::SYS_userfaultfd,
+];
+
 /// What the front needs besides: threads, connections, webroots, and watching lease holders.
 const FRONT: &[i64] = &[
     libc::SYS_accept4,
@@ -290,9 +355,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_filters_compile() {
-        for calls in [Calls::Front, Calls::Enforcer] {
-            assert_eq!(calls.filters().unwrap().len(), 2);
+    fn every_filter_compiles() {
+        for (calls, count) in [(Calls::Front, 2), (Calls::Enforcer, 2), (Calls::Runner, 1)] {
+            assert_eq!(calls.filters().unwrap().len(), count);
         }
     }
 

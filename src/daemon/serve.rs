@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
+use tokio::task::{JoinHandle, JoinSet};
 
+use super::commands::Commands;
 use super::desk::Desk;
-use super::leases::{Leases, watch_deadlines, watch_holders};
-use super::link::Link;
+use super::leases::{LeaseError, Leases, watch_deadlines, watch_holders};
+use super::link::{Link, Lost};
 use super::notify::Notify;
 use super::parts::{self, Remembered};
 use super::privilege::HostAccounts;
@@ -28,6 +29,9 @@ use crate::observe::Observer;
 /// How long held connections may take to end after a stop was asked for. A validation's answer
 /// takes milliseconds; systemd waits 90 s.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How long taking everything away may take: a transaction, and the closing commands. With the drain
+/// it stays below the unit's TimeoutStopSec=.
+const REMOVAL: Duration = Duration::from_secs(8);
 /// How often the observer looks whether something was left unwritten, and the service manager hears
 /// what is new.
 const TICK: Duration = Duration::from_secs(10);
@@ -50,6 +54,7 @@ pub struct Daemon {
     pub notify: Notify,
     pub enforcer: UnixStream,
     pub child: Child,
+    pub runner: Option<(UnixStream, Child)>,
     pub landlocked: Landlocked,
 }
 
@@ -71,17 +76,21 @@ enum Told {
     Reload,
 }
 
-/// Serves until a signal ends it or the enforcer is lost.
+/// Serves until a signal ends it, or the enforcer or the runner is lost.
 pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let os = |error: std::io::Error| Fatal::new(Exit::Os, error);
     let mut signals = Signals::listen().map_err(os)?;
     let enforcer = tokio::net::UnixStream::from_std(daemon.enforcer).map_err(os)?;
     let (link, carrying) = Link::new(enforcer);
     let mut lost = tokio::spawn(carrying);
-    let (leases, to_watch) = Leases::new(link);
+    let (runner, runner_child) = daemon.runner.unzip();
+    let runner = runner.map(tokio::net::UnixStream::from_std);
+    let (runner, runner_carrying) = runner.transpose().map_err(os)?.map(Link::new).unzip();
+    let mut runner_lost = tokio::spawn(until_lost(runner_carrying));
+    let (leases, to_watch) = Leases::new(link, runner.map(Commands::new));
     let leases = Arc::new(leases);
     if leases.adopt().await.is_err() {
-        return Err(enforcer_lost(daemon.child).await);
+        return Err(one_lost(&lost, daemon.child, runner_child).await);
     }
 
     let observer = Arc::new(Observer::new(now()));
@@ -164,6 +173,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
                 }
             }
             _ = &mut lost => return Err(enforcer_lost(daemon.child).await),
+            _ = &mut runner_lost => return Err(runner_lost_by(runner_child).await),
             Some(served) = serving.join_next() => {
                 let error = match served {
                     Ok(Ok(())) => "a listener ended".to_owned(),
@@ -183,20 +193,23 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         tracing::warn!("some connections did not end in time and are cut");
     }
     if end == End::Stop {
-        let removed = match tokio::time::timeout(DRAIN, leases.remove_firewall()).await {
-            Ok(removed) => removed.map_err(|error| error.to_string()),
-            Err(_) => Err("the enforcer does not answer".to_owned()),
-        };
-        if let Err(error) = removed {
-            tracing::error!(%error,
-                "our part of the ruleset could not be taken away: `acmegate firewall remove`"
-            );
+        match tokio::time::timeout(REMOVAL, leases.remove_firewall()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error @ LeaseError::Command(..))) => {
+                tracing::error!(%error, "what a command opened may still be open");
+            }
+            Ok(Err(error)) => not_removed(&error),
+            Err(_) => not_removed(&"no answer in time"),
         }
     }
-    // The enforcer ends when our end of the socket pair does.
+    // Both processes end when our ends of the socket pairs do.
     watching.shutdown().await;
     lost.abort();
+    runner_lost.abort();
     reap(daemon.child).await;
+    if let Some(child) = runner_child {
+        reap(child).await;
+    }
     Ok(())
 }
 
@@ -220,6 +233,42 @@ impl Desk {
             format!("{listening}; {}", health.note)
         }
     }
+}
+
+fn not_removed(error: &dyn std::fmt::Display) {
+    tracing::error!(%error,
+        "our part of the ruleset could not be taken away: `acmegate firewall remove`"
+    );
+}
+
+/// Ends when the runner is lost; never, where there is none.
+async fn until_lost(carrying: Option<impl Future<Output = Lost>>) -> Lost {
+    match carrying {
+        Some(carrying) => carrying.await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Which of the two was lost while the front asked both.
+async fn one_lost(enforcer: &JoinHandle<Lost>, child: Child, runner: Option<Child>) -> Fatal {
+    // The enforcer's carrier ends as soon as it sees the end of file.
+    tokio::task::yield_now().await;
+    match enforcer.is_finished() || runner.is_none() {
+        true => enforcer_lost(child).await,
+        false => runner_lost_by(runner).await,
+    }
+}
+
+async fn runner_lost_by(child: Option<Child>) -> Fatal {
+    let how = match child {
+        Some(child) => reap(child).await,
+        None => None,
+    };
+    let how = how.map_or_else(String::new, |status| format!(" ({status})"));
+    Fatal::new(
+        Exit::Software,
+        format!("the runner is gone{how}; the next start closes what its commands left open"),
+    )
 }
 
 async fn enforcer_lost(child: Child) -> Fatal {
@@ -270,6 +319,15 @@ impl Signals {
             _ = self.hand_over.recv() => Told::End(End::HandOver),
             _ = self.hang_up.recv() => Told::Reload,
         }
+    }
+}
+
+/// A runner that was not started cannot be, and what one was started with it keeps.
+fn needs_another_runner(before: &Config, config: &Config) -> bool {
+    match (&before.firewall.commands, &config.firewall.commands) {
+        (_, None) => false,
+        (None, Some(_)) => true,
+        (Some(before), Some(now)) => before.net_admin != now.net_admin,
     }
 }
 
@@ -331,6 +389,7 @@ impl Reloader {
             }
         })?;
         self.compare(&config, problems)?;
+        problems.extend(parts::missing_programs(&config));
         problems.extend(unnamed_ports(&config, self.desk.listeners.iter().copied()));
         let rules = parts::rules(&config, &self.pushed, self.room, problems)
             .map_err(|error| error.to_string())?;
@@ -339,7 +398,10 @@ impl Reloader {
             .leases
             .reload()
             .await
-            .map_err(|error| format!("the enforcer refuses: {error}"))?;
+            .map_err(|error| match error {
+                LeaseError::Command(..) => format!("the runner refuses: {error}"),
+                error => format!("the enforcer refuses: {error}"),
+            })?;
         self.rules.send_replace(Arc::new(rules));
         self.config.send_replace(Arc::new(config));
         Ok(())
@@ -355,6 +417,10 @@ impl Reloader {
             (
                 "the first [[grant]]",
                 before.grants.is_empty() && !config.grants.is_empty(),
+            ),
+            (
+                "the first command of [firewall], or command_net_admin,",
+                needs_another_runner(before, config),
             ),
         ];
         for (what, changed) in needs_restart {

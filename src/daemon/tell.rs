@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use super::commands::Commands;
 use super::desk::Desk;
 use super::now;
 use super::parts;
@@ -37,6 +38,10 @@ pub fn tell(desk: &Desk) -> Status {
             waiting.as_secs()
         ));
     }
+    let runner = desk.leases.commands().map(Commands::health);
+    if let Some(health) = runner.as_ref().filter(|health| !health.problem.is_empty()) {
+        problems.push(health.problem.clone());
+    }
     let gate = config.gate();
     let seen = desk.observer.thumbprints();
     Status {
@@ -54,6 +59,20 @@ pub fn tell(desk: &Desk) -> Status {
             gaps: health.gaps,
             landlock: desk.landlock.to_owned(),
         },
+        commands: config
+            .firewall
+            .commands
+            .as_ref()
+            .filter(|_| runner.is_some())
+            .map(|commands| status::Commands {
+                open: commands.open.as_ref().map(ToString::to_string),
+                close: commands.close.as_ref().map(ToString::to_string),
+                timeout: millis(commands.timeout),
+                net_admin: commands.net_admin,
+                failure: runner
+                    .map(|health| health.failure)
+                    .filter(|failure| !failure.is_empty()),
+            }),
         windows: parts::orders(&config)
             .settings
             .ports
@@ -64,7 +83,7 @@ pub fn tell(desk: &Desk) -> Status {
                 let until = windows.open_where(is_meant, now);
                 status::Window {
                     port,
-                    family: family_word(family).to_owned(),
+                    family: family.word().to_owned(),
                     open: until.is_some(),
                     milliseconds: until.map(left),
                 }
@@ -92,7 +111,7 @@ pub fn tell(desk: &Desk) -> Status {
                 families: Family::ALL
                     .into_iter()
                     .filter(|family| lease.scope.families.has(*family))
-                    .map(|family| family_word(family).to_owned())
+                    .map(|family| family.word().to_owned())
                     .collect(),
                 identifiers: lease
                     .scope
@@ -160,13 +179,6 @@ pub fn tell(desk: &Desk) -> Status {
                 count,
             })
             .collect(),
-    }
-}
-
-fn family_word(family: Family) -> &'static str {
-    match family {
-        Family::V4 => "ipv4",
-        Family::V6 => "ipv6",
     }
 }
 

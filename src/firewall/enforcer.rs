@@ -160,6 +160,10 @@ impl Enforcer {
                 Ok((.., doubts)) => return vec![self.cleared(&doubts)],
                 Err(refusal) => Err(refusal),
             },
+            Request::Bounds(claim) => match self.ready(&claim).await {
+                Ok(scope) => self.book(claim, scope).map(drop),
+                Err(refusal) => Err(refusal),
+            },
             Request::Close(name) => {
                 let mut windows = self.windows.clone();
                 match windows.release(&name, now()) {
@@ -235,6 +239,14 @@ impl Enforcer {
         &mut self,
         claim: Claim,
     ) -> Result<(Windows, Lease, Opening, Vec<String>), Reply> {
+        let scope = self.ready(&claim).await?;
+        let doubts = self.survey_for(&scope).await?;
+        let (windows, lease, opening) = self.book(claim, scope)?;
+        Ok((windows, lease, opening, doubts))
+    }
+
+    /// What the claim would open, if anything can be opened at the moment and this host has it.
+    async fn ready(&mut self, claim: &Claim) -> Result<Scope, Reply> {
         if self.is_withdrawn {
             return Err(Reply::Failed(
                 "the firewall part was taken away by `firewall remove`; `acmegate firewall apply` puts it back".to_owned(),
@@ -243,16 +255,18 @@ impl Enforcer {
         if self.orders.settings.mode != Mode::GateOnly && !self.health.is_installed {
             self.assert().await.map_err(failed)?;
         }
-        let entrance = self.survey.locate(claim.entrance).await.map_err(failed)?;
-        let entrance = entrance.ok_or(Reply::Refused(Refusal::Entrance))?;
-        let scope = Scope {
-            ports: claim.ports,
+        let entrance = self.survey.locate(&claim.entrance).await.map_err(failed)?;
+        Ok(Scope {
+            ports: claim.ports.clone(),
             families: claim.families,
-            entrance,
+            entrance: entrance.ok_or(Reply::Refused(Refusal::Entrance))?,
             // The names themselves are the front's business; nothing here depends on them.
             identifiers: claim.is_scoped.then(Vec::new),
-        };
-        let doubts = self.survey_for(&scope).await?;
+        })
+    }
+
+    /// The book with the claim in it, if the bounds allow it.
+    fn book(&self, claim: Claim, scope: Scope) -> Result<(Windows, Lease, Opening), Reply> {
         let now = now();
         let lease = Lease {
             id: 0,
@@ -269,7 +283,7 @@ impl Enforcer {
             .map_err(Reply::Refused)?;
         let lease = windows.lease(&claim.name).cloned();
         let lease = lease.ok_or_else(|| Reply::Failed("the lease was not kept".to_owned()))?;
-        Ok((windows, lease, opening, doubts))
+        Ok((windows, lease, opening))
     }
 
     /// Tells the kernel, and only then believes it. The answer is whether nobody else changed the
@@ -312,7 +326,7 @@ impl Enforcer {
         let now = now();
         self.windows.expire(now);
         let leases = self.windows.leases().map(|lease| {
-            Reply::Lease(Claim {
+            Reply::Lease(Box::new(Claim {
                 name: lease.name.clone(),
                 holder: lease.holder.clone(),
                 caller: lease.caller,
@@ -322,7 +336,7 @@ impl Enforcer {
                 entrance: lease.scope.entrance.clone(),
                 is_scoped: lease.scope.identifiers.is_some(),
                 length: lease.deadline.saturating_duration_since(now),
-            })
+            }))
         });
         let openings = self
             .windows

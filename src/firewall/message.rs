@@ -5,17 +5,10 @@
 
 use std::time::Duration;
 
-use super::wire::{Reader, Writer};
 use crate::gate::lease::{Entrance, Families, Holder, LeaseName, Trigger};
 use crate::gate::window::Refusal;
-
-/// The size of every frame, in octets.
-pub const FRAME_BYTES: usize = 512;
-/// The longest text in a frame, in octets; longer ones are cut.
-pub const MAX_TEXT_BYTES: usize = 480;
-
-/// One frame on the wire.
-pub type Frame = [u8; FRAME_BYTES];
+pub use crate::wire::{FRAME_BYTES, Frame, MAX_TEXT_BYTES, Malformed};
+use crate::wire::{Reader, Writer};
 
 /// What the front may ask. Nothing else is understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,6 +17,8 @@ pub enum Request {
     Open(Claim),
     /// Say whether a lease would be given, and change nothing.
     Check(Claim),
+    /// Say whether a lease is within bounds, whatever foreign chains do, and change nothing.
+    Bounds(Claim),
     /// Release a lease.
     Close(LeaseName),
     /// Tell every lease and opening.
@@ -64,7 +59,7 @@ pub struct Claim {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// One living lease of a snapshot.
-    Lease(Claim),
+    Lease(Box<Claim>),
     /// One opening of a snapshot that the budget still counts.
     Opening {
         /// Who asked.
@@ -95,10 +90,6 @@ pub struct Health {
     pub note: String,
 }
 
-/// Bytes that are not a frame of ours.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Malformed;
-
 impl Request {
     /// Renders a frame.
     pub fn to_frame(&self, sequence: u32) -> Frame {
@@ -110,6 +101,7 @@ impl Request {
             Self::Apply => Writer::new(6, sequence),
             Self::Remove => Writer::new(7, sequence),
             Self::Check(claim) => Writer::new(8, sequence).claim(claim),
+            Self::Bounds(claim) => Writer::new(9, sequence).claim(claim),
         }
         .frame
     }
@@ -128,6 +120,7 @@ impl Request {
             6 => Self::Apply,
             7 => Self::Remove,
             8 => Self::Check(reader.claim()?),
+            9 => Self::Bounds(reader.claim()?),
             _ => return Err(Malformed),
         };
         reader.end()?;
@@ -167,7 +160,7 @@ impl Reply {
     pub fn from_frame(frame: &Frame) -> Result<(u32, Self), Malformed> {
         let (mut reader, kind, sequence) = Reader::new(frame)?;
         let reply = match kind {
-            1 => Self::Lease(reader.claim()?),
+            1 => Self::Lease(Box::new(reader.claim()?)),
             2 => Self::Opening {
                 caller: reader.u32()?,
                 left: reader.millis()?,
@@ -235,6 +228,7 @@ mod tests {
             Request::Open(scoped(at("192.0.2.1"))),
             Request::Open(scoped(at("2001:db8::1"))),
             Request::Check(claim()),
+            Request::Bounds(claim()),
             Request::Close(claim().name),
             Request::Snapshot,
             Request::Reload,
@@ -244,10 +238,10 @@ mod tests {
             assert_eq!(Request::from_frame(&request.to_frame(9)), Ok((9, request)));
         }
         for reply in [
-            Reply::Lease(Claim {
+            Reply::Lease(Box::new(Claim {
                 holder: None,
                 ..claim()
-            }),
+            })),
             Reply::Opening {
                 caller: 7,
                 left: Duration::from_secs(1),
@@ -292,7 +286,7 @@ mod tests {
             let mut frame = if request {
                 Request::Open(claim()).to_frame(1)
             } else {
-                Reply::Lease(claim()).to_frame(1)
+                Reply::Lease(Box::new(claim())).to_frame(1)
             };
             for (at, byte) in changes {
                 frame[at] = byte;

@@ -64,7 +64,7 @@ impl Survey {
     ///
     /// # Errors
     /// [`KernelError::Refused`].
-    pub async fn locate(&self, entrance: Entrance) -> Result<Option<Entrance>, KernelError> {
+    pub async fn locate(&self, entrance: &Entrance) -> Result<Option<Entrance>, KernelError> {
         let refused = |error| KernelError::Refused("reading interfaces", Box::new(error));
         match entrance {
             Entrance::Any => Ok(Some(Entrance::Any)),
@@ -72,15 +72,15 @@ impl Survey {
                 let addresses = self.route.get_addresses().await.map_err(refused)?;
                 let is_own = addresses
                     .iter()
-                    .any(|address| address.primary_address() == Some(&wanted));
-                Ok(is_own.then_some(Entrance::Address(wanted)))
+                    .any(|address| address.primary_address() == Some(wanted));
+                Ok(is_own.then_some(Entrance::Address(*wanted)))
             }
             Entrance::Interface(wanted) => {
                 let links = self.route.get_links().await.map_err(refused)?;
                 let found = links
                     .iter()
                     .find(|link| link.name() == Some(wanted.name()) && link.ifindex() != LOOPBACK);
-                Ok(found.map(|link| Entrance::Interface(wanted.numbered(link.ifindex()))))
+                Ok(found.map(|link| Entrance::Interface(wanted.clone().numbered(link.ifindex()))))
             }
         }
     }

@@ -67,6 +67,14 @@ impl Family {
     /// Both of them.
     pub const ALL: [Self; 2] = [Self::V4, Self::V6];
 
+    /// What the status, and commands, call it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::V4 => "ipv4",
+            Self::V6 => "ipv6",
+        }
+    }
+
     /// The family that packets from `address` belong to.
     pub fn of(address: IpAddr) -> Self {
         match address.to_canonical() {

@@ -73,7 +73,7 @@ impl Builder {
     }
 }
 
-/// A daemon. Dropping it kills both of its processes, by pid, and removes its directories.
+/// A daemon. Dropping it kills every one of its processes, by pid, and removes its directories.
 #[derive(Debug)]
 pub struct Daemon {
     wrapper: Vec<String>,
@@ -89,7 +89,16 @@ pub struct Daemon {
 struct Running {
     started: Process,
     front: u32,
-    enforcer: u32,
+    /// The enforcer, and the runner where there is one.
+    beside: Vec<u32>,
+}
+
+impl Running {
+    fn kill(&self) {
+        for pid in [self.front].iter().chain(&self.beside) {
+            send(*pid, Signal::KILL);
+        }
+    }
 }
 
 impl Daemon {
@@ -126,17 +135,23 @@ impl Daemon {
             client::status(&runtime_dir).ok()
         });
         let family = family_of(started.pid());
-        let find = |word: &str| {
+        let find_any = |word: &str| {
             let found = family.iter().find(|(_, arguments)| {
                 arguments.iter().any(|argument| argument == word)
                     && arguments.first().is_some_and(|program| is_ours(program))
             });
-            let (pid, _) = found.unwrap_or_else(|| panic!("no process for {word}: {family:?}"));
-            *pid
+            found.map(|(pid, _)| *pid)
         };
+        let find = |word: &str| {
+            find_any(word).unwrap_or_else(|| panic!("no process for {word}: {family:?}"))
+        };
+        find("enforcer");
         self.process = Some(Running {
             front: find("run"),
-            enforcer: find("enforcer"),
+            beside: ["enforcer", "runner"]
+                .into_iter()
+                .filter_map(find_any)
+                .collect(),
             started,
         });
     }
@@ -184,14 +199,23 @@ impl Daemon {
     /// The process that may change the firewall.
     #[track_caller]
     pub fn enforcer(&self) -> u32 {
-        self.running().enforcer
+        self.running().beside[0]
     }
 
-    /// Kills both processes with SIGKILL and waits until they are gone.
+    /// The process that runs configured commands.
+    #[track_caller]
+    pub fn runner(&self) -> u32 {
+        *self
+            .running()
+            .beside
+            .get(1)
+            .expect("commands are configured")
+    }
+
+    /// Kills every process with SIGKILL and waits until they are gone.
     pub fn kill(&mut self) {
         if let Some(running) = &self.process {
-            send(running.front, Signal::KILL);
-            send(running.enforcer, Signal::KILL);
+            running.kill();
         }
         self.gone();
     }
@@ -202,7 +226,7 @@ impl Daemon {
         self.end_by(Signal::TERM)
     }
 
-    /// Asks it to end by a signal; gives its exit code once both processes are gone.
+    /// Asks it to end by a signal; gives its exit code once every process is gone.
     #[track_caller]
     pub fn end_by(&mut self, signal: Signal) -> i32 {
         send(self.front(), signal);
@@ -215,16 +239,18 @@ impl Daemon {
         send(self.front(), signal);
     }
 
-    /// Waits until both processes are gone, whatever ended them; gives the exit code.
+    /// Waits until every process is gone, whatever ended them; gives the exit code.
     #[track_caller]
     pub fn gone(&mut self) -> i32 {
         let Some(mut running) = self.process.take() else {
             return 0;
         };
         let code = running.started.wait(STOP);
-        wait_for(STOP, "the enforcer is gone", || {
-            (!is_alive(running.enforcer)).then_some(())
-        });
+        for pid in &running.beside {
+            wait_for(STOP, "the enforcer and the runner are gone", || {
+                (!is_alive(*pid)).then_some(())
+            });
+        }
         self.past_logs += &running.started.stderr();
         code
     }
@@ -316,12 +342,12 @@ impl Drop for Daemon {
                 running.started.stderr()
             );
         }
-        send(running.front, Signal::KILL);
-        send(running.enforcer, Signal::KILL);
-        // The enforcer is the front's child: init reaps it. The wrapper or front is ours.
+        running.kill();
+        // What is beside the front is its child: init reaps it. The wrapper or front is ours.
         running.started.signal(Signal::KILL);
         for _ in 0..500 {
-            if running.started.ended().is_some() && !is_alive(running.enforcer) {
+            if running.started.ended().is_some() && !running.beside.iter().any(|pid| is_alive(*pid))
+            {
                 break;
             }
             pause();

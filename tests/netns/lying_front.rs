@@ -66,7 +66,8 @@ fn the_enforcer_refuses_what_the_configuration_does_not_give() {
             ),
         ];
         for (refusal, lie) in lies {
-            for request in [Request::Check(lie.clone()), Request::Open(lie.clone())] {
+            for ask in [Request::Check, Request::Bounds, Request::Open] {
+                let request = ask(lie.clone());
                 assert_eq!(enforcer.ask(&request), [Reply::Refused(refusal)], "{lie:?}");
                 assert_eq!(open_ports(), SHUT, "{lie:?}");
                 assert!(elements("lease").is_empty(), "{lie:?}");
@@ -150,7 +151,7 @@ fn bytes_that_are_no_frame_end_the_enforcer_and_open_nothing() {
             [0xff; FRAME_BYTES],
             with(0, 2),
             with(1, 0),
-            with(1, 9),
+            with(1, 99),
             with(6, 0),
             with(6, 255),
             with(7, b'/'),
