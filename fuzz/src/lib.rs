@@ -10,7 +10,7 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use acmegate::config::{Accounts, Config, Group, Unchecked};
-use acmegate::control::protocol::{Envelope, VERSION, parse_request};
+use acmegate::control::protocol::parse_request;
 use acmegate::daemon::parts::orders;
 use acmegate::firewall::message::{FRAME_BYTES, Frame, Reply, Request as EnforcerRequest};
 use acmegate::firewall::record::{entrance_comment, from_comment, to_comment};
@@ -300,13 +300,9 @@ fn is_canonical(identifier: &Identifier) {
 
 /// A control request: what is understood, written again, is understood alike.
 pub fn control(bytes: &[u8]) {
-    if let Ok(ask) = parse_request(bytes) {
-        let envelope = Envelope {
-            version: VERSION,
-            ask: ask.clone(),
-        };
+    if let Ok(envelope) = parse_request(bytes) {
         let line = serde_json::to_vec(&envelope).unwrap();
-        assert_eq!(parse_request(&line).unwrap(), ask);
+        assert_eq!(parse_request(&line).unwrap(), envelope);
         assert!(!line.contains(&b'\n'), "one line");
     }
 }

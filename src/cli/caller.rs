@@ -3,13 +3,24 @@
 //! Its pid and start name a lease, so that a pre-hook and a post-hook of one run mean the same one,
 //! and the daemon can tell when the client died without a post-hook.
 
-use std::fs;
+use std::time::{Duration, Instant};
 
-use crate::control::protocol::HolderWord;
+use rustix::process::{Pid, Signal, kill_process};
+
+use super::Failure;
+use super::process::{Process, is_there, read};
+use crate::control::protocol::{Exit, HolderWord};
+use crate::control::under;
 use crate::firewall::record::command_name;
 
 /// How far up is looked; deeper trees of wrappers than this do not happen.
 const MAX_DEPTH: usize = 16;
+
+/// How long a failed hook waits for the end of its client: longer than `exec` waits before it
+/// kills.
+const OUTLAST: Duration = Duration::from_secs(12);
+/// How often it looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// What stands between a hook and its client and is neither.
 const SHELLS_AND_WRAPPERS: [&str; 21] = [
@@ -76,23 +87,22 @@ pub struct Client {
     pub name: String,
 }
 
-/// One process, as /proc tells it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Process {
-    pid: u32,
-    parent: u32,
-    start_ticks: u64,
-    command: String,
-    arguments: Vec<String>,
-}
-
 /// The client that called this process, if one can be told.
 pub fn client() -> Option<Client> {
     find(std::os::unix::process::parent_id(), read)
 }
 
-/// The lease that is meant when no name is given: the client's, or this user's own by hand.
-pub fn default_lease(client: Option<&Client>) -> String {
+/// The lease that is meant when no name is given: the one that `exec` armed, or the client's, or
+/// this user's own by hand.
+///
+/// # Errors
+/// The environment names a lease that is none.
+pub fn default_lease(client: Option<&Client>) -> Result<String, Failure> {
+    let armed = under::lease().map_err(|error| Failure::new(Exit::Usage, error))?;
+    Ok(armed.map_or_else(|| name_for(client), |lease| lease.to_string()))
+}
+
+fn name_for(client: Option<&Client>) -> String {
     match client {
         Some(client) => {
             let name: String = client
@@ -111,6 +121,17 @@ pub fn default_lease(client: Option<&Client>) -> String {
     }
 }
 
+/// This very process as a holder, for a command of that name.
+pub fn this(command: &str) -> Option<HolderWord> {
+    let own = read(std::process::id())?;
+    Some(HolderWord {
+        pid: own.pid,
+        start_ticks: own.start_ticks,
+        command: command_name(&format!("exec:{command}")),
+        caller_pid: own.pid,
+    })
+}
+
 impl Client {
     /// The client in the words of the control protocol.
     pub fn to_holder(&self) -> HolderWord {
@@ -119,6 +140,26 @@ impl Client {
             start_ticks: self.start_ticks,
             command: command_name(&self.name),
             caller_pid: std::process::id(),
+        }
+    }
+
+    /// Asks it to end: its hook has failed, and nobody else can tell `exec`.
+    pub fn end(&self) {
+        if let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::TERM);
+        }
+    }
+
+    /// Waits until it is gone, but not for ever: a client that ignores how its hook ended must not
+    /// go on meanwhile.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a command of one thread, with a deadline; somebody else's end cannot wake it"
+    )]
+    pub fn outlast(&self) {
+        let deadline = Instant::now() + OUTLAST;
+        while is_there(self.pid, self.start_ticks) && Instant::now() < deadline {
+            std::thread::sleep(LOOK_AGAIN);
         }
     }
 }
@@ -185,31 +226,6 @@ fn is_shell(process: &Process) -> bool {
         .any(|name| SHELLS_AND_WRAPPERS.contains(&name.trim_start_matches('-')))
 }
 
-fn read(pid: u32) -> Option<Process> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let arguments = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    parse(pid, &stat, &arguments)
-}
-
-/// proc_pid_stat(5): `pid (comm) state ppid …`, the start being field 22. The command may hold
-/// spaces and parentheses of its own, so the last parenthesis ends it.
-fn parse(pid: u32, stat: &str, arguments: &[u8]) -> Option<Process> {
-    let (_, rest) = stat.split_once('(')?;
-    let (command, rest) = rest.rsplit_once(") ")?;
-    let fields: Vec<&str> = rest.split_whitespace().collect();
-    Some(Process {
-        pid,
-        parent: fields.get(1)?.parse().ok()?,
-        start_ticks: fields.get(19)?.parse().ok()?,
-        command: command.to_owned(),
-        arguments: arguments
-            .split(|byte| *byte == 0)
-            .filter(|argument| !argument.is_empty())
-            .map(|argument| String::from_utf8_lossy(argument).into_owned())
-            .collect(),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -244,7 +260,7 @@ mod tests {
         ]);
         let client = find(30, read).unwrap();
         assert_eq!((client.pid, client.name.as_str()), (20, "certbot"));
-        assert_eq!(default_lease(Some(&client)), "certbot-20");
+        assert_eq!(name_for(Some(&client)), "certbot-20");
     }
 
     #[test]
@@ -295,32 +311,6 @@ mod tests {
             (30, 1, "sshd", &["sshd: root@pts/0"]),
         ]);
         assert_eq!(find(40, read), None);
-        assert!(default_lease(None).starts_with("manual-"));
-    }
-
-    #[test]
-    fn a_command_with_parentheses_is_read_whole() {
-        let fields = (3..52).map(|at| {
-            if at == 3 {
-                "S".to_owned()
-            } else {
-                at.to_string()
-            }
-        });
-        let stat = format!("12 (a) b) {}", fields.collect::<Vec<_>>().join(" "));
-        let process = parse(12, &stat, b"x\0y\0").unwrap();
-        assert_eq!(
-            (
-                process.command.as_str(),
-                process.parent,
-                process.start_ticks
-            ),
-            ("a) b", 4, 22)
-        );
-    }
-
-    #[test]
-    fn this_very_test_has_a_parent() {
-        assert!(read(std::process::id()).is_some_and(|own| own.start_ticks > 0));
+        assert!(name_for(None).starts_with("manual-"));
     }
 }

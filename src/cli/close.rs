@@ -21,10 +21,10 @@ pub struct CloseArgs {
 }
 
 pub fn run(runtime_dir: &Path, args: &CloseArgs) -> Result<ExitCode, Failure> {
-    let lease = args
-        .lease
-        .clone()
-        .unwrap_or_else(|| caller::default_lease(caller::client().as_ref()));
+    let lease = match &args.lease {
+        Some(lease) => lease.clone(),
+        None => caller::default_lease(caller::client().as_ref())?,
+    };
     let response = client::ask(runtime_dir, Ask::Close { lease })?;
     Ok(finish(&response, args.quiet))
 }

@@ -6,9 +6,11 @@ mod caller;
 mod check;
 mod close;
 pub mod demo;
+mod exec;
 mod firewall;
 mod hook;
 mod open;
+mod process;
 mod status;
 mod terminal;
 
@@ -57,6 +59,8 @@ enum Command {
     Open(open::OpenArgs),
     /// Close it again: a post-hook
     Close(close::CloseArgs),
+    /// Run an ACME client: its own hooks open and close, and it ends if they cannot
+    Exec(exec::ExecArgs),
     /// Push or withdraw a key authorization
     #[command(subcommand)]
     Answer(answer::AnswerCommand),
@@ -79,6 +83,9 @@ enum Command {
     /// Started by `run` alone: the process that runs configured commands
     #[command(hide = true)]
     Runner,
+    /// Started by `exec` alone: becomes the command
+    #[command(hide = true, name = "exec-command")]
+    Become(exec::StartArgs),
 }
 
 /// Why a subcommand failed.
@@ -148,6 +155,8 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Runner => daemon::runner::run(config.as_deref())?,
         Command::Open(args) => return open::run(&runtime_dir, &args),
         Command::Close(args) => return close::run(&runtime_dir, &args),
+        Command::Exec(args) => return exec::run(&runtime_dir, &args),
+        Command::Become(args) => return exec::start(&args),
         Command::Answer(command) => return answer::run(&runtime_dir, &command),
         Command::Hook(command) => return hook::run(&runtime_dir, &command),
         Command::Status(args) => return status::run(&runtime_dir, &args),
@@ -187,8 +196,20 @@ fn milliseconds(length: Duration) -> u64 {
     u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Prints what the daemon said and ends as it says.
+/// Prints what the daemon said and ends as it says: where the client is being ended because of
+/// it, only after that.
 fn finish(response: &Response, quiet: bool) -> ExitCode {
+    let code = tell(response, quiet);
+    if response.ends_client
+        && let Some(client) = caller::client()
+    {
+        client.outlast();
+    }
+    code
+}
+
+/// Prints what the daemon said.
+fn tell(response: &Response, quiet: bool) -> ExitCode {
     for warning in &response.warnings {
         eprintln!("acmegate: warning: {warning}");
     }

@@ -10,7 +10,8 @@ use clap::{Args, ValueEnum};
 
 use super::{Failure, caller, finish, length, milliseconds};
 use crate::control::client;
-use crate::control::protocol::{Ask, FamilyName, Open};
+use crate::control::protocol::{Ask, FamilyName, HolderWord, Open, Response};
+use crate::control::under;
 use crate::daemon::port::who_listens;
 
 /// How a window is asked for.
@@ -19,6 +20,19 @@ pub struct OpenArgs {
     /// The lease's name [default: the calling ACME client and its pid]
     #[arg(long, value_name = "NAME")]
     lease: Option<String>,
+    #[command(flatten)]
+    wanted: Wanted,
+    /// Say what would be done and whether anything is in the way, and do nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Print nothing when all is well
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// What is to be opened, for `open` and for what `exec` arms.
+#[derive(Debug, Args)]
+pub struct Wanted {
     /// For how long at most, such as 90s or 2m [default: [window] max]
     #[arg(long = "for", value_name = "TIME", value_parser = length)]
     length: Option<Duration>,
@@ -37,12 +51,6 @@ pub struct OpenArgs {
     /// Only for validations of this identifier; may be repeated [default: all]
     #[arg(long = "identifier", value_name = "NAME")]
     identifiers: Vec<String>,
-    /// Say what would be done and whether anything is in the way, and do nothing
-    #[arg(long)]
-    dry_run: bool,
-    /// Print nothing when all is well
-    #[arg(long, short)]
-    quiet: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -51,26 +59,58 @@ enum FamilyArg {
     Ipv6,
 }
 
+impl Wanted {
+    /// In the words of the control protocol.
+    pub fn open(&self, lease: String, holder: Option<HolderWord>) -> Open {
+        Open {
+            lease,
+            milliseconds: self.length.map(milliseconds),
+            ports: self.port.clone(),
+            family: self.family.map(|family| match family {
+                FamilyArg::Ipv4 => FamilyName::Ipv4,
+                FamilyArg::Ipv6 => FamilyName::Ipv6,
+            }),
+            address: self.address,
+            interface: self.interface.clone(),
+            identifiers: (!self.identifiers.is_empty()).then(|| self.identifiers.clone()),
+            holder,
+            dry_run: false,
+        }
+    }
+}
+
 pub fn run(runtime_dir: &Path, args: &OpenArgs) -> Result<ExitCode, Failure> {
     let client = caller::client();
-    let open = Open {
-        lease: args
-            .lease
-            .clone()
-            .unwrap_or_else(|| caller::default_lease(client.as_ref())),
-        milliseconds: args.length.map(milliseconds),
-        ports: args.port.clone(),
-        family: args.family.map(|family| match family {
-            FamilyArg::Ipv4 => FamilyName::Ipv4,
-            FamilyArg::Ipv6 => FamilyName::Ipv6,
-        }),
-        address: args.address,
-        interface: args.interface.clone(),
-        identifiers: (!args.identifiers.is_empty()).then(|| args.identifiers.clone()),
-        holder: client.as_ref().map(caller::Client::to_holder),
-        dry_run: args.dry_run,
+    let lease = match &args.lease {
+        Some(lease) => lease.clone(),
+        None => caller::default_lease(client.as_ref())?,
     };
-    let mut response = client::ask(runtime_dir, Ask::Open(open))?;
+    let holder = client.as_ref().map(caller::Client::to_holder);
+    let open = Open {
+        dry_run: args.dry_run,
+        ..args.wanted.open(lease, holder)
+    };
+    let asked = client::ask(runtime_dir, Ask::Open(open));
+    // Whose client goes on nevertheless is ended by `exec`; where nobody can tell that, from here.
+    let is_told = matches!(&asked, Ok(response) if response.code == 0 || response.ends_client);
+    let is_armed = args.lease.is_none() && matches!(under::lease(), Ok(Some(_)));
+    let ends = client.filter(|_| is_armed && !is_told && !args.dry_run);
+    let code = match asked {
+        Ok(response) => told(response, args.quiet),
+        Err(error) => {
+            eprintln!("acmegate: {error}");
+            ExitCode::from(error.exit() as u8)
+        }
+    };
+    if let Some(client) = ends {
+        client.end();
+        client.outlast();
+    }
+    Ok(code)
+}
+
+/// Prints the answer, and warns of what an open window shows besides the gate.
+fn told(mut response: Response, quiet: bool) -> ExitCode {
     if response.code == 0 {
         let exposed = response
             .ports
@@ -86,5 +126,5 @@ pub fn run(runtime_dir: &Path, args: &OpenArgs) -> Result<ExitCode, Failure> {
             .collect();
         response.warnings.extend(warnings);
     }
-    Ok(finish(&response, args.quiet))
+    finish(&response, quiet)
 }

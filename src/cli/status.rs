@@ -113,6 +113,22 @@ fn render(status: &Status) -> String {
             }
         }
     }
+    for armed in &status.armed {
+        let holder = armed
+            .holder
+            .as_deref()
+            .map_or(String::new(), |holder| format!(" for {}", plain(holder)));
+        let stands = match armed.open {
+            true => "open",
+            false => "shut until its command asks",
+        };
+        let _ = writeln!(
+            out,
+            "armed     {}: {stands}, uid {}{holder}",
+            plain(&armed.name),
+            armed.caller
+        );
+    }
     let _ = writeln!(
         out,
         "budget    {} of {} openings in the last hour",
@@ -162,7 +178,7 @@ fn render(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::status::{Budget, Commands, Count, Firewall, Lease, Site, Window};
+    use crate::control::status::{Armed, Budget, Commands, Count, Firewall, Lease, Site, Window};
 
     #[test]
     fn a_seal_that_is_not_whole_is_told() {
@@ -233,6 +249,12 @@ mod tests {
                 entrance: Some("192.0.2.1".to_owned()),
                 identifiers: Some(vec!["example.com".to_owned()]),
                 milliseconds: 118_400,
+            }],
+            armed: vec![Armed {
+                name: "exec-811".to_owned(),
+                holder: Some("exec:certbot (pid 811)".to_owned()),
+                caller: 0,
+                open: false,
             }],
             budget: Budget {
                 used: 3,

@@ -11,9 +11,11 @@ use serde::de::DeserializeOwned;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::protocol::{
-    Ask, CONTROL_SOCKET, Envelope, Exit, MAX_RESPONSE_BYTES, OBSERVE_SOCKET, Response, VERSION,
+    Ask, CONTROL_SOCKET, Envelope, Exit, MAX_RESPONSE_BYTES, OBSERVE_SOCKET, Open, Response,
+    VERSION,
 };
 use super::status::Status;
+use super::under::{self, NoName};
 
 /// How long a question may take as a whole. The daemon's own part is milliseconds.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -33,6 +35,8 @@ pub enum ClientError {
     TooSlow,
     /// The daemon ended while it was asked.
     HungUp,
+    /// The environment names a lease that is none.
+    NoLease(NoName),
     /// The system refused, or the answer cannot be read.
     System(io::Error),
 }
@@ -44,6 +48,7 @@ impl ClientError {
             Self::NotRunning(_) => Exit::Unavailable,
             Self::NotPermitted(_) => Exit::NoPerm,
             Self::TooSlow | Self::HungUp => Exit::TempFail,
+            Self::NoLease(_) => Exit::Usage,
             Self::System(_) => Exit::Os,
         }
     }
@@ -70,6 +75,7 @@ impl std::fmt::Display for ClientError {
             Self::HungUp => f.write_str(
                 "acmegate ended before it answered, so this may not be done; try again: `systemctl status acmegate` says how it is",
             ),
+            Self::NoLease(error) => error.fmt(f),
             Self::System(error) => write!(f, "cannot talk to acmegate: {error}"),
         }
     }
@@ -82,13 +88,48 @@ impl std::error::Error for ClientError {}
 /// # Errors
 /// [`ClientError`]; a refusal is a [`Response`], not an error.
 pub fn ask(runtime_dir: &Path, ask: Ask) -> Result<Response, ClientError> {
+    exchange(&runtime_dir.join(CONTROL_SOCKET), &request(ask)?, PATIENCE)
+}
+
+/// Arms a lease; it lives until the connection is shut down or closed. One more line may come on it.
+///
+/// With `patience`, a daemon that is restarting is waited for.
+///
+/// # Errors
+/// [`ClientError`]; a refusal is a [`Response`], not an error.
+pub fn arm(
+    runtime_dir: &Path,
+    open: Open,
+    patience: bool,
+) -> Result<(Response, UnixStream), ClientError> {
+    let begun = Instant::now();
+    let deadline = begun + DEADLINE;
+    let patience = if patience { PATIENCE } else { Duration::ZERO };
+    let path = runtime_dir.join(CONTROL_SOCKET);
+    let mut stream = connect_patiently(&path, deadline, begun + patience)?;
+    let sent = send(&mut stream, &request(Ask::Arm(open))?, deadline);
+    let mut line = Vec::new();
+    let read = read_until(&mut stream, &mut line, deadline, |line| {
+        line.ends_with(b"\n")
+    });
+    Ok((answer(&line, sent, read)?, stream))
+}
+
+/// One request as a line. What is pushed says for which armed lease; what opens and closes has a
+/// lease of its own.
+fn request(ask: Ask) -> Result<Vec<u8>, ClientError> {
+    let under = match &ask {
+        Ask::AnswerAdd { .. } => under::lease().map_err(ClientError::NoLease)?,
+        _ => None,
+    };
     let mut line = serde_json::to_vec(&Envelope {
         version: VERSION,
         ask,
+        under: under.map(|lease| lease.to_string()),
     })
     .map_err(|error| ClientError::System(io::Error::other(error)))?;
     line.push(b'\n');
-    exchange(&runtime_dir.join(CONTROL_SOCKET), &line, PATIENCE)
+    Ok(line)
 }
 
 /// Reads the status.
@@ -112,27 +153,38 @@ fn exchange<Answer: DeserializeOwned>(
     let begun = Instant::now();
     let deadline = begun + DEADLINE;
     let mut stream = connect_patiently(path, deadline, begun + patience)?;
+    let sent = send(&mut stream, line, deadline);
+    let mut bytes = Vec::new();
+    let read = read_until(&mut stream, &mut bytes, deadline, |_| false);
+    answer(&bytes, sent, read)
+}
+
+fn send(stream: &mut UnixStream, line: &[u8], deadline: Instant) -> io::Result<()> {
+    stream.set_write_timeout(Some(left(deadline)?))?;
+    stream.write_all(line)
+}
+
+/// What came of an exchange. A refusal may already wait although the daemon stopped reading: the
+/// answer counts.
+fn answer<Answer: DeserializeOwned>(
+    bytes: &[u8],
+    sent: io::Result<()>,
+    read: io::Result<()>,
+) -> Result<Answer, ClientError> {
     let slow_or_broken = |error: io::Error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::TooSlow,
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => ClientError::HungUp,
         _ => ClientError::System(error),
     };
-    // A refusal may already wait although the daemon stopped reading: the answer counts.
-    let sent = left(deadline).and_then(|left| {
-        stream.set_write_timeout(Some(left))?;
-        stream.write_all(line)
-    });
-    let mut answer = Vec::new();
-    let read = read_all(&mut stream, &mut answer, deadline);
     if matches!(&read, Err(error) if error.kind() == io::ErrorKind::TimedOut) {
         return Err(ClientError::TooSlow);
     }
-    if answer.is_empty() {
+    if bytes.is_empty() {
         sent.map_err(slow_or_broken)?;
         read.map_err(slow_or_broken)?;
         return Err(ClientError::HungUp);
     }
-    serde_json::from_slice(&answer).map_err(|error| ClientError::System(io::Error::other(error)))
+    serde_json::from_slice(bytes).map_err(|error| ClientError::System(io::Error::other(error)))
 }
 
 /// Connects; while a socket is there that nobody serves, tries again: its daemon was not stopped,
@@ -156,11 +208,16 @@ fn connect_patiently(
     }
 }
 
-/// Reads to the end, or to what no answer exceeds. An answer that comes drop by drop must not
+/// Reads to the end, to what is enough, or to what no answer exceeds. An answer that comes drop by drop must not
 /// outlive the deadline, which a timeout for each read alone would allow.
-fn read_all(stream: &mut UnixStream, answer: &mut Vec<u8>, deadline: Instant) -> io::Result<()> {
+fn read_until(
+    stream: &mut UnixStream,
+    answer: &mut Vec<u8>,
+    deadline: Instant,
+    is_enough: impl Fn(&[u8]) -> bool,
+) -> io::Result<()> {
     let mut part = [0; 4096];
-    while (answer.len() as u64) < MAX_RESPONSE_BYTES {
+    while (answer.len() as u64) < MAX_RESPONSE_BYTES && !is_enough(answer) {
         stream.set_read_timeout(Some(left(deadline)?))?;
         match stream.read(&mut part) {
             Ok(0) => break,

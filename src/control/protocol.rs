@@ -1,4 +1,5 @@
-//! What a caller and the daemon say to each other: one JSON object a line, each way, once.
+//! What a caller and the daemon say to each other: one JSON object a line, each way, once. Only
+//! whoever arms a lease stays, says nothing more, and may be told a second line.
 //!
 //! Every message carries the version of this page. What is longer than [`MAX_REQUEST_BYTES`], has
 //! an unknown key or comes too slowly is refused; nothing in a message is believed about who sends
@@ -17,6 +18,8 @@ pub const VERSION: u32 = 1;
 pub const MAX_REQUEST_BYTES: usize = 64 * 1024;
 /// The longest response: a status with many sites.
 pub const MAX_RESPONSE_BYTES: u64 = 8 * 1024 * 1024;
+/// What `exec` names the lease by that it armed for a command and all that the command starts.
+pub const LEASE_VARIABLE: &str = "ACMEGATE_LEASE";
 /// The socket that obeys, in the runtime directory.
 pub const CONTROL_SOCKET: &str = "control.sock";
 /// The socket that tells and never listens, beside it.
@@ -32,6 +35,9 @@ pub struct Envelope {
     pub version: u32,
     /// What is asked.
     pub ask: Ask,
+    /// The lease that `exec` armed for the caller, as the caller has it from its environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under: Option<String>,
 }
 
 /// What can be asked.
@@ -40,6 +46,9 @@ pub struct Envelope {
 pub enum Ask {
     /// Acquire or renew a lease.
     Open(Open),
+    /// Arm a lease: nothing opens yet, and it ends with this connection. The answer to it is one
+    /// line; a second one comes if what was asked for the lease later failed, or it was disarmed.
+    Arm(Open),
     /// Release a lease.
     Close {
         /// Its name.
@@ -68,7 +77,7 @@ pub enum Ask {
 }
 
 /// A lease, as it is asked for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Open {
     /// Its name.
@@ -136,6 +145,9 @@ pub struct Response {
     /// The ports on which the gate itself listens.
     #[serde(default)]
     pub gate_ports: Vec<u16>,
+    /// Whether the command that the lease was armed for is being ended because of this refusal.
+    #[serde(default)]
+    pub ends_client: bool,
     /// The lease that this answer is about and that was not there before. Not sent.
     #[serde(skip)]
     pub acquired: Option<Box<LeaseName>>,
@@ -179,6 +191,7 @@ impl Response {
             warnings: Vec::new(),
             ports: Vec::new(),
             gate_ports: Vec::new(),
+            ends_client: false,
             acquired: None,
         }
     }
@@ -209,7 +222,7 @@ impl fmt::Display for RequestError {
 ///
 /// # Errors
 /// [`RequestError`]; the caller's fault.
-pub fn parse_request(line: &[u8]) -> Result<Ask, RequestError> {
+pub fn parse_request(line: &[u8]) -> Result<Envelope, RequestError> {
     #[derive(Deserialize)]
     struct OnlyVersion {
         version: u32,
@@ -219,8 +232,7 @@ pub fn parse_request(line: &[u8]) -> Result<Ask, RequestError> {
     if only.version != VERSION {
         return Err(RequestError::Version(only.version));
     }
-    let envelope: Envelope = serde_json::from_slice(line).map_err(RequestError::Malformed)?;
-    Ok(envelope.ask)
+    serde_json::from_slice(line).map_err(RequestError::Malformed)
 }
 
 #[cfg(test)]
@@ -229,7 +241,7 @@ mod tests {
 
     #[test]
     fn a_request_reads_back() {
-        let ask = Ask::Open(Open {
+        let open = Open {
             lease: "certbot-812".to_owned(),
             milliseconds: Some(120_000),
             ports: vec![80],
@@ -244,13 +256,19 @@ mod tests {
                 caller_pid: 813,
             }),
             dry_run: false,
-        });
-        let line = serde_json::to_vec(&Envelope {
-            version: VERSION,
-            ask: ask.clone(),
-        })
-        .unwrap();
-        assert_eq!(parse_request(&line).unwrap(), ask);
+        };
+        for (ask, under) in [
+            (Ask::Open(open.clone()), None),
+            (Ask::Arm(open), Some("exec-811".to_owned())),
+        ] {
+            let envelope = Envelope {
+                version: VERSION,
+                ask,
+                under,
+            };
+            let line = serde_json::to_vec(&envelope).unwrap();
+            assert_eq!(parse_request(&line).unwrap(), envelope);
+        }
     }
 
     #[test]

@@ -17,10 +17,10 @@ use std::time::Duration;
 use rustix::fs::Mode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
-use super::protocol::{Ask, Exit, MAX_REQUEST_BYTES, Response, parse_request};
+use super::protocol::{Ask, Envelope, Exit, MAX_REQUEST_BYTES, Open, Response, parse_request};
 use super::status::Status;
 use crate::gate::caller::Caller;
 use crate::gate::lease::LeaseName;
@@ -37,15 +37,41 @@ const RESPONSE_DEADLINE: Duration = Duration::from_secs(5);
 
 /// Whoever decides what a caller gets.
 pub trait Authority: Send + Sync + 'static {
-    /// Does what is asked, or says why not.
-    fn obey(&self, caller: Caller, ask: Ask)
-    -> Pin<Box<dyn Future<Output = Response> + Send + '_>>;
+    /// Does what is asked, or says why not. `under` names the lease that the caller says it was
+    /// armed.
+    fn obey(
+        &self,
+        caller: Caller,
+        ask: Ask,
+        under: Option<String>,
+    ) -> Pin<Box<dyn Future<Output = Response> + Send + '_>>;
+
+    /// Arms a lease for as long as the caller stays, or says why not.
+    fn arm(
+        &self,
+        caller: Caller,
+        open: Open,
+    ) -> Pin<Box<dyn Future<Output = Result<Arming, Response>> + Send + '_>>;
+
+    /// The caller of this arming is gone: its lease ends.
+    fn disarm(&self, arming: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
     /// Ends a lease whose caller went away before it heard of it: it believes that it has none.
     fn withdraw(&self, lease: LeaseName) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
     /// Tells everything.
     fn status(&self) -> Pin<Box<dyn Future<Output = Status> + Send + '_>>;
+}
+
+/// An armed lease, as its caller's connection knows it.
+#[derive(Debug)]
+pub struct Arming {
+    /// Its number, which no other arming of this daemon has.
+    pub number: u64,
+    /// What its caller is told at once.
+    pub told: Response,
+    /// What its caller is told when it comes.
+    pub news: mpsc::Receiver<Response>,
 }
 
 /// Binds a socket at `path` with exactly `mode`, in the place of one that nobody serves any more.
@@ -85,9 +111,10 @@ pub async fn serve_control(
     authority: Arc<dyn Authority>,
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
+    let stopping = stop.clone();
     serve(listener, stop, move |stream| {
-        let authority = Arc::clone(&authority);
-        async move { hear(stream, &*authority).await }
+        let (authority, stopping) = (Arc::clone(&authority), stopping.clone());
+        async move { hear(stream, &*authority, stopping).await }
     })
     .await
 }
@@ -104,7 +131,8 @@ pub async fn serve_observe(
     serve(listener, stop, move |stream| {
         let authority = Arc::clone(&authority);
         async move {
-            tell(stream, &authority.status().await).await;
+            let mut stream = stream;
+            tell(&mut stream, &authority.status().await).await;
         }
     })
     .await
@@ -211,30 +239,72 @@ fn turn_away(stream: &UnixStream, uid: u32) {
     }
 }
 
-async fn hear(mut stream: UnixStream, authority: &dyn Authority) {
-    let response = match tokio::time::timeout(REQUEST_DEADLINE, read_line(&mut stream)).await {
-        Err(_) => Response::refused(Exit::Data, "the request did not come in time"),
-        Ok(Err(error)) => Response::refused(Exit::Data, error.to_string()),
-        Ok(Ok(line)) => match (parse_request(&line), stream.peer_cred()) {
-            (Err(error), _) => Response::refused(Exit::Data, error.to_string()),
-            (_, Err(error)) => Response::refused(
-                Exit::NoPerm,
-                format!("the kernel does not say who calls: {error}"),
-            ),
-            (Ok(ask), Ok(credentials)) => {
-                let caller = Caller {
-                    uid: credentials.uid(),
-                    gid: credentials.gid(),
-                    pid: credentials.pid().and_then(|pid| u32::try_from(pid).ok()),
-                };
-                authority.obey(caller, ask).await
-            }
+async fn hear(mut stream: UnixStream, authority: &dyn Authority, stop: watch::Receiver<bool>) {
+    let response = match request(&mut stream).await {
+        Err(refusal) => refusal,
+        Ok((caller, envelope)) => match envelope.ask {
+            Ask::Arm(open) => match authority.arm(caller, open).await {
+                Ok(arming) => return stay(stream, authority, arming, stop).await,
+                Err(refusal) => refusal,
+            },
+            ask => authority.obey(caller, ask, envelope.under).await,
         },
     };
-    let is_told = tell(stream, &response).await;
+    let is_told = tell(&mut stream, &response).await;
     if let (false, Some(lease)) = (is_told, response.acquired) {
         authority.withdraw(*lease).await;
     }
+}
+
+/// The one request of a connection, and whose it is.
+async fn request(stream: &mut UnixStream) -> Result<(Caller, Envelope), Response> {
+    let bad = |message: String| Response::refused(Exit::Data, message);
+    let line = tokio::time::timeout(REQUEST_DEADLINE, read_line(stream))
+        .await
+        .map_err(|_| bad("the request did not come in time".to_owned()))?
+        .map_err(|error| bad(error.to_string()))?;
+    let envelope = parse_request(&line).map_err(|error| bad(error.to_string()))?;
+    let credentials = stream.peer_cred().map_err(|error| {
+        Response::refused(
+            Exit::NoPerm,
+            format!("the kernel does not say who calls: {error}"),
+        )
+    })?;
+    let caller = Caller {
+        uid: credentials.uid(),
+        gid: credentials.gid(),
+        pid: credentials.pid().and_then(|pid| u32::try_from(pid).ok()),
+    };
+    Ok((caller, envelope))
+}
+
+/// Keeps whoever armed a lease: without a deadline, but in its one place among the callers, and
+/// with one octet of memory for what it may say, which is nothing. When the daemon itself stops,
+/// the lease is not ended: a restart adopts it, and its caller comes back.
+async fn stay(
+    mut stream: UnixStream,
+    authority: &dyn Authority,
+    mut arming: Arming,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut stays = tell(&mut stream, &arming.told).await;
+    let mut byte = [0; 1];
+    while stays {
+        stays = tokio::select! {
+            news = arming.news.recv() => match news {
+                Some(news) => tell(&mut stream, &news).await,
+                None => false,
+            },
+            // Its end, or something that it has no business to say.
+            _ = stream.read(&mut byte) => false,
+            () = stopped(&mut stop) => return,
+        };
+    }
+    authority.disarm(arming.number).await;
+}
+
+async fn stopped(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
 }
 
 async fn read_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
@@ -260,7 +330,7 @@ async fn read_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
 
 /// Writes one JSON line; `false` if the caller went away or does not read, and has only itself to
 /// blame.
-async fn tell(mut stream: UnixStream, message: &impl serde::Serialize) -> bool {
+async fn tell(stream: &mut UnixStream, message: &impl serde::Serialize) -> bool {
     let Ok(mut line) = serde_json::to_vec(message) else {
         return false;
     };

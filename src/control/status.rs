@@ -24,6 +24,9 @@ pub struct Status {
     pub windows: Vec<Window>,
     /// Every living lease.
     pub leases: Vec<Lease>,
+    /// Every armed lease, whether it is open or not.
+    #[serde(default)]
+    pub armed: Vec<Armed>,
     /// The budget of the last hour.
     pub budget: Budget,
     /// The addresses that the gate listens on.
@@ -101,6 +104,19 @@ pub struct Lease {
     pub identifiers: Option<Vec<String>>,
     /// How much longer it lives, in milliseconds.
     pub milliseconds: u64,
+}
+
+/// One armed lease: a command runs under `exec` and may open it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Armed {
+    /// Its name.
+    pub name: String,
+    /// `exec` and its command, as `exec:command (pid N)`.
+    pub holder: Option<String>,
+    /// The uid that armed it.
+    pub caller: u32,
+    /// Whether it is open now.
+    pub open: bool,
 }
 
 /// The budget of the last hour.

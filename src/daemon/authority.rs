@@ -7,8 +7,8 @@ use std::pin::Pin;
 use super::desk::Desk;
 use super::now;
 use super::tell::tell;
-use crate::control::protocol::{Ask, Response};
-use crate::control::server::Authority;
+use crate::control::protocol::{Ask, Open, Response};
+use crate::control::server::{Arming, Authority};
 use crate::control::status::Status;
 use crate::gate::caller::Caller;
 use crate::gate::lease::LeaseName;
@@ -18,23 +18,32 @@ impl Authority for Desk {
         &self,
         caller: Caller,
         ask: Ask,
+        under: Option<String>,
     ) -> Pin<Box<dyn Future<Output = Response> + Send + '_>> {
         Box::pin(async move {
             let verb = word(&ask);
-            let response = self.serve(caller, ask).await.unwrap_or_else(Response::from);
-            let now = now();
-            if caller.uid == 0 || self.observer.may_write_ask(now) {
-                tracing::info!(
-                    ask = verb,
-                    uid = caller.uid,
-                    pid = caller.pid,
-                    code = response.code,
-                    message = %response.message,
-                    "control"
-                );
-            }
+            let served = self.serve(caller, ask, under).await;
+            let response = served.unwrap_or_else(Response::from);
+            self.write_down(caller, verb, &response);
             response
         })
+    }
+
+    fn arm(
+        &self,
+        caller: Caller,
+        open: Open,
+    ) -> Pin<Box<dyn Future<Output = Result<Arming, Response>> + Send + '_>> {
+        Box::pin(async move {
+            let armed = self.arm_lease(caller, open).map_err(Response::from);
+            let (Ok(Arming { told: response, .. }) | Err(response)) = &armed;
+            self.write_down(caller, "arm", response);
+            armed
+        })
+    }
+
+    fn disarm(&self, arming: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.disarm_lease(arming))
     }
 
     fn withdraw(&self, lease: LeaseName) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
@@ -51,10 +60,26 @@ impl Authority for Desk {
     }
 }
 
+impl Desk {
+    fn write_down(&self, caller: Caller, ask: &'static str, response: &Response) {
+        if caller.uid == 0 || self.observer.may_write_ask(now()) {
+            tracing::info!(
+                ask,
+                uid = caller.uid,
+                pid = caller.pid,
+                code = response.code,
+                message = %response.message,
+                "control"
+            );
+        }
+    }
+}
+
 fn word(ask: &Ask) -> &'static str {
     match ask {
         Ask::Open(open) if open.dry_run => "open --dry-run",
         Ask::Open(_) => "open",
+        Ask::Arm(_) => "arm",
         Ask::Close { .. } => "close",
         Ask::AnswerAdd { .. } => "answer add",
         Ask::AnswerRemove { .. } => "answer remove",

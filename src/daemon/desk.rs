@@ -9,12 +9,14 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::armed::{Armed, MAX_ARMED, MAX_ARMED_OF_ONE, NotArmed, Terms};
 use super::leases::{LeaseError, Leases};
 use super::now;
 use crate::answer::Pushed;
 use crate::answer::pushed::{DEFAULT_LIFETIME, MAX_LIFETIME};
 use crate::config::{Config, format_duration};
 use crate::control::protocol::{Ask, Exit, FamilyName, Open, Response};
+use crate::control::server::Arming;
 use crate::firewall::message::Claim;
 use crate::firewall::record::command_name;
 use crate::gate::caller::{Ask as GateAsk, Caller, may};
@@ -32,6 +34,8 @@ use crate::runner::message::Fault;
 pub struct Refused {
     exit: Exit,
     message: String,
+    /// The command that the lease was armed for has been told, and is being ended.
+    ends_client: bool,
 }
 
 impl Refused {
@@ -39,13 +43,17 @@ impl Refused {
         Self {
             exit,
             message: message.into(),
+            ends_client: false,
         }
     }
 }
 
 impl From<Refused> for Response {
     fn from(refused: Refused) -> Self {
-        Self::refused(refused.exit, refused.message)
+        Self {
+            ends_client: refused.ends_client,
+            ..Self::refused(refused.exit, refused.message)
+        }
     }
 }
 
@@ -55,6 +63,8 @@ pub struct Desk {
     pub config: watch::Receiver<Arc<Config>>,
     /// The book of leases.
     pub leases: Arc<Leases>,
+    /// The armed leases.
+    pub armed: Armed,
     /// The pushed key authorizations.
     pub pushed: Arc<Pushed>,
     /// What was seen.
@@ -69,15 +79,34 @@ pub struct Desk {
 
 impl Desk {
     /// Does what is asked; a refusal says what to do next.
-    pub(super) async fn serve(&self, caller: Caller, ask: Ask) -> Result<Response, Refused> {
+    pub(super) async fn serve(
+        &self,
+        caller: Caller,
+        ask: Ask,
+        under: Option<String>,
+    ) -> Result<Response, Refused> {
         match ask {
             Ask::Open(open) => self.open(caller, open).await,
+            // Only a connection that stays can have one.
+            Ask::Arm(_) => Err(Refused::new(Exit::Software, "nothing was armed")),
             Ask::Close { lease } => self.close(caller, &lease).await,
             Ask::AnswerAdd {
                 identifier,
                 key_authorization,
                 milliseconds,
-            } => self.add_answer(caller, &identifier, &key_authorization, milliseconds),
+            } => {
+                let answer = self.answer(caller, &identifier, &key_authorization)?;
+                let opened = self.open_for_token(caller, under).await?;
+                let added = self.add_answer(answer, milliseconds)?;
+                Ok(match opened {
+                    None => added,
+                    Some(opened) => Response {
+                        message: format!("{}; {}", opened.message, added.message),
+                        warnings: opened.warnings,
+                        ..added
+                    },
+                })
+            }
             Ask::AnswerRemove { identifier, token } => {
                 self.remove_answer(caller, &identifier, &token)
             }
@@ -115,20 +144,153 @@ impl Desk {
         ))
     }
 
+    /// Opens: for an armed lease under its terms, and otherwise as asked.
     async fn open(&self, caller: Caller, open: Open) -> Result<Response, Refused> {
         self.permit(caller, GateAsk::Open, "open a window")?;
+        let Some(terms) = self.terms(caller, &open.lease)? else {
+            return self.acquire(caller, open).await;
+        };
+        let is_dry = open.dry_run;
+        let opened = match terms.narrow(open) {
+            Ok(open) => self.acquire(terms.caller, open).await,
+            Err(option) => Err(Refused::new(
+                Exit::Data,
+                format!(
+                    "{option} asks for more than the lease {} was armed for: give it to `acmegate exec`",
+                    terms.open.lease
+                ),
+            )),
+        };
+        match opened {
+            Ok(opened) if is_dry || self.armed.is_armed(terms.number) => Ok(opened),
+            Ok(_) => {
+                // It was disarmed meanwhile, and whoever did that may have looked too early.
+                self.release(&lease_name(&terms.open.lease)?).await;
+                Err(over(&terms))
+            }
+            Err(refused) if is_dry => Err(refused),
+            Err(refused) => {
+                let refused = Refused {
+                    ends_client: true,
+                    ..refused
+                };
+                let told = Response::refused(refused.exit, refused.message.clone());
+                self.armed.tell(terms.number, told);
+                Err(refused)
+            }
+        }
+    }
+
+    /// The terms of a lease, if it is armed and this caller may use it. What others ask by its
+    /// name is refused, and ends nobody's command.
+    fn terms(&self, caller: Caller, lease: &str) -> Result<Option<Terms>, Refused> {
+        let name = lease_name(lease)?;
+        let Some(terms) = self.armed.terms(&name) else {
+            return Ok(None);
+        };
+        if caller.uid != terms.caller.uid && caller.uid != 0 {
+            return Err(not_yours(&name, terms.caller.uid));
+        }
+        match terms.is_ending {
+            true => Err(over(&terms)),
+            false => Ok(Some(terms)),
+        }
+    }
+
+    /// Opens an armed lease that is not open, because a token is pushed under it.
+    async fn open_for_token(
+        &self,
+        caller: Caller,
+        under: Option<String>,
+    ) -> Result<Option<Response>, Refused> {
+        let Some(lease) = under else { return Ok(None) };
+        let is_armed = self.terms(caller, &lease)?.is_some();
+        if !is_armed || self.lives(&lease_name(&lease)?) {
+            return Ok(None);
+        }
+        let open = Open {
+            lease,
+            ..Open::default()
+        };
+        self.open(caller, open).await.map(Some)
+    }
+
+    /// Arms a lease. What no later opening could get is refused now.
+    pub(super) fn arm_lease(&self, caller: Caller, open: Open) -> Result<Arming, Refused> {
+        self.permit(caller, GateAsk::Open, "open a window")?;
+        let (claim, _) = self.claim(caller, &open)?;
+        self.permit_lease(caller, &claim.name)?;
+        let is_named = |port| self.config.borrow().firewall.ports.contains(port);
+        if !claim.ports.iter().all(is_named) {
+            return Err(self.explain(LeaseError::Refused(Refusal::Port)));
+        }
+        let (number, news) = self
+            .armed
+            .arm(claim.name.clone(), caller, open)
+            .map_err(|why| match why {
+                NotArmed::Taken => Refused::new(
+                    Exit::TempFail,
+                    format!(
+                        "the lease {} is armed already: choose another name with --lease",
+                        claim.name
+                    ),
+                ),
+                NotArmed::TooMany => Refused::new(
+                    Exit::TempFail,
+                    format!(
+                        "too many leases are armed: {MAX_ARMED_OF_ONE} for one account, {MAX_ARMED} for all but root"
+                    ),
+                ),
+            })?;
+        let mut told = Response::done(format!("armed: lease {}", claim.name));
+        if self.lives(&claim.name) {
+            told.ports = claim.ports;
+        }
+        Ok(Arming { number, told, news })
+    }
+
+    /// The command of an arming is over, or its caller is: its lease ends.
+    pub(super) async fn disarm_lease(&self, number: u64) {
+        let Some(name) = self.armed.end(number) else {
+            return;
+        };
+        self.release(&name).await;
+        self.armed.forget(number);
+        tracing::info!(lease = %name, "disarmed");
+    }
+
+    async fn release(&self, name: &LeaseName) {
+        if let Err(error) = self.leases.close(name).await {
+            tracing::error!(lease = %name, %error, "a lease could not be released");
+        }
+    }
+
+    fn lives(&self, name: &LeaseName) -> bool {
+        let windows = self.leases.windows();
+        let windows = windows.borrow();
+        windows
+            .lease(name)
+            .is_some_and(|lease| lease.deadline > now())
+    }
+
+    /// What is asked, in values.
+    fn claim(
+        &self,
+        caller: Caller,
+        open: &Open,
+    ) -> Result<(Claim, Option<Vec<Identifier>>), Refused> {
         let name = lease_name(&open.lease)?;
-        self.permit_lease(caller, &name)?;
         let (ports, max) = {
             let config = self.config.borrow();
             let ports = match open.ports.is_empty() {
                 true => default_ports(&config.firewall.ports),
-                false => open.ports,
+                false => open.ports.clone(),
             };
             (ports, config.window.max)
         };
         let identifiers = open
             .identifiers
+            .as_ref()
             .map(|texts| {
                 texts
                     .iter()
@@ -148,13 +310,12 @@ impl Desk {
                 ),
             ));
         }
-        let is_new = self.leases.windows().borrow().lease(&name).is_none();
-        let acquired = (is_new && !open.dry_run).then(|| Box::new(name.clone()));
         let claim = Claim {
             name,
             // A pid of another process namespace would name somebody else here.
             holder: open
                 .holder
+                .as_ref()
                 .filter(|holder| caller.pid == Some(holder.caller_pid))
                 .map(|holder| Holder {
                     pid: holder.pid,
@@ -164,7 +325,7 @@ impl Desk {
                 .filter(Holder::is_possible),
             caller: caller.uid,
             trigger: Trigger::Asked,
-            ports: ports.clone(),
+            ports,
             families: match open.family {
                 None => entrance.families(),
                 Some(FamilyName::Ipv4) => Families {
@@ -180,7 +341,16 @@ impl Desk {
             is_scoped: identifiers.is_some(),
             length,
         };
-        let what = describe(&claim);
+        Ok((claim, identifiers))
+    }
+
+    async fn acquire(&self, caller: Caller, open: Open) -> Result<Response, Refused> {
+        self.permit(caller, GateAsk::Open, "open a window")?;
+        let (claim, identifiers) = self.claim(caller, &open)?;
+        self.permit_lease(caller, &claim.name)?;
+        let is_new = !self.lives(&claim.name);
+        let acquired = (is_new && !open.dry_run).then(|| Box::new(claim.name.clone()));
+        let (what, ports) = (describe(&claim), claim.ports.clone());
         let (doubts, message) = if open.dry_run {
             let doubts = self
                 .leases
@@ -222,12 +392,7 @@ impl Desk {
         let windows = self.leases.windows();
         let owner = windows.borrow().lease(name).map(|lease| lease.caller);
         match owner {
-            Some(owner) if owner != caller.uid && caller.uid != 0 => Err(Refused::new(
-                Exit::NoPerm,
-                format!(
-                    "the lease {name} belongs to uid {owner}: choose another name with --lease"
-                ),
-            )),
+            Some(owner) if owner != caller.uid && caller.uid != 0 => Err(not_yours(name, owner)),
             _ => Ok(()),
         }
     }
@@ -252,13 +417,13 @@ impl Desk {
         })
     }
 
-    fn add_answer(
+    /// What is to be answered for whom, if this caller may say so and a site would answer it.
+    fn answer(
         &self,
         caller: Caller,
         name: &str,
         key_authorization: &str,
-        milliseconds: Option<u64>,
-    ) -> Result<Response, Refused> {
+    ) -> Result<(Identifier, KeyAuthorization), Refused> {
         let identifier = identifier(name)?;
         self.permit(
             caller,
@@ -292,6 +457,14 @@ impl Desk {
                 ));
             }
         }
+        Ok((identifier, answer))
+    }
+
+    fn add_answer(
+        &self,
+        (identifier, answer): (Identifier, KeyAuthorization),
+        milliseconds: Option<u64>,
+    ) -> Result<Response, Refused> {
         let lifetime = milliseconds
             .map_or(DEFAULT_LIFETIME, Duration::from_millis)
             .min(MAX_LIFETIME);
@@ -361,6 +534,23 @@ fn exit_for(fault: Fault) -> Exit {
         Fault::Slow => Exit::TempFail,
         Fault::Config => Exit::Config,
     }
+}
+
+fn not_yours(name: &LeaseName, owner: u32) -> Refused {
+    Refused::new(
+        Exit::NoPerm,
+        format!("the lease {name} belongs to uid {owner}: choose another name with --lease"),
+    )
+}
+
+fn over(terms: &Terms) -> Refused {
+    Refused::new(
+        Exit::TempFail,
+        format!(
+            "the command that the lease {} was armed for is over",
+            terms.open.lease
+        ),
+    )
 }
 
 fn describe(claim: &Claim) -> String {

@@ -5,6 +5,7 @@
 //! the first foreign byte. Clean stop takes our part of the ruleset away; a crash, or the signal
 //! that a restart sends, leaves it, and the next start adopts it.
 
+pub mod armed;
 mod authority;
 pub mod commands;
 pub mod desk;

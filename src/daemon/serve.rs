@@ -10,6 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
+use super::armed::Armed;
 use super::commands::Commands;
 use super::desk::Desk;
 use super::leases::{LeaseError, Leases, watch_deadlines, watch_holders};
@@ -100,6 +101,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let desk = Arc::new(Desk {
         config,
         leases: Arc::clone(&leases),
+        armed: Armed::default(),
         pushed: Arc::clone(&daemon.pushed),
         observer: Arc::clone(&observer),
         listeners: daemon

@@ -121,6 +121,22 @@ pub fn tell(desk: &Desk) -> Status {
                 milliseconds: left(lease.deadline),
             })
             .collect(),
+        armed: desk
+            .armed
+            .list()
+            .into_iter()
+            .map(|(name, terms)| status::Armed {
+                open: windows
+                    .lease(&name)
+                    .is_some_and(|lease| lease.deadline > now),
+                name: name.to_string(),
+                holder: terms
+                    .open
+                    .holder
+                    .map(|holder| format!("{} (pid {})", holder.command, holder.pid)),
+                caller: terms.caller.uid,
+            })
+            .collect(),
         budget: status::Budget {
             used: windows
                 .openings()

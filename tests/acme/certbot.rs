@@ -34,20 +34,27 @@ impl Certbot<'_> {
         let before = self.serial();
         self.world.issues(self.daemon, || {
             command.args(["renew", "--force-renewal", "--no-random-sleep-on-renew"]);
-            let output = self.certbot(command).success();
+            let output = self.world.client(self.settled(command), self.daemon);
+            let output = output.success();
             assert!(output.text().contains("all renewals succeeded"), "{output}");
         });
         assert_ne!(self.serial(), before, "renewed means a new certificate");
     }
 
     /// One `certbot certonly` with these options, however it ends.
-    pub fn certonly(&self, mut command: Command, options: &[&str]) -> Output {
+    pub fn certonly(&self, command: Command, options: &[&str]) -> Output {
+        let command = self.certonly_command(command, options);
+        self.world.client(command, self.daemon)
+    }
+
+    /// The same, not started yet.
+    pub fn certonly_command(&self, mut command: Command, options: &[&str]) -> Command {
         command
             .args(["certonly", "-d", NAME, "--preferred-challenges", "http"])
             .args(["--agree-tos", "--register-unsafely-without-email"])
             .args(["--server", &self.world.directory_url()])
             .args(options);
-        self.certbot(command)
+        self.settled(command)
     }
 
     /// The serial number of the newest certificate, which is the CA's.
@@ -56,12 +63,12 @@ impl Certbot<'_> {
         self.world.verify(&self.world.directory.at(&chain), NAME)
     }
 
-    fn certbot(&self, mut command: Command) -> Output {
+    fn settled(&self, mut command: Command) -> Command {
         let at = |name: &str| self.world.directory.at(name);
         command
             .args(["--non-interactive", "--config-dir", &at("certbot")])
             .args(["--work-dir", &at("certbot-work")])
             .args(["--logs-dir", &at("certbot-log")]);
-        self.world.client(command, self.daemon)
+        command
     }
 }

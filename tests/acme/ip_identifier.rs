@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use crate::lab::{Daemon, inside, run};
+use crate::lab::{Daemon, inside};
 use crate::world::{EDGE_4, EDGE_6, Gate, Names, World};
 
 /// uacme calls its hook as METHOD TYPE IDENT TOKEN AUTH.
@@ -17,7 +17,7 @@ esac
 fn issues(names: Names, address: &str, gate: impl FnOnce(&str) -> Gate) {
     let world = World::new(names);
     let site = format!("[[site]]\nidentifiers = [\"{address}\"]\nanswer = \"pushed\"\n");
-    trust_by_mounting(&world);
+    world.trust_by_mounting();
     world.with_gate(&gate(&site), |daemon| {
         world.issues(daemon, || uacme(&world, daemon, address));
         let certificate = format!("uacme/{address}/cert.pem");
@@ -36,15 +36,6 @@ fn uacme(world: &World, daemon: &Daemon, address: &str) {
             .args(order);
         world.client(command, daemon).success();
     }
-}
-
-/// uacme trusts the system's certificates and no others, so these are the CA's in our own mount
-/// namespace.
-fn trust_by_mounting(world: &World) {
-    let mut mount = Command::new("mount");
-    mount.args(["--bind", &world.bundle()]);
-    mount.arg("/etc/ssl/certs/ca-certificates.crt");
-    run(mount, std::time::Duration::from_secs(5)).success();
 }
 
 #[test]

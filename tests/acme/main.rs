@@ -5,6 +5,7 @@ mod lab;
 
 mod accounts;
 mod certbot;
+mod exec;
 mod harness;
 mod inner_host;
 mod ip_identifier;

@@ -177,7 +177,12 @@ impl World {
 
     /// Runs an ACME client, or a script that does, with this CA's API trusted and `acmegate` on its
     /// path.
-    pub fn client(&self, mut command: Command, daemon: &Daemon) -> Output {
+    pub fn client(&self, command: Command, daemon: &Daemon) -> Output {
+        run(self.prepare(command, daemon), CLIENT)
+    }
+
+    /// The same command, ready to be run or started.
+    pub fn prepare(&self, mut command: Command, daemon: &Daemon) -> Command {
         // The machine's own ways to the Internet are not this world's.
         for name in ["http_proxy", "https_proxy", "all_proxy", "no_proxy"] {
             command.env_remove(name).env_remove(name.to_uppercase());
@@ -197,7 +202,16 @@ impl World {
             .env("PATH", daemon.search_path())
             .env("HOME", self.directory.path())
             .env("LC_ALL", "C.UTF-8");
-        run(command, CLIENT)
+        command
+    }
+
+    /// uacme trusts the system's certificates and no others, so these are the CA's in our own mount
+    /// namespace.
+    pub fn trust_by_mounting(&self) {
+        let mut mount = Command::new("mount");
+        mount.args(["--bind", &self.bundle()]);
+        mount.arg("/etc/ssl/certs/ca-certificates.crt");
+        run(mount, SOON).success();
     }
 
     /// Insists that a certificate is the CA's and is for this identifier; gives its serial number.

@@ -329,18 +329,12 @@ fn who_does_not_wait_for_the_answer_has_no_lease() {
         let mut caller = UnixStream::connect(&socket).expect("it listens");
         let open = Open {
             lease: lease.to_owned(),
-            milliseconds: None,
-            ports: vec![],
-            family: None,
-            address: None,
-            interface: None,
-            identifiers: None,
-            holder: None,
-            dry_run: false,
+            ..Open::default()
         };
         let envelope = Envelope {
             version: VERSION,
             ask: Ask::Open(open),
+            under: None,
         };
         let line = serde_json::to_string(&envelope).expect("JSON");
         writeln!(caller, "{line}").expect("it hears");

@@ -5,6 +5,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process::Command;
 use std::time::Duration;
 
+use acmegate::daemon::armed::MAX_ARMED_OF_ONE;
+
 use crate::host::{HOST_4, Host};
 use crate::kernel::{SHUT, elements, open_ports};
 use crate::lab::{self, BINARY, Daemon, Output, TempDir, inside, run};
@@ -34,6 +36,11 @@ impl Accounts {
     }
 
     fn ask(&self, daemon: &Daemon, uid: u32, gid: u32, arguments: &[&str]) -> Output {
+        let command = self.command(daemon, uid, gid, arguments);
+        run(command, Duration::from_secs(20))
+    }
+
+    fn command(&self, daemon: &Daemon, uid: u32, gid: u32, arguments: &[&str]) -> Command {
         let mut command = Command::new("setpriv");
         command
             .args([&format!("--reuid={uid}"), &format!("--regid={gid}")])
@@ -41,7 +48,7 @@ impl Accounts {
             .args(["--config", &daemon.config()])
             .args(["--runtime-dir", &daemon.runtime_dir()])
             .args(arguments);
-        run(command, Duration::from_secs(20))
+        command
     }
 }
 
@@ -149,6 +156,78 @@ fn a_grant_gives_its_verbs_and_identifiers_and_no_more() {
         opener(&["close", "--lease", "a"]).success();
         assert!(host.lets_in(80));
         daemon.cli(&["close", "--lease", "roots"]).success();
+        assert!(!host.is_open(80));
+    });
+}
+
+#[test]
+fn whoever_arms_takes_no_place_of_others_and_ends_no_command_of_theirs() {
+    inside_with_users(|| {
+        let host = Host::new();
+        let accounts = Accounts::new();
+        let (daemon, _state) = daemon(&format!(
+            "[[grant]]\nuser = \"{OPENER}\"\nmay = [\"open\"]\n\
+             [[grant]]\nuser = \"{PUSHER}\"\nmay = [\"open\", \"close\"]\n"
+        ));
+        let exec = |uid, lease: &str, words: &[&str]| {
+            let arguments = [&["exec", "--lease", lease, "--"], words].concat();
+            accounts.command(&daemon, uid, uid, &arguments)
+        };
+        let armed = || daemon.status()["armed"].as_array().map_or(0, Vec::len);
+        let mut held: Vec<_> = (0..MAX_ARMED_OF_ONE)
+            .map(|at| lab::Process::spawn(exec(OPENER, &format!("f{at}"), &["sleep", "100"])))
+            .collect();
+        lab::wait_for(Duration::from_secs(20), "all are armed", || {
+            (armed() == MAX_ARMED_OF_ONE).then_some(())
+        });
+        let soon = Duration::from_secs(20);
+        let one_more = run(exec(OPENER, "more", &["true"]), soon);
+        assert_eq!(one_more.code, 75, "{one_more}");
+        assert!(
+            one_more.stderr.contains("too many leases are armed"),
+            "{one_more}"
+        );
+        run(exec(PUSHER, "others", &["true"]), soon).success();
+        run(exec(0, "roots", &["true"]), soon).success();
+        let stranger = run(exec(STRANGER, "strange", &["true"]), soon);
+        assert_eq!(stranger.code, 77, "{stranger}");
+
+        // By its name alone nobody opens it, and nobody makes it fail.
+        for (uid, code) in [(PUSHER, 77), (STRANGER, 77), (OPENER, 0)] {
+            let asked = accounts.ask(&daemon, uid, uid, &["open", "--lease", "f0"]);
+            assert_eq!(asked.code, code, "{uid}: {asked}");
+        }
+        let lease = &daemon.status()["leases"][0];
+        assert_eq!(
+            (&lease["name"], &lease["caller"]),
+            (&"f0".into(), &OPENER.into())
+        );
+        assert!(host.lets_in(80));
+        let refused = accounts.ask(&daemon, PUSHER, PUSHER, &["close", "--lease", "f0"]);
+        assert_eq!(refused.code, 77, "{refused}");
+        assert_eq!(armed(), MAX_ARMED_OF_ONE);
+        assert!(held.iter_mut().all(|process| process.ended().is_none()));
+        // A client that runs as another account is ended by its own hook.
+        let client = format!(
+            "import subprocess; subprocess.call(['{}', '--runtime-dir', '{}', 'open']); print('ordered')",
+            accounts.directory.at("acmegate"),
+            daemon.runtime_dir()
+        );
+        let another = [
+            "setpriv",
+            &format!("--reuid={PUSHER}"),
+            &format!("--regid={PUSHER}"),
+            "--clear-groups",
+            "/usr/bin/python3",
+            "-c",
+            &client,
+        ];
+        let ended = run(exec(0, "roots", &another), soon);
+        assert_eq!(ended.code, 128 + 15, "{ended}");
+        assert!(ended.stderr.contains("belongs to uid 0"), "{ended}");
+        assert!(!ended.stdout.contains("ordered"), "{ended}");
+        drop(held);
+        lab::wait_for(soon, "all are gone", || (armed() == 0).then_some(()));
         assert!(!host.is_open(80));
     });
 }

@@ -10,6 +10,7 @@ mod commands;
 mod demo;
 mod divert;
 mod enforcer;
+mod exec;
 mod firewalld;
 mod flushed;
 mod group_signals;

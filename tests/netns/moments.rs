@@ -235,7 +235,12 @@ fn open(lease: String, length: Duration) -> Ask {
 /// daemon where there is none.
 fn ask(runtime_dir: &str, ask: Ask) -> Option<u8> {
     let version = VERSION;
-    let line = serde_json::to_string(&Envelope { version, ask }).expect("JSON");
+    let line = serde_json::to_string(&Envelope {
+        version,
+        ask,
+        under: None,
+    })
+    .expect("JSON");
     let mut stream = UnixStream::connect(Path::new(runtime_dir).join(CONTROL_SOCKET)).ok()?;
     stream.write_all(format!("{line}\n").as_bytes()).ok()?;
     let mut answer = String::new();
