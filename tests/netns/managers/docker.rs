@@ -1,13 +1,12 @@
 //! A container behind rules of iptables-nft, written as Docker writes them, for both families.
 
-use std::io::{Read, Write};
 use std::net::TcpListener;
 
 use crate::host::Host;
 use crate::lab::{Daemon, Node, TempDir, inside, ip, ruleset};
 use crate::managers::life::{Outside, attach, leaves_nothing, window_and_reloads};
 use crate::managers::own::tool;
-use crate::managers::validations::key_authorization;
+use crate::managers::validations::{key_authorization, serve};
 
 const CONTAINER_4: &str = "172.17.0.2";
 const CONTAINER_6: &str = "fd00:17::2";
@@ -63,15 +62,15 @@ COMMIT
     )
 }
 
-/// The bridge, the container that answers every request with the key authorization, the rules.
-struct Docker {
+/// The bridge, the container that answers every request alike, the rules.
+pub struct Docker {
     saved: [(&'static str, String); 2],
     _directory: TempDir,
     _container: Node,
 }
 
 impl Docker {
-    fn new() -> Self {
+    pub fn new(body: String) -> Self {
         for family in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
             std::fs::write(format!("/proc/sys/net/{family}"), "1").expect("our own namespace's");
         }
@@ -87,7 +86,7 @@ impl Docker {
         container.ip("route add default via 172.17.0.1");
         container.ip("-6 route add default via fd00:17::1");
         let listener = container.run(|| TcpListener::bind("[::]:80").expect("its own port"));
-        std::thread::spawn(move || answer(&listener));
+        serve(listener, body);
 
         let directory = TempDir::new();
         let rules_4 = rules(
@@ -115,14 +114,14 @@ impl Docker {
     }
 
     /// Loads all of it, as a boot does.
-    fn restore(&self) {
+    pub fn restore(&self) {
         for (program, file) in &self.saved {
             tool(&format!("{program}-restore"), &[file]);
         }
     }
 
     /// `systemctl restart docker`: its chains are taken apart and made again, command by command.
-    fn restart(&self) {
+    pub fn restart(&self) {
         for (program, file) in &self.saved {
             let own = std::fs::read_to_string(file).expect("written above");
             let jumps = [
@@ -157,29 +156,11 @@ impl Docker {
     }
 }
 
-/// Answers every request as a challenge responder in a container does.
-fn answer(listener: &TcpListener) {
-    for stream in listener.incoming() {
-        let Ok(mut stream) = stream else { return };
-        // Probes say nothing and go; a validator asks in one piece.
-        std::thread::spawn(move || {
-            let body = key_authorization();
-            let length = body.len();
-            if stream.read(&mut [0; 1024]).is_ok_and(|count| count > 0) {
-                let _ = write!(
-                    stream,
-                    "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-                );
-            }
-        });
-    }
-}
-
 #[test]
 fn a_guarded_container_outlives_restarts_and_restores() {
     inside(|| {
         let host = Host::new();
-        let docker = Docker::new();
+        let docker = Docker::new(key_authorization());
         assert!(host.lets_in(80), "the control: published to the world");
         assert_eq!(host.open_ports(&PORTS), [22, 80]);
         let before = ruleset();
@@ -204,7 +185,7 @@ fn a_guarded_container_outlives_restarts_and_restores() {
 fn a_window_in_dockers_own_chain_outlives_restarts_and_restores() {
     inside(|| {
         let host = Host::new();
-        let docker = Docker::new();
+        let docker = Docker::new(key_authorization());
         let shut = |how: &str| {
             for (program, home) in [
                 ("iptables-nft", "10.0.0.0/8"),

@@ -7,12 +7,12 @@ use crate::managers::own;
 use crate::managers::validations::site;
 
 /// ufw as it is installed: enabled, and open for SSH and for the private network.
-struct Ufw {
+pub struct Ufw {
     _copies: Vec<TempDir>,
 }
 
 impl Ufw {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let copies = ["/etc/ufw", "/usr/lib/ufw"].map(own::copy_of).into();
         // Its lock.
         own::empty("/run");
@@ -25,7 +25,7 @@ impl Ufw {
     }
 
     #[track_caller]
-    fn run(&self, words: &str) {
+    pub fn run(&self, words: &str) {
         own::tool("ufw", &words.split(' ').collect::<Vec<_>>());
     }
 }
