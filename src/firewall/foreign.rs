@@ -7,8 +7,8 @@
 
 use nlink::netlink::nftables::{
     ChainInfo, ChainType, Expr, Family as NftFamily, NFT_MSG_NEWRULE, NFT_TABLE_F_OWNER,
-    NFTA_RULE_CHAIN, NFTA_RULE_TABLE, NFTA_RULE_USERDATA, RawMessage, Register, RuleInfo, Verdict,
-    write_expressions,
+    NFTA_RULE_CHAIN, NFTA_RULE_TABLE, NFTA_RULE_USERDATA, RawMessage, Register, RuleExpr, RuleInfo,
+    Verdict, parse_expressions, write_expressions,
 };
 use nlink::netlink::nftables::{CmpOp, MetaKey};
 use nlink::netlink::{Connection, MessageBuilder, Nftables};
@@ -63,7 +63,7 @@ pub(super) async fn check(
     Ok(())
 }
 
-/// Whether our rule stands in every configured chain, once and as we write it.
+/// Whether our rule stands at the head of every configured chain, once and as we write it.
 ///
 /// # Errors
 /// [`KernelError`], also where a chain is gone.
@@ -75,16 +75,15 @@ pub(super) async fn is_attached(
         return Ok(true);
     };
     for chain in chains {
-        let rules = rules_in(nft, chain).await?;
-        if !is_right(&rules, settings) {
+        if !rules_in(nft, chain).await?.are_right(settings) {
             return Ok(false);
         }
     }
     Ok(true)
 }
 
-/// Puts our rule at the head of every configured chain where it is missing or not as we write it;
-/// says whether anything had to be done.
+/// Puts our rule at the head of every configured chain where it is missing, not as we write it, or
+/// behind a rule that came later; says whether anything had to be done.
 ///
 /// # Errors
 /// [`KernelError`]; then the chains are as they were, or a later one is.
@@ -98,11 +97,11 @@ pub(super) async fn attach(
     let mut changed = false;
     for chain in chains {
         let rules = rules_in(nft, chain).await?;
-        if is_right(&rules, settings) {
+        if rules.are_right(settings) {
             continue;
         }
         let mut change = nft.transaction();
-        for rule in &rules {
+        for rule in &rules.ours {
             change = change.del_rule(&chain.table, &chain.name, chain.family, rule.handle);
         }
         change = change.raw(at_the_head(chain, settings.mark));
@@ -167,25 +166,49 @@ pub(super) async fn detach(
 }
 
 /// Our rules in a chain, however they got there.
-async fn rules_in(
-    nft: &Connection<Nftables>,
-    chain: &ForeignChain,
-) -> Result<Vec<RuleInfo>, KernelError> {
+struct Found {
+    ours: Vec<RuleInfo>,
+    /// Whether one of them is the chain's first rule: what stands before it may drop first.
+    is_at_the_head: bool,
+}
+
+impl Found {
+    fn are_right(&self, settings: &Settings) -> bool {
+        match self.ours.as_slice() {
+            [rule] => {
+                self.is_at_the_head
+                    && rule_text(&rule.spec()) == rule_text(&settings.attached_rule())
+            }
+            _ => false,
+        }
+    }
+}
+
+async fn rules_in(nft: &Connection<Nftables>, chain: &ForeignChain) -> Result<Found, KernelError> {
     let rules = match nft.list_rules(&chain.table, chain.family).await {
         Err(error) if error.is_not_found() => {
             return Err(KernelError::NoForeignChain(chain.clone()));
         }
         rules => rules.doing("listing rules")?,
     };
-    Ok(rules
+    let mut of_chain = rules
         .into_iter()
-        .filter(|rule| rule.chain == chain.name && is_ours(rule))
-        .collect())
+        .filter(|rule| rule.chain == chain.name)
+        .peekable();
+    Ok(Found {
+        is_at_the_head: of_chain.peek().is_some_and(is_ours),
+        ours: of_chain.filter(is_ours).collect(),
+    })
 }
 
-/// Known by its comment: as we write it, or as iptables-restore did, which turns it into an xtables
-/// match of that name.
+/// Known by its comment and by what it says: an administrator may call a rule of theirs by our name.
 fn is_ours(rule: &RuleInfo) -> bool {
+    is_tagged(rule) && accepts_one_bit(&parse_expressions(&rule.expression_bytes))
+}
+
+/// Tagged as we write it, or as iptables-restore did, which turns a comment into an xtables match of
+/// that name.
+fn is_tagged(rule: &RuleInfo) -> bool {
     if let Some(comment) = &rule.comment_text {
         return comment == TAG;
     }
@@ -198,11 +221,26 @@ fn is_ours(rule: &RuleInfo) -> bool {
     holds("comment") && holds(TAG)
 }
 
-fn is_right(rules: &[RuleInfo], settings: &Settings) -> bool {
-    match rules {
-        [rule] => rule_text(&rule.spec()) == rule_text(&settings.attached_rule()),
-        _ => false,
-    }
+/// `meta mark & BIT == BIT … accept`, whichever bit the run that wrote it had.
+fn accepts_one_bit(expressions: &[RuleExpr]) -> bool {
+    let [
+        RuleExpr::Meta {
+            key: MetaKey::Mark, ..
+        },
+        RuleExpr::Bitwise { mask, .. },
+        RuleExpr::Cmp {
+            op: CmpOp::Eq,
+            data,
+            ..
+        },
+        ..,
+        RuleExpr::Verdict(Verdict::Accept),
+    ] = expressions
+    else {
+        return false;
+    };
+    let ones: u32 = mask.iter().map(|octet| octet.count_ones()).sum();
+    mask == data && ones == 1
 }
 
 /// nlink appends rules, or puts them behind others; this is `nft insert rule`.

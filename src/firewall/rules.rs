@@ -119,7 +119,13 @@ impl Settings {
     }
 
     fn mark_rules(&self) -> Vec<RuleSpec> {
-        let mut rules = self.allowed();
+        // The chain that drops knows no allow-list: a window opens it to everybody, or a CA of one's
+        // own would be left out. Where peers are diverted, the allow-list's go to the site, and
+        // whether they may is that chain's to say.
+        let mut rules = match self.divert {
+            Some(_) => self.allowed(),
+            None => Vec::new(),
+        };
         let mark = || set_bit(self.mark, MetaKey::Mark, MetaKey::Mark);
         for door in doors(Doors::Window) {
             rules.push(rule([door], mark(), Verdict::Accept));

@@ -491,3 +491,29 @@ fn heading(line: &str) -> Option<String> {
             .collect()
     })
 }
+
+/// Whether they do what is said of them is what `tests/netns/managers` asks.
+#[test]
+fn every_configuration_in_the_firewalls_document_is_one() {
+    let text = include_str!("../../docs/firewalls.md");
+    let mut sections = text.split("\n## ");
+    sections.next();
+    let mut count = 0;
+    for section in sections {
+        let title = section.lines().next().unwrap();
+        let blocks: Vec<&str> = section
+            .split("```toml\n")
+            .skip(1)
+            .map(|rest| rest.split("```").next().unwrap())
+            .collect();
+        assert!(!blocks.is_empty(), "{title} says what and not how");
+        for block in blocks {
+            let parsed = Config::parse(block, title, &Nobody, &Unchecked);
+            let config = parsed.unwrap_or_else(|error| panic!("{title}: {error}"));
+            let mode = format!("mode = {:?}", config.firewall.mode.as_str());
+            assert!(block.contains(&mode), "{title}: what is shown is {mode}");
+            count += 1;
+        }
+    }
+    assert!(count >= 8, "{count}");
+}

@@ -210,7 +210,7 @@ fn package_of(program: &str) -> &str {
         "apache2" => "apache2-bin",
         "capsh" => "libcap2-bin",
         "firewall-cmd" => "firewalld",
-        "dbus-daemon" => "dbus",
+        name if name.starts_with("iptables-") || name.starts_with("ip6tables-") => "iptables",
         other => other,
     }
 }

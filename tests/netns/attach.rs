@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::host::Host;
+use crate::host::{HOST_PRIVATE, Host};
 use crate::kernel::nft;
 use crate::killed::SET_BY_ADMINISTRATOR;
 use crate::lab::{self, Daemon, inside, ruleset, run, wait_for};
@@ -267,5 +267,77 @@ fn what_iptables_saves_and_restores_in_a_window_opens_nothing_else() {
         assert!(!ruleset().contains("0x08000000"), "{}", ruleset());
         let own = |text: &str| text.matches("acmegate").count();
         assert_eq!(own(&ruleset()), own(&before));
+    });
+}
+
+/// A ban, a script, a container's rules: whoever comes later stands before everybody else.
+#[test]
+fn what_somebody_puts_before_our_rule_is_behind_it_soon() {
+    inside(|| {
+        let host = Host::new();
+        lab::nft(SET_BY_ADMINISTRATOR);
+        let daemon = Daemon::start(ATTACH);
+        daemon
+            .cli(&["open", "--lease", "a", "--for", "5m"])
+            .success();
+        for round in 1..=3 {
+            lab::nft("insert rule inet filter input tcp dport 80 drop");
+            wait_for(BACK, "at the head again", || {
+                let chain = nft(&["-s", "list", "chain", "inet", "filter", "input"]);
+                let first = chain.lines().nth(3)?.trim() == RULE;
+                (first && chain.matches(RULE).count() == 1).then_some(())
+            });
+            assert!(host.lets_in(80));
+            wait_for(BACK, "it is counted", || {
+                (gaps(&daemon) == round).then_some(())
+            });
+        }
+        daemon.cli(&["close", "--lease", "a"]).success();
+        assert!(!host.is_open(80));
+    });
+}
+
+/// Our rule is known by what it says as well as by its comment.
+#[test]
+fn what_an_administrator_calls_by_our_name_stays_theirs() {
+    inside(|| {
+        let _host = Host::new();
+        lab::nft(SET_BY_ADMINISTRATOR);
+        lab::nft(
+            "add rule inet filter input tcp dport 22 accept comment \"acmegate\"
+            table inet other { chain c { meta mark 0x1 drop comment \"acmegate\"; }
+            }",
+        );
+        let sh = |words: &str| {
+            let mut command = Command::new("iptables-nft");
+            command.args(words.split(' '));
+            run(command, Duration::from_secs(20)).success();
+        };
+        sh("-A INPUT -p tcp --dport 80 -m comment --comment acmegate -j ACCEPT");
+        let before = ruleset();
+        let config = "[firewall]\nmode = \"attach\"\nchains = [\"inet filter input\", \"ip filter INPUT\"]\n";
+        let mut daemon = Daemon::start(config);
+        for line in before.lines().filter(|line| line.contains("acmegate")) {
+            assert!(ruleset().contains(line), "{line}: {}", ruleset());
+        }
+        assert_eq!(daemon.terminate(), 0);
+        assert_eq!(ruleset(), before);
+    });
+}
+
+/// A CA of one's own stands on the allow-list, and the chain that drops knows nothing of that.
+#[test]
+fn a_window_is_open_to_private_networks_too() {
+    inside(|| {
+        let host = Host::new();
+        lab::nft(&SET_BY_ADMINISTRATOR.replace("ip saddr 10.0.0.0/8 accept", ""));
+        let daemon = Daemon::start(ATTACH);
+        let private = || host.probe(HOST_PRIVATE, 80).passed();
+        assert!(!private(), "the chain drops them");
+        daemon.cli(&["open", "--lease", "a"]).success();
+        assert!(host.lets_in(80));
+        assert!(private());
+        daemon.cli(&["close", "--lease", "a"]).success();
+        assert!(!private());
     });
 }

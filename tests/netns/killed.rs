@@ -6,6 +6,7 @@ use rustix::process::Signal;
 
 use crate::host::{Host, Probe, on_each_host};
 use crate::lab::{self, Daemon, inside, send};
+use crate::scope::Way;
 
 /// How long the window is.
 const LEASE: Duration = Duration::from_secs(3);
@@ -19,22 +20,16 @@ enum Victim {
     Both,
 }
 
-#[derive(Clone, Copy, Debug)]
-enum How {
-    Guard,
-    Set,
-}
-
 #[test]
 fn whoever_is_killed_the_port_shuts_on_time() {
     inside(|| {
         let cases: Vec<_> = [Victim::Front, Victim::Enforcer, Victim::Both]
             .into_iter()
-            .flat_map(|victim| [(victim, How::Guard), (victim, How::Set)])
+            .flat_map(|victim| Way::ALL.map(|way| (victim, way)))
             .collect();
-        on_each_host(&cases, |host, (victim, how)| {
-            let shut = kill_inside_a_window(host, victim, how, "", || {});
-            shut.unwrap_or_else(|error| panic!("{victim:?}, {how:?}: {error}"));
+        on_each_host(&cases, |host, (victim, way)| {
+            let shut = kill_inside_a_window(host, victim, way, "", || {});
+            shut.unwrap_or_else(|error| panic!("{victim:?}, {way:?}: {error}"));
         });
     });
 }
@@ -45,7 +40,7 @@ fn without_the_kernels_timeout_the_same_test_is_red() {
     inside(|| {
         on_each_host(&[Victim::Front, Victim::Both], |host, victim| {
             let owner = "owner = \"never\"\n";
-            let shut = kill_inside_a_window(host, victim, How::Guard, owner, || {
+            let shut = kill_inside_a_window(host, victim, Way::Guard, owner, || {
                 // In one transaction, for a probe may fall between two.
                 let forever = ["window4", "window6"].map(|set| {
                     format!(
@@ -65,17 +60,11 @@ fn without_the_kernels_timeout_the_same_test_is_red() {
 fn kill_inside_a_window(
     host: &Host,
     victim: Victim,
-    how: How,
+    way: Way,
     firewall: &str,
     after: impl FnOnce(),
 ) -> Result<(), String> {
-    let config = match how {
-        How::Guard => format!("[firewall]\n{firewall}"),
-        How::Set => {
-            lab::nft(SET_BY_ADMINISTRATOR);
-            format!("[firewall]\nmode = \"set\"\nset = \"inet filter acmegate\"\n{firewall}")
-        }
-    };
+    let config = format!("{}{firewall}", way.prepare());
     let mut daemon = Daemon::start(&config);
     assert!(!host.is_open(80), "shut before the window");
     let watch = host.watch(80);

@@ -15,8 +15,8 @@ use rustix::process::Signal;
 
 use crate::host::{Host, on_each_host};
 use crate::kernel::{SHUT, elements, elements_of, nft, open_ports};
-use crate::killed::SET_BY_ADMINISTRATOR;
 use crate::lab::{self, Daemon, inside, send, wait_for};
+use crate::scope::Way;
 
 /// The longest lease. The kernel's clock starts when it is written, so before the kill.
 const LONGEST: Duration = Duration::from_millis(1200);
@@ -27,30 +27,11 @@ const ENOUGH: Duration = Duration::from_millis(400);
 
 #[derive(Clone, Copy, Debug)]
 struct Case {
-    mode: Mode,
+    way: Way,
     owner: &'static str,
+    /// The gate gets it beside somebody else's port, or nobody does.
+    is_diverted: bool,
     seed: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Mode {
-    Guard,
-    Set,
-}
-
-impl Mode {
-    const ALL: [Self; 2] = [Self::Guard, Self::Set];
-
-    /// What the administrator has before acmegate comes, and what acmegate is told.
-    fn words(self) -> (&'static str, &'static str) {
-        match self {
-            Self::Guard => ("", "mode = \"guard\"\n"),
-            Self::Set => (
-                SET_BY_ADMINISTRATOR,
-                "mode = \"set\"\nset = \"inet filter acmegate\"\n",
-            ),
-        }
-    }
 }
 
 fn moments() -> usize {
@@ -77,23 +58,34 @@ impl Numbers {
 
 #[test]
 fn a_guard_killed_at_any_moment_shuts_on_time_and_leaves_nothing() {
-    inside(|| in_mode(Mode::Guard));
+    inside(|| in_way(Way::Guard, false));
 }
 
 #[test]
-fn a_set_whose_filler_is_killed_at_any_moment_shuts_on_time_and_leaves_nothing() {
-    inside(|| in_mode(Mode::Set));
+fn a_filled_set_shuts_on_time_whenever_its_filler_is_killed() {
+    inside(|| in_way(Way::Set, false));
 }
 
-/// A mode's share of the moments, with and without an owner of the table, on many hosts at once.
-fn in_mode(mode: Mode) {
-    let share = moments().div_ceil(Mode::ALL.len());
+#[test]
+fn an_attached_chain_shuts_on_time_whenever_the_daemon_is_killed() {
+    inside(|| in_way(Way::Attach, false));
+}
+
+#[test]
+fn a_diverted_port_is_nobodys_whenever_the_gate_is_killed() {
+    inside(|| in_way(Way::Guard, true));
+}
+
+/// One way's share of the moments, with and without an owner of the table, on many hosts at once.
+fn in_way(way: Way, is_diverted: bool) {
+    let share = moments().div_ceil(4);
     let hosts: u64 = if share > 100 { 12 } else { 4 };
     let cases: Vec<_> = (1..=hosts)
         .map(|number| Case {
-            mode,
+            way,
+            is_diverted,
             owner: if number % 2 == 0 { "auto" } else { "never" },
-            seed: number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ mode as u64,
+            seed: number.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ way as u64,
         })
         .collect();
     let each = share.div_ceil(cases.len());
@@ -101,11 +93,13 @@ fn in_mode(mode: Mode) {
 }
 
 fn many_moments(host: &Host, case: Case, count: usize) {
-    let (firewall, words) = case.mode.words();
-    lab::nft(firewall);
+    let (firewall, owner) = (case.way.prepare(), case.owner);
+    let listen = match case.is_diverted {
+        true => "[http]\nlisten = \"divert\"\n",
+        false => "",
+    };
     let pristine = lab::ruleset();
-    let owner = case.owner;
-    let config = format!("[budget]\nper_hour = 3600\n[firewall]\n{words}owner = \"{owner}\"\n");
+    let config = format!("[budget]\nper_hour = 3600\n{firewall}owner = \"{owner}\"\n{listen}");
     let mut daemon = Daemon::start(&config);
     let terse = || nft(&["-s", "-t", "list", "ruleset"]);
     let before = terse();
@@ -127,7 +121,10 @@ fn many_moments(host: &Host, case: Case, count: usize) {
         // Not shut before its time: the kernel alone keeps what was promised.
         if let Some(until) = last.filter(|until| *until > Instant::now() + ENOUGH) {
             open_at_the_end += 1;
-            assert!(host.lets_in(80), "{told}: promised, and shut");
+            match case.is_diverted {
+                true => assert!(!host.is_open(80), "{told}: the gate is dead"),
+                false => assert!(host.lets_in(80), "{told}: promised, and shut"),
+            }
             assert!(
                 Instant::now() < until,
                 "{told}: too slow a host for this test"
@@ -226,10 +223,10 @@ fn open(lease: String, length: Duration) -> Ask {
         milliseconds: u64::try_from(length.as_millis()).ok(),
         ports: Vec::new(),
         family: None,
-        address: None,
-        interface: None,
         identifiers: None,
         holder: None,
+        address: None,
+        interface: None,
         dry_run: false,
     })
 }

@@ -1,18 +1,20 @@
 //! A container behind rules of iptables-nft, written as Docker writes them, for both families.
 
-use std::io::{Read, Write};
 use std::net::TcpListener;
 
 use crate::host::Host;
 use crate::lab::{Daemon, Node, TempDir, inside, ip, ruleset};
-use crate::managers::life::{Outside, leaves_nothing, window_and_reloads};
+use crate::managers::life::{Outside, attach, leaves_nothing, window_and_reloads};
 use crate::managers::own::tool;
-use crate::managers::validations::key_authorization;
+use crate::managers::validations::{key_authorization, serve};
 
 const CONTAINER_4: &str = "172.17.0.2";
 const CONTAINER_6: &str = "fd00:17::2";
 /// What may be asked of the host; some of it is open, and nothing else becomes so.
 const PORTS: [u16; 6] = [22, 53, 80, 443, 3306, 8080];
+
+/// The container answers; the gate only opens.
+const WINDOWS_ONLY: &str = "[http]\nlisten = []\n";
 
 /// As `iptables-save` shows a host that drops by default and publishes port 80 of one container.
 fn rules(container: &str, network: &str, loopback: &str, to: &str) -> String {
@@ -60,15 +62,15 @@ COMMIT
     )
 }
 
-/// The bridge, the container that answers every request with the key authorization, the rules.
-struct Docker {
+/// The bridge, the container that answers every request alike, the rules.
+pub struct Docker {
     saved: [(&'static str, String); 2],
     _directory: TempDir,
     _container: Node,
 }
 
 impl Docker {
-    fn new() -> Self {
+    pub fn new(body: String) -> Self {
         for family in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
             std::fs::write(format!("/proc/sys/net/{family}"), "1").expect("our own namespace's");
         }
@@ -84,7 +86,7 @@ impl Docker {
         container.ip("route add default via 172.17.0.1");
         container.ip("-6 route add default via fd00:17::1");
         let listener = container.run(|| TcpListener::bind("[::]:80").expect("its own port"));
-        std::thread::spawn(move || answer(&listener));
+        serve(listener, body);
 
         let directory = TempDir::new();
         let rules_4 = rules(
@@ -112,14 +114,14 @@ impl Docker {
     }
 
     /// Loads all of it, as a boot does.
-    fn restore(&self) {
+    pub fn restore(&self) {
         for (program, file) in &self.saved {
             tool(&format!("{program}-restore"), &[file]);
         }
     }
 
     /// `systemctl restart docker`: its chains are taken apart and made again, command by command.
-    fn restart(&self) {
+    pub fn restart(&self) {
         for (program, file) in &self.saved {
             let own = std::fs::read_to_string(file).expect("written above");
             let jumps = [
@@ -154,34 +156,15 @@ impl Docker {
     }
 }
 
-/// Answers every request as a challenge responder in a container does.
-fn answer(listener: &TcpListener) {
-    for stream in listener.incoming() {
-        let Ok(mut stream) = stream else { return };
-        // Probes say nothing and go; a validator asks in one piece.
-        std::thread::spawn(move || {
-            let body = key_authorization();
-            let length = body.len();
-            if stream.read(&mut [0; 1024]).is_ok_and(|count| count > 0) {
-                let _ = write!(
-                    stream,
-                    "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
-                );
-            }
-        });
-    }
-}
-
 #[test]
 fn a_guarded_container_outlives_restarts_and_restores() {
     inside(|| {
         let host = Host::new();
-        let docker = Docker::new();
+        let docker = Docker::new(key_authorization());
         assert!(host.lets_in(80), "the control: published to the world");
         assert_eq!(host.open_ports(&PORTS), [22, 80]);
         let before = ruleset();
-        let config = "[http]\nlisten = []\n[firewall]\nports = [80]\n";
-        let daemon = Daemon::start(config);
+        let daemon = Daemon::start(&format!("{WINDOWS_ONLY}[firewall]\nports = [80]\n"));
         let mut round = 0;
         window_and_reloads(&host, &daemon, Outside::Ours, 4, || {
             round += 1;
@@ -194,6 +177,51 @@ fn a_guarded_container_outlives_restarts_and_restores() {
         docker.restore();
         leaves_nothing(daemon, &before);
         assert_eq!(host.open_ports(&PORTS), [22, 80]);
+    });
+}
+
+/// Docker's own place for an administrator's rules: what is published is shut to the world there.
+#[test]
+fn a_window_in_dockers_own_chain_outlives_restarts_and_restores() {
+    inside(|| {
+        let host = Host::new();
+        let docker = Docker::new(key_authorization());
+        let shut = |how: &str| {
+            for (program, home) in [
+                ("iptables-nft", "10.0.0.0/8"),
+                ("ip6tables-nft", "fc00::/7"),
+            ] {
+                let rule = format!("{how} DOCKER-USER -i eth0 -p tcp ! -s {home} -j DROP");
+                tool(program, &rule.split(' ').collect::<Vec<_>>());
+            }
+        };
+        shut("-I");
+        let before = ruleset();
+        let chains = ["ip filter DOCKER-USER", "ip6 filter DOCKER-USER"];
+        let daemon = Daemon::start(&format!(
+            "{WINDOWS_ONLY}{}",
+            attach(&chains) + "ports = [80]\n"
+        ));
+        let mut round = 0;
+        window_and_reloads(&host, &daemon, Outside::Theirs, 5, || {
+            round += 1;
+            match round % 3 {
+                0 => {
+                    docker.restore();
+                    shut("-I");
+                }
+                1 => save_and_restore(),
+                _ => docker.restart(),
+            }
+        });
+        assert_eq!(host.open_ports(&PORTS), [22]);
+        docker.restore();
+        shut("-I");
+        daemon.cli(&["open", "--lease", "renewal"]).success();
+        save_and_restore();
+        assert_eq!(host.open_ports(&PORTS), [22, 80], "in a window");
+        drop(daemon);
+        let _ = before;
     });
 }
 

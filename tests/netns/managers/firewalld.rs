@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::host::Host;
 use crate::lab::{Daemon, Process, TempDir, inside, ruleset, run, wait_for};
-use crate::managers::life::{Outside, open_is_refused, window_and_reloads};
+use crate::managers::life::{Outside, attach, leaves_nothing, open_is_refused, window_and_reloads};
 use crate::managers::validations::site;
 
 /// Everybody may own and ask everything: it is this test's bus alone.
@@ -89,6 +89,7 @@ fn a_guarded_window_outlives_firewalld() {
         let words = [
             "inet firewalld filter_INPUT",
             "rejects tcp port 80",
+            "use mode `attach` with `chains = [\"inet firewalld filter_INPUT\"]`",
             "firewall-cmd --permanent --add-port=80/tcp",
         ];
         open_is_refused(&host, &daemon, &words);
@@ -102,5 +103,21 @@ fn a_guarded_window_outlives_firewalld() {
         });
         assert_eq!(daemon.terminate(), 0, "{}", daemon.log());
         assert!(!ruleset().contains("acmegate"));
+    });
+}
+
+#[test]
+fn a_window_in_firewallds_chain_outlives_firewalld() {
+    inside(|| {
+        let host = Host::new();
+        let firewalld = Firewalld::new();
+        let before = ruleset();
+        let chains = ["inet firewalld filter_INPUT"];
+        let daemon = Daemon::start(&format!("{}{}", site(), attach(&chains)));
+        let mut ways = ["--reload", "--complete-reload"].iter().cycle();
+        window_and_reloads(&host, &daemon, Outside::Theirs, 4, || {
+            firewalld.cmd(&[ways.next().expect("it goes round")]);
+        });
+        leaves_nothing(daemon, &before);
     });
 }

@@ -2,7 +2,7 @@
 
 use crate::host::{Host, OTHER_PEER_4, OTHER_PEER_6, Seen};
 use crate::lab::{self, Daemon, inside, ruleset};
-use crate::managers::life::{Outside, open_is_refused, window_and_reloads};
+use crate::managers::life::{Outside, attach, leaves_nothing, open_is_refused, window_and_reloads};
 use crate::managers::own::tool;
 use crate::managers::validations::site;
 
@@ -65,6 +65,24 @@ fn a_guarded_port_is_the_countrys_own_but_for_windows() {
             lab::nft(&advised);
             assert!(from_home().iter().all(|seen| seen.passed()), "as before");
         });
+    });
+}
+
+#[test]
+fn a_window_in_the_blockers_own_chain_outlives_new_lists() {
+    inside(|| {
+        let host = Host::new();
+        let lists = geoip_shell("");
+        lab::nft(&lists);
+        let before = ruleset();
+        let chains = ["inet geoip-shell GEOIP-BASE_IN"];
+        let daemon = Daemon::start(&format!("{}{}", site(), attach(&chains)));
+        let from_home = || host.probe_from_the_other(80);
+        window_and_reloads(&host, &daemon, Outside::Ours, 3, || {
+            lab::nft(&lists);
+            assert!(from_home().iter().all(|seen| seen.passed()), "as before");
+        });
+        leaves_nothing(daemon, &before);
     });
 }
 

@@ -66,6 +66,11 @@ pub fn window_and_reloads(
     );
 }
 
+/// Mode `attach` for these chains.
+pub fn attach(chains: &[&str]) -> String {
+    format!("[firewall]\nmode = \"attach\"\nchains = {chains:?}\n")
+}
+
 /// Ends the daemon for good: what is left is what was there before it came.
 #[track_caller]
 pub fn leaves_nothing(mut daemon: Daemon, before: &str) {

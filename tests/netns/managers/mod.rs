@@ -1,6 +1,7 @@
 //! acmegate beside the firewall managers that people really run, each reloaded in the middle of
 //! validations, and packets of both families from outside as the only witness.
 
+mod divert;
 mod docker;
 mod firewalld;
 mod geo;

@@ -8,7 +8,7 @@ use std::time::Duration;
 use crate::host::Host;
 use crate::kernel::nft;
 use crate::lab::{Daemon, Process, TempDir, find, inside, ruleset, run, wait_for};
-use crate::managers::life::{Outside, open_is_refused, window_and_reloads};
+use crate::managers::life::{Outside, attach, open_is_refused, window_and_reloads};
 use crate::managers::own::tool;
 use crate::managers::validations::site;
 
@@ -71,6 +71,11 @@ fn a_table_with_an_owner_is_named_and_guarded_beside() {
         foreign.args(["insert", "rule", "inet", "corporate", "input", "accept"]);
         let refused = run(foreign, SOON);
         assert_ne!(refused.code, 0, "the control: nobody else may write");
+
+        let attached = Daemon::start(&attach(&["inet corporate input"]));
+        let words = ["belongs to its own program", "use mode `guard`"];
+        open_is_refused(&host, &attached, &words);
+        drop(attached);
 
         let mut daemon = Daemon::start(&site());
         let words = [

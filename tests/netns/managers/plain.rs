@@ -2,7 +2,7 @@
 
 use crate::host::Host;
 use crate::lab::{self, Daemon, inside, ruleset};
-use crate::managers::life::{Outside, leaves_nothing, open_is_refused, window_and_reloads};
+use crate::managers::life::{Outside, attach, leaves_nothing, open_is_refused, window_and_reloads};
 use crate::managers::validations::site;
 
 /// A file as Debian's service loads it. `port_80` is the administrator's own line for it, if any.
@@ -67,13 +67,32 @@ fn a_window_outlives_every_reload_in_the_administrators_set() {
 }
 
 #[test]
+fn a_window_outlives_every_reload_in_the_chains_that_it_is_attached_to() {
+    inside(|| {
+        let host = Host::new();
+        let conf = nftables_conf("");
+        lab::nft(&conf);
+        let before = ruleset();
+        let mode = attach(&["inet filter input", "inet filter forward"]);
+        for owner in ["auto", "never"] {
+            let daemon = Daemon::start(&format!("{}{mode}owner = \"{owner}\"\n", site()));
+            window_and_reloads(&host, &daemon, Outside::Ours, 5, || lab::nft(&conf));
+            leaves_nothing(daemon, &before);
+        }
+    });
+}
+
+#[test]
 fn a_chain_that_drops_is_named_with_what_to_write() {
     inside(|| {
         let host = Host::new();
         lab::nft(&nftables_conf(""));
         let before = ruleset();
         let daemon = Daemon::start("");
-        let words = ["inet filter input policy drops tcp port 80"];
+        let words = [
+            "inet filter input policy drops tcp port 80",
+            "use mode `attach` with `chains = [\"inet filter input\"]`",
+        ];
         open_is_refused(&host, &daemon, &words);
         leaves_nothing(daemon, &before);
     });

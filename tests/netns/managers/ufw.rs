@@ -2,17 +2,17 @@
 
 use crate::host::Host;
 use crate::lab::{Daemon, TempDir, inside, ruleset};
-use crate::managers::life::{Outside, open_is_refused, window_and_reloads};
+use crate::managers::life::{Outside, attach, open_is_refused, window_and_reloads};
 use crate::managers::own;
 use crate::managers::validations::site;
 
 /// ufw as it is installed: enabled, and open for SSH and for the private network.
-struct Ufw {
+pub struct Ufw {
     _copies: Vec<TempDir>,
 }
 
 impl Ufw {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let copies = ["/etc/ufw", "/usr/lib/ufw"].map(own::copy_of).into();
         // Its lock.
         own::empty("/run");
@@ -25,7 +25,7 @@ impl Ufw {
     }
 
     #[track_caller]
-    fn run(&self, words: &str) {
+    pub fn run(&self, words: &str) {
         own::tool("ufw", &words.split(' ').collect::<Vec<_>>());
     }
 }
@@ -38,6 +38,7 @@ fn a_guarded_window_outlives_ufw() {
         let mut daemon = Daemon::start(&site());
         let words = [
             "ip filter INPUT policy drops tcp port 80",
+            "use mode `attach` with `chains = [\"ip filter INPUT\", \"ip6 filter INPUT\"]`",
             "`ufw allow 80/tcp`",
         ];
         open_is_refused(&host, &daemon, &words);
@@ -51,5 +52,32 @@ fn a_guarded_window_outlives_ufw() {
         });
         assert_eq!(daemon.terminate(), 0, "{}", daemon.log());
         assert!(!ruleset().contains("acmegate"));
+    });
+}
+
+#[test]
+fn a_window_in_ufws_chains_outlives_ufw() {
+    inside(|| {
+        let host = Host::new();
+        let ufw = Ufw::new();
+        let before = ruleset();
+        let chains = ["ip filter INPUT", "ip6 filter INPUT"];
+        let mut daemon = Daemon::start(&format!("{}{}", site(), attach(&chains)));
+        let ways: [&[&str]; 3] = [
+            &["reload"],
+            &["allow 8080/tcp"],
+            &["disable", "--force enable"],
+        ];
+        let mut ways = ways.iter().cycle();
+        // While ufw is disabled everything is open: that is its own word.
+        window_and_reloads(&host, &daemon, Outside::Theirs, 4, || {
+            for words in *ways.next().expect("it goes round") {
+                ufw.run(words);
+            }
+        });
+        assert_eq!(daemon.terminate(), 0, "{}", daemon.log());
+        ufw.run("delete allow 8080/tcp");
+        ufw.run("reload");
+        assert_eq!(ruleset(), before);
     });
 }

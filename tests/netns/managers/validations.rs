@@ -1,7 +1,7 @@
 //! A validator outside that asks for the same token again and again, over both families.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -35,6 +35,25 @@ pub fn push(daemon: &Daemon) {
     daemon
         .cli(&["answer", "add", NAME, &key_authorization()])
         .success();
+}
+
+/// Answers every request alike, as long as the test lives.
+pub fn serve(listener: TcpListener, body: String) {
+    let answer = format!(
+        "HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+        body.len()
+    );
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let answer = answer.clone();
+            // Probes say nothing and go; a validator asks in one piece.
+            std::thread::spawn(move || {
+                if stream.read(&mut [0; 1024]).is_ok_and(|count| count > 0) {
+                    let _ = stream.write_all(answer.as_bytes());
+                }
+            });
+        }
+    });
 }
 
 /// One validation.
