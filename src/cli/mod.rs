@@ -9,6 +9,7 @@ pub mod demo;
 mod exec;
 mod firewall;
 mod hook;
+mod legacy;
 mod open;
 mod process;
 mod status;

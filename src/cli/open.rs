@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{Failure, caller, finish, length, milliseconds};
+use super::{Failure, caller, finish, legacy, length, milliseconds};
 use crate::control::client;
 use crate::control::protocol::{Ask, FamilyName, HolderWord, Open, Response};
 use crate::control::under;
@@ -109,7 +109,8 @@ pub fn run(runtime_dir: &Path, args: &OpenArgs) -> Result<ExitCode, Failure> {
     Ok(code)
 }
 
-/// Prints the answer, and warns of what an open window shows besides the gate.
+/// Prints the answer, and warns of what an open window shows besides the gate, and of what nobody
+/// looked at.
 fn told(mut response: Response, quiet: bool) -> ExitCode {
     if response.code == 0 {
         let exposed = response
@@ -125,6 +126,7 @@ fn told(mut response: Response, quiet: bool) -> ExitCode {
             })
             .collect();
         response.warnings.extend(warnings);
+        response.warnings.extend(legacy::warning());
     }
     finish(&response, quiet)
 }
