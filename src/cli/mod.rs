@@ -10,6 +10,7 @@ mod exec;
 mod firewall;
 mod hook;
 mod install_hooks;
+mod legacy;
 mod open;
 mod process;
 mod status;

@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::caller::Client;
-use super::{Ending, Failure, caller, finish, granted, length, milliseconds};
+use super::{Ending, Failure, caller, finish, granted, legacy, length, milliseconds};
 use crate::control::client;
 use crate::control::protocol::{Ask, FamilyName, HolderWord, Open, Response};
 use crate::control::under;
@@ -94,8 +94,8 @@ pub fn run(runtime_dir: &Path, args: &OpenArgs) -> Result<ExitCode, Failure> {
     Ok(finish(&acquire(runtime_dir, open, client)?, args.quiet))
 }
 
-/// Asks for a lease, and warns if another program than the gate would be open to the world. Where
-/// the lease is armed, a client that goes on nevertheless is ended.
+/// Asks for a lease, and warns of what an open window shows besides the gate, and of what nobody looked
+/// at. Where the lease is armed, a client that goes on nevertheless is ended.
 ///
 /// # Errors
 /// [`Failure`], with that client.
@@ -126,5 +126,6 @@ pub fn acquire(
         })
         .collect();
     response.warnings.extend(warnings);
+    response.warnings.extend(legacy::warning());
     Ok(response)
 }

@@ -71,7 +71,7 @@ pub(super) fn door_elements(
     if let Mode::Set(set) = &settings.mode {
         let ports: BTreeSet<u16> = doors.iter().map(|door| door.port).collect();
         for port in ports {
-            let open = left(foreign_deadline(windows, port, now));
+            let open = left(foreign_deadline(settings, windows, port, now));
             let element = SetElement::port(port);
             change = replace(
                 change,
@@ -86,9 +86,19 @@ pub(super) fn door_elements(
 }
 
 /// The administrator's set knows neither family nor entrance: it is open while the port is open at
-/// all.
-pub(super) fn foreign_deadline(windows: &Windows, port: u16, now: Instant) -> Option<Instant> {
-    windows.open_where(|door| door.port == port, now)
+/// all. Where peers are diverted nothing is tracked, and their chain asks it for every packet: then it
+/// stays for the grace, in which our own table shuts the port to whoever is new.
+pub(super) fn foreign_deadline(
+    settings: &Settings,
+    windows: &Windows,
+    port: u16,
+    now: Instant,
+) -> Option<Instant> {
+    let is_of_port = |door: &Door| door.port == port;
+    match settings.divert {
+        Some(_) => windows.admitted_where(is_of_port, now),
+        None => windows.open_where(is_of_port, now),
+    }
 }
 
 pub(super) fn lease_element(

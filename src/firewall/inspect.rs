@@ -174,6 +174,6 @@ async fn foreign_set_is_current(
         let there = found
             .iter()
             .any(|element| element.key() == port.to_be_bytes());
-        there || foreign_deadline(windows, *port, now).is_none()
+        there || foreign_deadline(settings, windows, *port, now).is_none()
     }))
 }

@@ -5,6 +5,7 @@ mod divert;
 mod docker;
 mod firewalld;
 mod geo;
+mod legacy;
 mod life;
 mod own;
 mod owned;
