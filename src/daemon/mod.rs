@@ -49,8 +49,9 @@ use crate::control::protocol::{CONTROL_SOCKET, Exit, OBSERVE_SOCKET};
 use crate::control::server;
 use crate::observe;
 
-/// Open descriptors besides connections: listeners, sockets, handles, the runtime's own.
-const OTHER_DESCRIPTORS: u64 = 256;
+/// Open descriptors besides connections: the callers of two control sockets (192 each), watched lease
+/// holders (64), listeners, webroots, the runtime's own.
+const OTHER_DESCRIPTORS: u64 = 512;
 
 /// What `acmegate run` was told.
 #[derive(Clone, Debug)]

@@ -19,7 +19,7 @@ const FILE_PAGE: &str = include_str!("../../docs/man/acmegate.toml.5");
 const SAMPLE: &str = include_str!("../../config/acmegate.toml");
 
 /// Descriptors that the daemon wants besides its connections (src/daemon/mod.rs).
-const OTHER_DESCRIPTORS: u32 = 256;
+const OTHER_DESCRIPTORS: u32 = 512;
 /// The most exposure that `systemd-analyze security` may find, in tenths.
 const MAX_EXPOSURE: &str = "--threshold=22";
 
