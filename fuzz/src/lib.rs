@@ -17,6 +17,7 @@ use acmegate::firewall::record::{entrance_comment, from_comment, to_comment};
 use acmegate::front::head::{MAX_HEAD_BYTES, Parsed, parse};
 use acmegate::gate::allow_list::AllowList;
 use acmegate::gate::challenge::PREFIX;
+use acmegate::gate::command::{Command, Word};
 use acmegate::gate::identifier::{Identifier, MAX_NAME_BYTES, Pattern};
 use acmegate::gate::lease::{Entrance, Families, Lease, LeaseName, Scope, Trigger};
 use acmegate::gate::site::{Redirect, Site};
@@ -26,6 +27,8 @@ use acmegate::gate::token::{
 };
 use acmegate::gate::window::Windows;
 use acmegate::gate::{Decision, Exposure, Gate, Host, Reason, Request};
+use acmegate::runner::message::{Reply as RunnerReply, Request as RunnerRequest};
+use acmegate::runner::state as runner_state;
 
 /// A target's name and what it does with bytes.
 pub type Target = (&'static str, fn(&[u8]));
@@ -38,6 +41,8 @@ pub const TARGETS: &[Target] = &[
     ("identifier", identifier),
     ("control", control),
     ("frame", frame),
+    ("runner", runner),
+    ("state", state),
     ("config", config),
     ("record", record),
 ];
@@ -320,6 +325,42 @@ pub fn frame(bytes: &[u8]) {
     }
 }
 
+/// Frames between front and runner: exactly one frame for each message.
+pub fn runner(bytes: &[u8]) {
+    let mut frame: Frame = [0; FRAME_BYTES];
+    let length = bytes.len().min(FRAME_BYTES);
+    frame[..length].copy_from_slice(&bytes[..length]);
+    if let Ok((sequence, request)) = RunnerRequest::from_frame(&frame) {
+        assert_eq!(request.to_frame(sequence), frame);
+    }
+    if let Ok((sequence, reply)) = RunnerReply::from_frame(&frame) {
+        assert_eq!(reply.to_frame(sequence), frame);
+    }
+}
+
+/// What commands opened, as it survives: what is read of it is written and read alike, and fills
+/// blanks with nothing but what they are for.
+pub fn state(bytes: &[u8]) {
+    let Ok(text) = str::from_utf8(bytes) else {
+        return;
+    };
+    let Ok(openings) = runner_state::parse(text) else {
+        return;
+    };
+    assert_eq!(
+        runner_state::parse(&runner_state::render(&openings)).unwrap(),
+        openings
+    );
+    let word = |text: &str| Word::parse(text).unwrap();
+    let words = ["{port}", "{seconds}", "{lease}", "{family}", "{number}"];
+    let command = Command::new("x".to_owned(), words.map(word).to_vec());
+    for run in openings.iter().flat_map(|opening| command.runs(opening)) {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._:@+-".contains(&byte);
+        assert_eq!(run.program, "x");
+        assert!(run.arguments.iter().all(|word| word.bytes().all(plain)));
+    }
+}
+
 struct Everybody;
 
 impl Accounts for Everybody {
@@ -369,6 +410,10 @@ pub fn config(bytes: &[u8]) {
             let rules = orders(&config).settings.to_nft();
             assert_eq!(rules.matches('{').count(), rules.matches('}').count());
             drop(config.warnings());
+            if let Some(commands) = &config.firewall.commands {
+                assert!(commands.each().count() > 0);
+                assert!(commands.timeout <= Duration::from_secs(7));
+            }
         }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
-use super::{Failure, finish, length, milliseconds};
+use super::{Failure, finish, granted, length, milliseconds};
 use crate::control::client;
 use crate::control::protocol::Ask;
 
@@ -18,6 +18,8 @@ pub enum AnswerCommand {
         /// A name or an address
         identifier: String,
         /// TOKEN.THUMBPRINT
+        // base64url: one in 64 tokens begins with a hyphen and is no option.
+        #[arg(allow_hyphen_values = true)]
         key_authorization: String,
         /// For how long at most [default: 1h]
         #[arg(long = "for", value_name = "TIME", value_parser = length)]
@@ -28,6 +30,7 @@ pub enum AnswerCommand {
         /// A name or an address
         identifier: String,
         /// TOKEN, or the whole TOKEN.THUMBPRINT
+        #[arg(allow_hyphen_values = true)]
         token: String,
     },
 }
@@ -48,7 +51,7 @@ pub fn run(runtime_dir: &Path, command: &AnswerCommand) -> Result<ExitCode, Fail
             token: token_of(token).to_owned(),
         },
     };
-    Ok(finish(&client::ask(runtime_dir, ask)?, false))
+    Ok(finish(&granted(client::ask(runtime_dir, ask)?)?, false))
 }
 
 /// The part before the full stop, which no token holds.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::Failure;
 use super::process::{Process, is_there, read};
+use super::{Failure, fingerprint};
 use crate::control::protocol::{Exit, HolderWord};
 use crate::control::under;
 use crate::firewall::record::command_name;
@@ -130,6 +130,23 @@ pub fn this(command: &str) -> Option<HolderWord> {
         command: command_name(&format!("exec:{command}")),
         caller_pid: own.pid,
     })
+}
+
+/// The lease of one identifier, for a client that works on several at once: [`default_lease`] and
+/// a mark of the name, within the 40 characters that a lease's name may have. Under `exec` it is the
+/// armed one: that is one lease, whatever it is for.
+///
+/// # Errors
+/// As [`default_lease`].
+pub fn lease_for(client: Option<&Client>, identifier: &str) -> Result<String, Failure> {
+    let lease = default_lease(client)?;
+    if lease != name_for(client) {
+        return Ok(lease);
+    }
+    let base: String = lease.chars().take(31).collect();
+    // Caddy and its CA agree that case means nothing.
+    let mark = fingerprint(identifier.to_ascii_lowercase().as_bytes());
+    Ok(format!("{base}:{:08x}", mark & 0xffff_ffff))
 }
 
 impl Client {
@@ -264,6 +281,20 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_of_one_identifier_is_a_name_and_another_ones_is_another() {
+        let client = Client {
+            pid: 4_194_304,
+            start_ticks: 1,
+            name: "a-client-with-a-very-long-name".to_owned(),
+        };
+        let lease = |name: &str| lease_for(Some(&client), name).unwrap();
+        assert!(crate::gate::lease::LeaseName::parse(&lease("a.test")).is_some());
+        assert_eq!(lease("a.test"), lease("A.test"));
+        assert_ne!(lease("a.test"), lease("b.test"));
+        assert!(lease("a.test").starts_with(&name_for(Some(&client))));
+    }
+
+    #[test]
     fn a_client_that_is_a_script_is_no_mere_shell() {
         let read = tree(&[
             (
@@ -301,6 +332,29 @@ mod tests {
         ]);
         for first in [50, 42, 41, 40] {
             assert_eq!(find(first, &read).map(|client| client.pid), Some(40));
+        }
+    }
+
+    /// acme.sh evaluates its hooks in subshells, and each certificate of `--cron` in another one.
+    #[test]
+    fn the_hooks_of_acme_sh_mean_one_lease() {
+        let acme_sh = ["sh", "/root/.acme.sh/acme.sh", "--cron"];
+        let read = tree(&[
+            (53, 52, "acme.sh", &acme_sh),
+            (52, 50, "acme.sh", &acme_sh),
+            (51, 50, "acme.sh", &acme_sh),
+            (50, 40, "acme.sh", &acme_sh),
+            (
+                40,
+                30,
+                "sh",
+                &["/bin/sh", "-c", "\"/root/.acme.sh\"/acme.sh --cron"],
+            ),
+            (30, 1, "cron", &["cron"]),
+        ]);
+        for hook in [53, 51] {
+            let client = find(hook, &read).unwrap();
+            assert_eq!(name_for(Some(&client)), "acmesh-50");
         }
     }
 

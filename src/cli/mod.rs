@@ -9,6 +9,7 @@ pub mod demo;
 mod exec;
 mod firewall;
 mod hook;
+mod install_hooks;
 mod legacy;
 mod open;
 mod process;
@@ -22,6 +23,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 
+use self::caller::Client;
 use crate::config::parse_duration;
 use crate::control::client::ClientError;
 use crate::control::protocol::{Exit, RUNTIME_DIR, Response};
@@ -68,6 +70,8 @@ enum Command {
     /// Speak an ACME client's own hook contract
     #[command(subcommand)]
     Hook(hook::HookCommand),
+    /// Put hook files where a client or its unit finds them
+    InstallHooks(install_hooks::InstallHooksArgs),
     /// Say what is open, for whom, how long, and what is wrong
     Status(status::StatusArgs),
     /// Show, install or remove our part of the ruleset
@@ -94,6 +98,30 @@ enum Command {
 pub struct Failure {
     exit: Exit,
     message: String,
+    /// Whose end this means: a client under `exec` that would go on nevertheless.
+    ending: Option<Ending>,
+}
+
+/// How a client ends whose window could not be opened. It must not go on meanwhile, whatever it
+/// makes of its hook's status.
+#[derive(Debug)]
+enum Ending {
+    /// By `exec`, which was told.
+    Awaited(Client),
+    /// From here.
+    Ours(Client),
+}
+
+impl Ending {
+    fn carry_out(&self) {
+        match self {
+            Self::Awaited(client) => client.outlast(),
+            Self::Ours(client) => {
+                client.end();
+                client.outlast();
+            }
+        }
+    }
 }
 
 impl Failure {
@@ -101,6 +129,7 @@ impl Failure {
         Self {
             exit,
             message: message.to_string(),
+            ending: None,
         }
     }
 }
@@ -116,6 +145,7 @@ impl From<Fatal> for Failure {
         Self {
             exit: fatal.exit,
             message: fatal.message,
+            ending: None,
         }
     }
 }
@@ -137,6 +167,9 @@ pub fn main() -> ExitCode {
         Ok(code) => code,
         Err(failure) => {
             eprintln!("acmegate: {}", failure.message);
+            if let Some(ending) = failure.ending {
+                ending.carry_out();
+            }
             ExitCode::from(failure.exit as u8)
         }
     }
@@ -160,6 +193,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Become(args) => return exec::start(&args),
         Command::Answer(command) => return answer::run(&runtime_dir, &command),
         Command::Hook(command) => return hook::run(&runtime_dir, &command),
+        Command::InstallHooks(args) => return install_hooks::run(&args),
         Command::Status(args) => return status::run(&runtime_dir, &args),
         Command::Firewall(command) => {
             return firewall::run(config.as_deref(), &runtime_dir, &command);
@@ -197,20 +231,30 @@ fn milliseconds(length: Duration) -> u64 {
     u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// Prints what the daemon said and ends as it says: where the client is being ended because of
-/// it, only after that.
-fn finish(response: &Response, quiet: bool) -> ExitCode {
-    let code = tell(response, quiet);
-    if response.ends_client
-        && let Some(client) = caller::client()
-    {
-        client.outlast();
-    }
-    code
+/// FNV-1a of 64 bits: tells texts apart that nobody chose in order to collide.
+fn fingerprint(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+        (sum ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
 }
 
-/// Prints what the daemon said.
-fn tell(response: &Response, quiet: bool) -> ExitCode {
+/// What the daemon granted. A refusal is a failure, and where the client is being ended because of
+/// it, only after that.
+fn granted(response: Response) -> Result<Response, Failure> {
+    match response.code {
+        0 => Ok(response),
+        code => Err(Failure {
+            exit: Exit::from_code(code),
+            message: response.message,
+            ending: caller::client()
+                .filter(|_| response.ends_client)
+                .map(Ending::Awaited),
+        }),
+    }
+}
+
+/// Prints what the daemon said, and ends as it says.
+fn finish(response: &Response, quiet: bool) -> ExitCode {
     for warning in &response.warnings {
         eprintln!("acmegate: warning: {warning}");
     }

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 
-use super::{Failure, caller, finish, legacy, length, milliseconds};
+use super::caller::Client;
+use super::{Ending, Failure, caller, finish, granted, legacy, length, milliseconds};
 use crate::control::client;
 use crate::control::protocol::{Ask, FamilyName, HolderWord, Open, Response};
 use crate::control::under;
@@ -85,48 +86,46 @@ pub fn run(runtime_dir: &Path, args: &OpenArgs) -> Result<ExitCode, Failure> {
         Some(lease) => lease.clone(),
         None => caller::default_lease(client.as_ref())?,
     };
-    let holder = client.as_ref().map(caller::Client::to_holder);
+    let holder = client.as_ref().map(Client::to_holder);
     let open = Open {
         dry_run: args.dry_run,
         ..args.wanted.open(lease, holder)
     };
-    let asked = client::ask(runtime_dir, Ask::Open(open));
-    // Whose client goes on nevertheless is ended by `exec`; where nobody can tell that, from here.
-    let is_told = matches!(&asked, Ok(response) if response.code == 0 || response.ends_client);
-    let is_armed = args.lease.is_none() && matches!(under::lease(), Ok(Some(_)));
-    let ends = client.filter(|_| is_armed && !is_told && !args.dry_run);
-    let code = match asked {
-        Ok(response) => told(response, args.quiet),
-        Err(error) => {
-            eprintln!("acmegate: {error}");
-            ExitCode::from(error.exit() as u8)
-        }
-    };
-    if let Some(client) = ends {
-        client.end();
-        client.outlast();
-    }
-    Ok(code)
+    Ok(finish(&acquire(runtime_dir, open, client)?, args.quiet))
 }
 
-/// Prints the answer, and warns of what an open window shows besides the gate, and of what nobody
-/// looked at.
-fn told(mut response: Response, quiet: bool) -> ExitCode {
-    if response.code == 0 {
-        let exposed = response
-            .ports
-            .iter()
-            .filter(|port| !response.gate_ports.contains(port));
-        let warnings: Vec<String> = exposed
-            .filter_map(|port| {
-                let listening = who_listens(*port).into_iter().next()?;
-                Some(format!(
-                    "{listening} answers on port {port}, not the gate: all of it is open to the world while the window is"
-                ))
-            })
-            .collect();
-        response.warnings.extend(warnings);
-        response.warnings.extend(legacy::warning());
-    }
-    finish(&response, quiet)
+/// Asks for a lease, and warns if another program than the gate would be open to the world, and of
+/// rules that nobody looked at. Where the lease is armed, a client that goes on nevertheless is ended.
+///
+/// # Errors
+/// [`Failure`], with that client.
+pub fn acquire(
+    runtime_dir: &Path,
+    open: Open,
+    client: Option<Client>,
+) -> Result<Response, Failure> {
+    let armed = under::lease().ok().flatten();
+    let is_armed = !open.dry_run && armed.is_some_and(|armed| armed.as_str() == open.lease);
+    let asked = client::ask(runtime_dir, Ask::Open(open)).map_err(Failure::from);
+    // `exec` ends it; where nobody could be told, that is done from here.
+    let ending = client.filter(|_| is_armed).map(Ending::Ours);
+    let mut response = asked.and_then(granted).map_err(|failure| Failure {
+        ending: failure.ending.or(ending),
+        ..failure
+    })?;
+    let exposed = response
+        .ports
+        .iter()
+        .filter(|port| !response.gate_ports.contains(port));
+    let warnings: Vec<String> = exposed
+        .filter_map(|port| {
+            let listening = who_listens(*port).into_iter().next()?;
+            Some(format!(
+                "{listening} answers on port {port}, not the gate: all of it is open to the world while the window is"
+            ))
+        })
+        .collect();
+    response.warnings.extend(warnings);
+    response.warnings.extend(legacy::warning());
+    Ok(response)
 }

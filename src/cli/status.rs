@@ -87,6 +87,20 @@ fn render(status: &Status) -> String {
             window.port, window.family
         );
     }
+    let early = &status.close_early;
+    let settle = seconds(early.settle_milliseconds);
+    let networks = early.quorum;
+    let _ = match early.when.as_str() {
+        "tokens" => writeln!(
+            out,
+            "early     closed {settle} after its last token is gone"
+        ),
+        "quorum" => writeln!(
+            out,
+            "early     closed {settle} after its last token is gone, or {networks} networks had each"
+        ),
+        _ => Ok(()),
+    };
     for lease in &status.leases {
         let holder = lease
             .holder
@@ -178,7 +192,9 @@ fn render(status: &Status) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::status::{Armed, Budget, Commands, Count, Firewall, Lease, Site, Window};
+    use crate::control::status::{
+        Armed, Budget, CloseEarly, Commands, Count, Firewall, Lease, Site, Window,
+    };
 
     #[test]
     fn a_seal_that_is_not_whole_is_told() {
@@ -250,6 +266,11 @@ mod tests {
                 identifiers: Some(vec!["example.com".to_owned()]),
                 milliseconds: 118_400,
             }],
+            close_early: CloseEarly {
+                when: "quorum".to_owned(),
+                settle_milliseconds: 5000,
+                quorum: 4,
+            },
             armed: vec![Armed {
                 name: "exec-811".to_owned(),
                 holder: Some("exec:certbot (pid 811)".to_owned()),

@@ -16,6 +16,7 @@ use super::site::{self, Around};
 use super::value::{directory, duration, one_of, whole};
 use super::webroot::{Reader, Webroots};
 use super::{Allow, Config, Daemon, Format, Http, Level, Log, Site, Window};
+use crate::gate::early::{MAX_QUORUM, Rule, When};
 use crate::gate::window::Budget;
 
 /// The most a budget may allow: one opening a second.
@@ -159,14 +160,46 @@ fn http(section: &Section<file::Http>, problems: &mut Vec<Problem>) -> (Http, Op
 }
 
 fn window(section: &Section<file::Window>, problems: &mut Vec<Problem>) -> Window {
+    let keys = &section.keys;
+    let default = Window::default();
+    let words = [
+        ("off", When::Off),
+        ("tokens", When::Tokens),
+        ("quorum", When::Quorum),
+    ];
     Window {
         max: duration(
-            &section.keys.max,
+            &keys.max,
             "max",
             Duration::from_secs(1)..=Duration::from_secs(24 * 3600),
-            Window::default().max,
+            default.max,
             problems,
         ),
+        early: Rule {
+            when: one_of(
+                &keys.close_early,
+                "value of close_early",
+                &words,
+                &[],
+                problems,
+            )
+            .unwrap_or(default.early.when),
+            settle: duration(
+                &keys.settle,
+                "settle",
+                Duration::from_secs(1)..=Duration::from_secs(300),
+                default.early.settle,
+                problems,
+            ),
+            // One network is the CA's first look, before it asks from anywhere else.
+            quorum: whole(
+                &keys.quorum,
+                "quorum",
+                2..=i64::from(MAX_QUORUM),
+                default.early.quorum,
+                problems,
+            ),
+        },
     }
 }
 

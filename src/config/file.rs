@@ -84,6 +84,9 @@ pub(super) struct Http {
 #[serde(deny_unknown_fields)]
 pub(super) struct Window {
     pub(super) max: Key<Word>,
+    pub(super) close_early: Key<String>,
+    pub(super) settle: Key<Word>,
+    pub(super) quorum: Key<i64>,
 }
 
 #[derive(Debug, Default, Deserialize)]

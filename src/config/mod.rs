@@ -37,6 +37,7 @@ pub use self::webroot::{Disk, Fault, Reader, Unchecked, Webroots};
 use crate::gate::allow_list::AllowList;
 use crate::gate::caller::Grant;
 use crate::gate::command::Commands;
+use crate::gate::early;
 use crate::gate::site::{self as gate_site, Redirect};
 use crate::gate::token::Thumbprint;
 use crate::gate::window::{Budget, Limits};
@@ -99,6 +100,8 @@ pub struct Http {
 pub struct Window {
     /// The longest lease, 1 s to 24 h.
     pub max: Duration,
+    /// When a lease ends before its time.
+    pub early: early::Rule,
 }
 
 /// `[firewall]`.
@@ -288,6 +291,7 @@ impl Default for Window {
     fn default() -> Self {
         Self {
             max: Duration::from_secs(600),
+            early: early::Rule::default(),
         }
     }
 }

@@ -17,7 +17,8 @@ use super::protocol::{
 use super::status::Status;
 use super::under::{self, NoName};
 
-/// How long a question may take as a whole. The daemon's own part is milliseconds.
+/// How long a question may take as a whole. The daemon's own part is milliseconds; where commands
+/// are run, 9 s at most (`daemon::commands`).
 pub const DEADLINE: Duration = Duration::from_secs(10);
 /// How long a hook waits for a daemon that is restarting: longer than RestartSec= of our unit.
 const PATIENCE: Duration = Duration::from_secs(7);
@@ -91,17 +92,22 @@ pub fn ask(runtime_dir: &Path, ask: Ask) -> Result<Response, ClientError> {
     exchange(&runtime_dir.join(CONTROL_SOCKET), &request(ask)?, PATIENCE)
 }
 
-/// Arms a lease; it lives until the connection is shut down or closed. One more line may come on it.
-///
-/// With `patience`, a daemon that is restarting is waited for.
+/// What came of arming a lease.
+#[derive(Debug)]
+pub struct Armed {
+    /// The daemon's answer, which may be a refusal.
+    pub answer: Response,
+    /// The lease is armed until this is shut down or closed, and more lines may come on it.
+    pub stream: UnixStream,
+    /// What has come of these already.
+    pub rest: Vec<u8>,
+}
+
+/// Arms a lease. With `patience`, a daemon that is restarting is waited for.
 ///
 /// # Errors
 /// [`ClientError`]; a refusal is a [`Response`], not an error.
-pub fn arm(
-    runtime_dir: &Path,
-    open: Open,
-    patience: bool,
-) -> Result<(Response, UnixStream), ClientError> {
+pub fn arm(runtime_dir: &Path, open: Open, patience: bool) -> Result<Armed, ClientError> {
     let begun = Instant::now();
     let deadline = begun + DEADLINE;
     let patience = if patience { PATIENCE } else { Duration::ZERO };
@@ -110,9 +116,15 @@ pub fn arm(
     let sent = send(&mut stream, &request(Ask::Arm(open))?, deadline);
     let mut line = Vec::new();
     let read = read_until(&mut stream, &mut line, deadline, |line| {
-        line.ends_with(b"\n")
+        line.contains(&b'\n')
     });
-    Ok((answer(&line, sent, read)?, stream))
+    let end = line.iter().position(|byte| *byte == b'\n');
+    let rest = line.split_off(end.map_or(line.len(), |end| end + 1));
+    Ok(Armed {
+        answer: answer(&line, sent, read)?,
+        stream,
+        rest,
+    })
 }
 
 /// One request as a line. What is pushed says for which armed lease; what opens and closes has a

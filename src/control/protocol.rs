@@ -1,5 +1,5 @@
 //! What a caller and the daemon say to each other: one JSON object a line, each way, once. Only
-//! whoever arms a lease stays, says nothing more, and may be told a second line.
+//! whoever arms a lease stays, says nothing more, and may be told more lines.
 //!
 //! Every message carries the version of this page. What is longer than [`MAX_REQUEST_BYTES`], has
 //! an unknown key or comes too slowly is refused; nothing in a message is believed about who sends
@@ -47,7 +47,8 @@ pub enum Ask {
     /// Acquire or renew a lease.
     Open(Open),
     /// Arm a lease: nothing opens yet, and it ends with this connection. The answer to it is one
-    /// line; a second one comes if what was asked for the lease later failed, or it was disarmed.
+    /// line; one with another code than 0 follows if what was asked for the lease later failed, and
+    /// one with code 0 if its time was over first.
     Arm(Open),
     /// Release a lease.
     Close {
@@ -174,6 +175,24 @@ pub enum Exit {
     NoPerm = 77,
     /// The configuration, ours or the firewall's, must change first.
     Config = 78,
+}
+
+impl Exit {
+    /// What a daemon's code means; one that this page does not have is the daemon's fault.
+    pub fn from_code(code: u8) -> Self {
+        let all = [
+            Self::Ok,
+            Self::Usage,
+            Self::Data,
+            Self::Unavailable,
+            Self::Os,
+            Self::TempFail,
+            Self::NoPerm,
+            Self::Config,
+        ];
+        let known = all.into_iter().find(|exit| *exit as u8 == code);
+        known.unwrap_or(Self::Software)
+    }
 }
 
 impl Response {

@@ -22,6 +22,9 @@ pub struct Status {
     pub commands: Option<Commands>,
     /// One entry per guarded port and family.
     pub windows: Vec<Window>,
+    /// When leases end before their time.
+    #[serde(default)]
+    pub close_early: CloseEarly,
     /// Every living lease.
     pub leases: Vec<Lease>,
     /// Every armed lease, whether it is open or not.
@@ -80,6 +83,17 @@ pub struct Window {
     pub open: bool,
     /// For how much longer, in milliseconds.
     pub milliseconds: Option<u64>,
+}
+
+/// `[window] close_early` and what belongs to it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloseEarly {
+    /// `off`, `tokens` or `quorum`.
+    pub when: String,
+    /// For how long nothing must happen, in milliseconds.
+    pub settle_milliseconds: u64,
+    /// How many distinct networks make a quorum.
+    pub quorum: u32,
 }
 
 /// One living lease.

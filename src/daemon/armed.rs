@@ -120,6 +120,7 @@ struct Book {
 #[derive(Debug)]
 struct Entry {
     terms: Terms,
+    is_told_of_the_end: bool,
     news: mpsc::Sender<Response>,
 }
 
@@ -155,8 +156,8 @@ impl Armed {
         }
         book.last += 1;
         let number = book.last;
-        // One line is all that is ever told.
-        let (news, to_tell) = mpsc::channel(1);
+        // One refusal and one note are all that is ever told.
+        let (news, to_tell) = mpsc::channel(2);
         let open = Open {
             identifiers: open.identifiers.as_deref().map(printed),
             ..open
@@ -167,7 +168,12 @@ impl Armed {
             open,
             is_ending: false,
         };
-        book.entries.insert(name, Entry { terms, news });
+        let entry = Entry {
+            terms,
+            is_told_of_the_end: false,
+            news,
+        };
+        book.entries.insert(name, entry);
         Ok((number, to_tell))
     }
 
@@ -186,7 +192,8 @@ impl Armed {
         terms.any(|terms| terms.number == number && !terms.is_ending)
     }
 
-    /// Tells the caller of an arming why what was asked under it failed; the first time only.
+    /// Tells the caller of an arming why what was asked under it failed. A refusal too many to be
+    /// kept says nothing new: its command is being ended.
     pub fn tell(&self, number: u64, refusal: Response) {
         let book = self.lock();
         let mut entries = book.entries.values();
@@ -195,14 +202,29 @@ impl Armed {
         }
     }
 
+    /// Tells whoever armed a lease that its time was over before its command was; the first time
+    /// only, so that there is always room for a refusal.
+    pub fn tell_of_the_end(&self, name: &LeaseName) {
+        let mut book = self.lock();
+        let Some(entry) = book.entries.get_mut(name) else {
+            return;
+        };
+        if !entry.terms.is_ending && !std::mem::replace(&mut entry.is_told_of_the_end, true) {
+            let _ = entry.news.try_send(Response::done(format!(
+                "the time of lease {name} is over, and its window shut unless another lease keeps it open; \
+                 its command still runs, and may open again"
+            )));
+        }
+    }
+
     /// From now on this arming opens nothing; gives its name, which stays taken until
-    /// [`Armed::forget`].
-    pub fn end(&self, number: u64) -> Option<LeaseName> {
+    /// [`Armed::forget`], and who armed it.
+    pub fn end(&self, number: u64) -> Option<(LeaseName, Caller)> {
         let mut book = self.lock();
         let mut entries = book.entries.iter_mut();
         let (name, entry) = entries.find(|(_, entry)| entry.terms.number == number)?;
         entry.terms.is_ending = true;
-        Some(name.clone())
+        Some((name.clone(), entry.terms.caller))
     }
 
     /// Forgets an arming.
@@ -369,12 +391,21 @@ mod tests {
             armed.arm(name("a"), caller(0), named("a")).unwrap_err(),
             NotArmed::Taken
         );
+        for _ in 0..3 {
+            armed.tell_of_the_end(&name("a"));
+        }
         armed.tell(number, Response::done("first"));
         armed.tell(number, Response::done("second"));
+        assert!(
+            news.try_recv()
+                .unwrap()
+                .message
+                .contains("time of lease a is over")
+        );
         assert_eq!(news.try_recv().unwrap().message, "first");
         assert!(news.try_recv().is_err());
         assert!(armed.is_armed(number));
-        assert_eq!(armed.end(number), Some(name("a")));
+        assert_eq!(armed.end(number), Some((name("a"), caller(0))));
         assert!(!armed.is_armed(number) && armed.terms(&name("a")).unwrap().is_ending);
         assert!(armed.arm(name("a"), caller(0), named("a")).is_err());
         armed.forget(number);

@@ -61,7 +61,8 @@ impl Authority for Desk {
 }
 
 impl Desk {
-    fn write_down(&self, caller: Caller, ask: &'static str, response: &Response) {
+    /// One line in the log.
+    pub(super) fn write_down(&self, caller: Caller, ask: &'static str, response: &Response) {
         if caller.uid == 0 || self.observer.may_write_ask(now()) {
             tracing::info!(
                 ask,

@@ -20,6 +20,8 @@ use crate::runner::serve::MARGIN;
 /// When a hook has its answer at the latest: before it gives up (`control::client::DEADLINE`, 10 s),
 /// with time left for the kernel.
 const ANSWERED: Duration = Duration::from_secs(9);
+/// How often, in the life of a lease, what somebody shut is opened again.
+const MAX_REPAIRS: u32 = 5;
 /// How long closing everything may take.
 const CLOSING: Duration = Duration::from_secs(5);
 
@@ -28,6 +30,8 @@ pub struct Commands {
     link: Link<Running>,
     /// The opening that counts, by lease.
     openings: Mutex<HashMap<LeaseName, u16>>,
+    /// How often what a lease had opened was shut by somebody else, and what shut it last.
+    repairs: Mutex<HashMap<LeaseName, (u32, String)>>,
 }
 
 impl Commands {
@@ -36,12 +40,39 @@ impl Commands {
         Self {
             link,
             openings: Mutex::default(),
+            repairs: Mutex::default(),
         }
     }
 
     /// How commands stand, as last told.
     pub fn health(&self) -> Health {
         self.link.health()
+    }
+
+    /// Whether a command is run once more for what somebody shut; not for ever.
+    pub fn may_repair(&self, lease: &LeaseName, why: &str) -> bool {
+        let mut repairs = lock(&self.repairs);
+        let (count, last) = repairs.entry(lease.clone()).or_default();
+        *count += 1;
+        why.clone_into(last);
+        *count <= MAX_REPAIRS
+    }
+
+    /// A lease was acquired, renewed or released: what was before is over.
+    pub fn forgive(&self, lease: &LeaseName) {
+        lock(&self.repairs).remove(lease);
+    }
+
+    /// What keeps being shut, so that it is no longer opened again, of leases that live.
+    pub fn fight(&self, windows: &Windows) -> Option<String> {
+        let mut repairs = lock(&self.repairs);
+        repairs.retain(|lease, _| windows.lease(lease).is_some());
+        let (lease, (_, why)) = repairs
+            .iter()
+            .find(|(_, (count, _))| *count > MAX_REPAIRS)?;
+        Some(format!(
+            "somebody keeps shutting what a command opens for lease {lease}, it is not opened again: {why}"
+        ))
     }
 
     /// Has the opening command run for whoever waits since `begun`; the answer is the number of the
@@ -108,6 +139,7 @@ impl Commands {
     /// [`LeaseError::Command`] when that fails; it is then tried again.
     pub async fn close(&self, lease: &LeaseName, begun: Instant) -> Result<(), LeaseError> {
         self.openings().remove(lease);
+        self.forgive(lease);
         done(self.settle(lease, None, left(begun)).await?)
     }
 
@@ -179,6 +211,7 @@ impl Commands {
     /// [`LeaseError::Command`] when something may still be open.
     pub async fn close_all(&self) -> Result<(), LeaseError> {
         self.openings().clear();
+        lock(&self.repairs).clear();
         done(self.ask(Request::CloseAll { within: CLOSING }).await?)
     }
 
@@ -191,8 +224,12 @@ impl Commands {
     }
 
     fn openings(&self) -> MutexGuard<'_, HashMap<LeaseName, u16>> {
-        self.openings.lock().unwrap_or_else(PoisonError::into_inner)
+        lock(&self.openings)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn done(reply: Reply) -> Result<(), LeaseError> {

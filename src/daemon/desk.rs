@@ -9,14 +9,14 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::armed::{Armed, MAX_ARMED, MAX_ARMED_OF_ONE, NotArmed, Terms};
+use super::armed::Armed;
+use super::early::EarlyClose;
 use super::leases::{LeaseError, Leases};
 use super::now;
 use crate::answer::Pushed;
 use crate::answer::pushed::{DEFAULT_LIFETIME, MAX_LIFETIME};
 use crate::config::{Config, format_duration};
 use crate::control::protocol::{Ask, Exit, FamilyName, Open, Response};
-use crate::control::server::Arming;
 use crate::firewall::message::Claim;
 use crate::firewall::record::command_name;
 use crate::gate::caller::{Ask as GateAsk, Caller, may};
@@ -32,14 +32,14 @@ use crate::runner::message::Fault;
 /// Why a caller does not get what it asked for.
 #[derive(Debug)]
 pub struct Refused {
-    exit: Exit,
-    message: String,
+    pub(super) exit: Exit,
+    pub(super) message: String,
     /// The command that the lease was armed for has been told, and is being ended.
-    ends_client: bool,
+    pub(super) ends_client: bool,
 }
 
 impl Refused {
-    fn new(exit: Exit, message: impl Into<String>) -> Self {
+    pub(super) fn new(exit: Exit, message: impl Into<String>) -> Self {
         Self {
             exit,
             message: message.into(),
@@ -65,6 +65,8 @@ pub struct Desk {
     pub leases: Arc<Leases>,
     /// The armed leases.
     pub armed: Armed,
+    /// What may end before its time.
+    pub early: Arc<EarlyClose>,
     /// The pushed key authorizations.
     pub pushed: Arc<Pushed>,
     /// What was seen.
@@ -131,7 +133,12 @@ impl Desk {
         }
     }
 
-    fn permit(&self, caller: Caller, ask: GateAsk<'_>, what: &str) -> Result<(), Refused> {
+    pub(super) fn permit(
+        &self,
+        caller: Caller,
+        ask: GateAsk<'_>,
+        what: &str,
+    ) -> Result<(), Refused> {
         if may(&self.config.borrow().grants, caller, ask) {
             return Ok(());
         }
@@ -144,128 +151,7 @@ impl Desk {
         ))
     }
 
-    /// Opens: for an armed lease under its terms, and otherwise as asked.
-    async fn open(&self, caller: Caller, open: Open) -> Result<Response, Refused> {
-        self.permit(caller, GateAsk::Open, "open a window")?;
-        let Some(terms) = self.terms(caller, &open.lease)? else {
-            return self.acquire(caller, open).await;
-        };
-        let is_dry = open.dry_run;
-        let opened = match terms.narrow(open) {
-            Ok(open) => self.acquire(terms.caller, open).await,
-            Err(option) => Err(Refused::new(
-                Exit::Data,
-                format!(
-                    "{option} asks for more than the lease {} was armed for: give it to `acmegate exec`",
-                    terms.open.lease
-                ),
-            )),
-        };
-        match opened {
-            Ok(opened) if is_dry || self.armed.is_armed(terms.number) => Ok(opened),
-            Ok(_) => {
-                // It was disarmed meanwhile, and whoever did that may have looked too early.
-                self.release(&lease_name(&terms.open.lease)?).await;
-                Err(over(&terms))
-            }
-            Err(refused) if is_dry => Err(refused),
-            Err(refused) => {
-                let refused = Refused {
-                    ends_client: true,
-                    ..refused
-                };
-                let told = Response::refused(refused.exit, refused.message.clone());
-                self.armed.tell(terms.number, told);
-                Err(refused)
-            }
-        }
-    }
-
-    /// The terms of a lease, if it is armed and this caller may use it. What others ask by its
-    /// name is refused, and ends nobody's command.
-    fn terms(&self, caller: Caller, lease: &str) -> Result<Option<Terms>, Refused> {
-        let name = lease_name(lease)?;
-        let Some(terms) = self.armed.terms(&name) else {
-            return Ok(None);
-        };
-        if caller.uid != terms.caller.uid && caller.uid != 0 {
-            return Err(not_yours(&name, terms.caller.uid));
-        }
-        match terms.is_ending {
-            true => Err(over(&terms)),
-            false => Ok(Some(terms)),
-        }
-    }
-
-    /// Opens an armed lease that is not open, because a token is pushed under it.
-    async fn open_for_token(
-        &self,
-        caller: Caller,
-        under: Option<String>,
-    ) -> Result<Option<Response>, Refused> {
-        let Some(lease) = under else { return Ok(None) };
-        let is_armed = self.terms(caller, &lease)?.is_some();
-        if !is_armed || self.lives(&lease_name(&lease)?) {
-            return Ok(None);
-        }
-        let open = Open {
-            lease,
-            ..Open::default()
-        };
-        self.open(caller, open).await.map(Some)
-    }
-
-    /// Arms a lease. What no later opening could get is refused now.
-    pub(super) fn arm_lease(&self, caller: Caller, open: Open) -> Result<Arming, Refused> {
-        self.permit(caller, GateAsk::Open, "open a window")?;
-        let (claim, _) = self.claim(caller, &open)?;
-        self.permit_lease(caller, &claim.name)?;
-        let is_named = |port| self.config.borrow().firewall.ports.contains(port);
-        if !claim.ports.iter().all(is_named) {
-            return Err(self.explain(LeaseError::Refused(Refusal::Port)));
-        }
-        let (number, news) = self
-            .armed
-            .arm(claim.name.clone(), caller, open)
-            .map_err(|why| match why {
-                NotArmed::Taken => Refused::new(
-                    Exit::TempFail,
-                    format!(
-                        "the lease {} is armed already: choose another name with --lease",
-                        claim.name
-                    ),
-                ),
-                NotArmed::TooMany => Refused::new(
-                    Exit::TempFail,
-                    format!(
-                        "too many leases are armed: {MAX_ARMED_OF_ONE} for one account, {MAX_ARMED} for all but root"
-                    ),
-                ),
-            })?;
-        let mut told = Response::done(format!("armed: lease {}", claim.name));
-        if self.lives(&claim.name) {
-            told.ports = claim.ports;
-        }
-        Ok(Arming { number, told, news })
-    }
-
-    /// The command of an arming is over, or its caller is: its lease ends.
-    pub(super) async fn disarm_lease(&self, number: u64) {
-        let Some(name) = self.armed.end(number) else {
-            return;
-        };
-        self.release(&name).await;
-        self.armed.forget(number);
-        tracing::info!(lease = %name, "disarmed");
-    }
-
-    async fn release(&self, name: &LeaseName) {
-        if let Err(error) = self.leases.close(name).await {
-            tracing::error!(lease = %name, %error, "a lease could not be released");
-        }
-    }
-
-    fn lives(&self, name: &LeaseName) -> bool {
+    pub(super) fn lives(&self, name: &LeaseName) -> bool {
         let windows = self.leases.windows();
         let windows = windows.borrow();
         windows
@@ -274,7 +160,7 @@ impl Desk {
     }
 
     /// What is asked, in values.
-    fn claim(
+    pub(super) fn claim(
         &self,
         caller: Caller,
         open: &Open,
@@ -344,7 +230,7 @@ impl Desk {
         Ok((claim, identifiers))
     }
 
-    async fn acquire(&self, caller: Caller, open: Open) -> Result<Response, Refused> {
+    pub(super) async fn acquire(&self, caller: Caller, open: Open) -> Result<Response, Refused> {
         self.permit(caller, GateAsk::Open, "open a window")?;
         let (claim, identifiers) = self.claim(caller, &open)?;
         self.permit_lease(caller, &claim.name)?;
@@ -364,6 +250,7 @@ impl Desk {
                 .open(claim, identifiers)
                 .await
                 .map_err(|error| self.explain(error))?;
+            self.early.follow(&self.leases.windows().borrow());
             (doubts, format!("open: {what}"))
         };
         let mut response = Response::done(message);
@@ -388,7 +275,7 @@ impl Desk {
     }
 
     /// A name that somebody else's lease has is theirs: renewing it would change its end.
-    fn permit_lease(&self, caller: Caller, name: &LeaseName) -> Result<(), Refused> {
+    pub(super) fn permit_lease(&self, caller: Caller, name: &LeaseName) -> Result<(), Refused> {
         let windows = self.leases.windows();
         let owner = windows.borrow().lease(name).map(|lease| lease.caller);
         match owner {
@@ -468,9 +355,11 @@ impl Desk {
         let lifetime = milliseconds
             .map_or(DEFAULT_LIFETIME, Duration::from_millis)
             .min(MAX_LIFETIME);
+        let (token, now) = (answer.token().clone(), now());
         self.pushed
-            .add(identifier.clone(), answer, lifetime, now())
+            .add(identifier.clone(), answer, lifetime, now)
             .map_err(|full| Refused::new(Exit::TempFail, full.to_string()))?;
+        self.early.pushed(&identifier, &token, now + lifetime);
         // Neither token nor thumbprint: this line goes to the log.
         Ok(Response::done(format!(
             "answering for {identifier}, {} at most",
@@ -487,7 +376,9 @@ impl Desk {
         )?;
         let token = Token::parse(token.as_bytes())
             .map_err(|error| Refused::new(Exit::Data, error.to_string()))?;
-        Ok(match self.pushed.remove(&identifier, &token, now()) {
+        let was_there = self.pushed.remove(&identifier, &token, now());
+        self.early.withdrawn(&identifier, &token);
+        Ok(match was_there {
             true => Response::done(format!("no longer answering {identifier} with that token")),
             false => Response::done(format!(
                 "{identifier} had no such token: nothing to withdraw"
@@ -495,7 +386,7 @@ impl Desk {
         })
     }
 
-    fn explain(&self, error: LeaseError) -> Refused {
+    pub(super) fn explain(&self, error: LeaseError) -> Refused {
         let config = self.config.borrow();
         let budget = config.budget;
         let (exit, more) = match &error {
@@ -536,20 +427,10 @@ fn exit_for(fault: Fault) -> Exit {
     }
 }
 
-fn not_yours(name: &LeaseName, owner: u32) -> Refused {
+pub(super) fn not_yours(name: &LeaseName, owner: u32) -> Refused {
     Refused::new(
         Exit::NoPerm,
         format!("the lease {name} belongs to uid {owner}: choose another name with --lease"),
-    )
-}
-
-fn over(terms: &Terms) -> Refused {
-    Refused::new(
-        Exit::TempFail,
-        format!(
-            "the command that the lease {} was armed for is over",
-            terms.open.lease
-        ),
     )
 }
 
@@ -606,7 +487,7 @@ fn entrance(address: Option<IpAddr>, interface: Option<&str>) -> Result<Entrance
     }
 }
 
-fn lease_name(text: &str) -> Result<LeaseName, Refused> {
+pub(super) fn lease_name(text: &str) -> Result<LeaseName, Refused> {
     LeaseName::parse(text).ok_or_else(|| {
         Refused::new(
             Exit::Data,

@@ -3,6 +3,8 @@
 //! The front never opens anything: it asks the enforcer, which may refuse, and writes down only
 //! what was confirmed. A lease whose holder died is released a grace later.
 
+mod repair;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -12,6 +14,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
+pub use self::repair::watch_commands;
 use super::commands::Commands;
 use super::link::{Enforcing, Link, Lost};
 use super::now;
@@ -197,6 +200,7 @@ impl Leases {
         let opening = commands.open(claim, begun).await?;
         match self.confirmed(Request::Open(claim.clone())).await {
             Ok(health) => {
+                commands.forgive(&claim.name);
                 commands.keep(&claim.name, opening).await?;
                 Ok(health.note)
             }
@@ -255,6 +259,27 @@ impl Leases {
             .lease(name)
             .and_then(|lease| lease.holder.clone());
         match held_by.as_ref() == Some(holder) {
+            true => self.release(name, now()).await,
+            false => Ok(false),
+        }
+    }
+
+    /// Releases a lease only if it still ends when it did, and so was not renewed.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub async fn close_unrenewed(
+        &self,
+        name: &LeaseName,
+        deadline: Instant,
+    ) -> Result<bool, LeaseError> {
+        let _turn = self.turn.lock().await;
+        let ends_at = self
+            .windows
+            .borrow()
+            .lease(name)
+            .map(|lease| lease.deadline);
+        match ends_at == Some(deadline) {
             true => self.release(name, now()).await,
             false => Ok(false),
         }

@@ -9,6 +9,7 @@ pub mod armed;
 mod authority;
 pub mod commands;
 pub mod desk;
+pub mod early;
 pub mod enforcer;
 pub mod leases;
 pub mod link;
@@ -22,6 +23,7 @@ pub mod runner;
 pub mod seal;
 mod serve;
 mod tell;
+mod under_exec;
 
 use std::fmt;
 use std::fs;

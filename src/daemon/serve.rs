@@ -13,7 +13,8 @@ use tokio::task::{JoinHandle, JoinSet};
 use super::armed::Armed;
 use super::commands::Commands;
 use super::desk::Desk;
-use super::leases::{LeaseError, Leases, watch_deadlines, watch_holders};
+use super::early::{EarlyClose, Overheard, watch_early};
+use super::leases::{LeaseError, Leases, watch_commands, watch_deadlines, watch_holders};
 use super::link::{Link, Lost};
 use super::notify::Notify;
 use super::parts::{self, Remembered};
@@ -98,8 +99,10 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let (config_tx, config) = watch::channel(Arc::clone(&daemon.config));
     let (rules_tx, rules) = watch::channel(Arc::new(daemon.rules));
     let (stop_tx, stop) = watch::channel(false);
+    let early = Arc::new(EarlyClose::new(&daemon.config));
     let desk = Arc::new(Desk {
         config,
+        early: Arc::clone(&early),
         leases: Arc::clone(&leases),
         armed: Armed::default(),
         pushed: Arc::clone(&daemon.pushed),
@@ -116,7 +119,8 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         tracing::warn!("{problem}");
     }
 
-    let front = Arc::new(Front::new(rules, leases.windows(), observer.clone()));
+    let witness = Arc::new(Overheard::new(Arc::clone(&observer), Arc::clone(&early)));
+    let front = Arc::new(Front::new(rules, leases.windows(), witness));
     let mut serving: JoinSet<std::io::Result<()>> = JoinSet::new();
     for (listener, _) in daemon.listeners {
         serving.spawn(front::serve(
@@ -137,6 +141,10 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let mut watching: JoinSet<()> = JoinSet::new();
     watching.spawn(watch_holders(Arc::clone(&leases), to_watch));
     watching.spawn(watch_deadlines(Arc::clone(&leases)));
+    watching.spawn(watch_early(early, Arc::clone(&leases)));
+    let watched = Arc::clone(&desk);
+    watching.spawn(async move { watched.watch_armed().await });
+    watching.spawn(watch_commands(Arc::clone(&leases)));
 
     let reloader = Reloader {
         options: daemon.options,
@@ -404,6 +412,7 @@ impl Reloader {
                 LeaseError::Command(..) => format!("the runner refuses: {error}"),
                 error => format!("the enforcer refuses: {error}"),
             })?;
+        self.desk.early.configure(&config);
         self.rules.send_replace(Arc::new(rules));
         self.config.send_replace(Arc::new(config));
         Ok(())

@@ -10,6 +10,7 @@ use super::parts;
 use crate::config::Source;
 use crate::control::protocol::VERSION;
 use crate::control::status::{self, Status};
+use crate::gate::early::When;
 use crate::gate::identifier::Pattern;
 use crate::gate::lease::{Door, Entrance, Family, Trigger};
 use crate::gate::site::site_for;
@@ -42,6 +43,8 @@ pub fn tell(desk: &Desk) -> Status {
     if let Some(health) = runner.as_ref().filter(|health| !health.problem.is_empty()) {
         problems.push(health.problem.clone());
     }
+    let commands = desk.leases.commands();
+    problems.extend(commands.and_then(|commands| commands.fight(&windows)));
     let gate = config.gate();
     let seen = desk.observer.thumbprints();
     Status {
@@ -89,6 +92,18 @@ pub fn tell(desk: &Desk) -> Status {
                 }
             })
             .collect(),
+        close_early: {
+            let rule = config.window.early;
+            status::CloseEarly {
+                when: match rule.when {
+                    When::Off => "off".to_owned(),
+                    When::Tokens => "tokens".to_owned(),
+                    When::Quorum => "quorum".to_owned(),
+                },
+                settle_milliseconds: millis(rule.settle),
+                quorum: rule.quorum,
+            }
+        },
         leases: windows
             .leases()
             .filter(|lease| lease.deadline > now)

@@ -134,13 +134,13 @@ pub(super) fn conclude(rules: &Rules, permit: &Permit, answer: Answer, is_head: 
             return refuse(outcome, is_head, false);
         }
     };
-    let thumbprint = Some(key_authorization.thumbprint().clone());
+    let answer = Some(Box::new(key_authorization.clone()));
     match rules.gate.vouch(permit, key_authorization) {
         Ok(vouched) => Finish {
             reply: with_date(|date| render(&Reply::KeyAuthorization(&vouched), is_head, date)),
             outcome: Outcome {
                 identifier,
-                thumbprint,
+                answer,
                 ..Reason::Answered.into()
             },
             may_have_unread: false,
@@ -148,7 +148,7 @@ pub(super) fn conclude(rules: &Rules, permit: &Permit, answer: Answer, is_head: 
         Err(reason) => {
             let outcome = Outcome {
                 identifier,
-                thumbprint,
+                answer,
                 ..reason.into()
             };
             refuse(outcome, is_head, false)

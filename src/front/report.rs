@@ -9,7 +9,7 @@ use super::Front;
 use crate::gate::event::Ended;
 use crate::gate::identifier::Identifier;
 use crate::gate::lease::LeaseName;
-use crate::gate::token::Thumbprint;
+use crate::gate::token::KeyAuthorization;
 use crate::gate::{Peer, Reason};
 
 /// What the witness is told besides who and where.
@@ -17,7 +17,8 @@ use crate::gate::{Peer, Reason};
 pub(super) struct Outcome {
     pub(super) reason: Reason,
     pub(super) identifier: Option<Identifier>,
-    pub(super) thumbprint: Option<Thumbprint>,
+    /// What was answered, or was refused as nobody's or a foreign account's.
+    pub(super) answer: Option<Box<KeyAuthorization>>,
     pub(super) detail: Option<String>,
 }
 
@@ -26,7 +27,7 @@ impl From<Reason> for Outcome {
         Self {
             reason,
             identifier: None,
-            thumbprint: None,
+            answer: None,
             detail: None,
         }
     }
@@ -66,12 +67,16 @@ impl Report {
         if std::mem::replace(&mut self.is_told, true) {
             return;
         }
+        let answer = outcome.answer.as_deref();
         self.front.witness.ended(&Ended {
             reason: outcome.reason,
             peer: self.peer.address,
             local_port: self.peer.local_port,
             identifier: outcome.identifier.as_ref(),
-            thumbprint: outcome.thumbprint.as_ref(),
+            token: answer
+                .filter(|_| outcome.reason == Reason::Answered)
+                .map(KeyAuthorization::token),
+            thumbprint: answer.map(KeyAuthorization::thumbprint),
             lease: self.lease.as_ref(),
             detail: outcome.detail.as_deref(),
         });

@@ -10,7 +10,7 @@ use super::Permit;
 use super::identifier::Identifier;
 use super::lease::LeaseName;
 use super::reason::Reason;
-use super::token::{KeyAuthorization, Thumbprint};
+use super::token::{KeyAuthorization, Thumbprint, Token};
 
 /// How one connection ended. Told exactly once per connection.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub struct Ended<'connection> {
     pub local_port: u16,
     /// The identifier it asked for, as far as that could be told.
     pub identifier: Option<&'connection Identifier>,
+    /// The token that was answered, if one was.
+    pub token: Option<&'connection Token>,
     /// The account that was answered for, or that was refused.
     pub thumbprint: Option<&'connection Thumbprint>,
     /// The lease whose window admitted it.

@@ -8,6 +8,7 @@ pub mod allow_list;
 pub mod caller;
 pub mod challenge;
 pub mod command;
+pub mod early;
 pub mod event;
 pub mod identifier;
 pub mod lease;

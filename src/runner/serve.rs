@@ -190,7 +190,12 @@ impl Runner {
                 .map_err(|text| Failure::new(Fault::Config, text)),
             Request::Switch => {
                 if let Some(orders) = self.prepared.take() {
-                    self.orders = orders;
+                    // Another state directory needs a restart, as for everybody.
+                    let state_file = self.orders.state_file.clone();
+                    self.orders = Orders {
+                        state_file,
+                        ..orders
+                    };
                 }
                 Ok(())
             }

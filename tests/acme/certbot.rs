@@ -26,13 +26,14 @@ impl Certbot<'_> {
         self.world.issues(self.daemon, || {
             self.certonly(start(), options).success();
         });
-        self.renews(start());
+        self.renews(start);
     }
 
     /// Renews by `certbot renew`, as the world must see it.
-    pub fn renews(&self, mut command: Command) {
+    pub fn renews(&self, start: impl Fn() -> Command) {
         let before = self.serial();
         self.world.issues(self.daemon, || {
+            let mut command = start();
             command.args(["renew", "--force-renewal", "--no-random-sleep-on-renew"]);
             let output = self.world.client(self.settled(command), self.daemon);
             let output = output.success();

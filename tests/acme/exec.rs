@@ -46,9 +46,9 @@ fn certbot_issues_by_its_first_token_and_needs_no_other_hook() {
             let manual = [
                 "--manual",
                 "--manual-auth-hook",
-                "acmegate hook certbot-auth",
+                "acmegate hook certbot auth",
                 "--manual-cleanup-hook",
-                "acmegate hook certbot-cleanup",
+                "acmegate hook certbot cleanup",
             ];
             let certbot = Certbot { world, daemon };
             certbot.issues_and_renews(|| under(daemon, &["--for", "2m"], "certbot"), &manual);
@@ -107,16 +107,16 @@ fn uacme_issues_by_its_first_token() {
         world.trust_by_mounting();
         world.with_gate(&Gate::guard(&site), |daemon| {
             let hook = world.directory.program("uacme-hook", UACME_HOOK);
-            world.issues(daemon, || {
-                for order in [&["new"][..], &["issue", EDGE_4]] {
-                    let mut command = under(daemon, &[], "uacme");
-                    command
-                        .args(["--verbose", "--yes", "--acme-url", &world.directory_url()])
-                        .args(["--confdir", &world.directory.at("uacme"), "--hook", &hook])
-                        .args(order);
-                    world.client(command, daemon).success();
-                }
-            });
+            let uacme = |order: &[&str]| {
+                let mut command = under(daemon, &[], "uacme");
+                command
+                    .args(["--verbose", "--yes", "--acme-url", &world.directory_url()])
+                    .args(["--confdir", &world.directory.at("uacme"), "--hook", &hook])
+                    .args(order);
+                world.client(command, daemon).success();
+            };
+            uacme(&["new"]);
+            world.issues(daemon, || uacme(&["issue", EDGE_4]));
             let certificate = format!("uacme/{EDGE_4}/cert.pem");
             world.verify(&world.directory.at(&certificate), EDGE_4);
         });
@@ -129,13 +129,13 @@ fn lego_issues_in_a_window_that_is_open_at_once() {
         let world = World::new(Names::V4);
         let gate = Gate::guard(&site("{ upstream = \"http://127.0.0.1:5080\" }"));
         world.with_gate(&gate, |daemon| {
-            let mut command = under(daemon, &["--now", "--identifier", NAME], "lego");
-            command
-                .args(["--accept-tos", "--email", "root@example.com"])
-                .args(["--server", &world.directory_url(), "--domains", NAME])
-                .args(["--path", &world.directory.at("lego"), "--http"])
-                .args(["--http.port", "127.0.0.1:5080", "run"]);
             world.issues(daemon, || {
+                let mut command = under(daemon, &["--now", "--identifier", NAME], "lego");
+                command
+                    .args(["--accept-tos", "--email", "root@example.com"])
+                    .args(["--server", &world.directory_url(), "--domains", NAME])
+                    .args(["--path", &world.directory.at("lego"), "--http"])
+                    .args(["--http.port", "127.0.0.1:5080", "run"]);
                 world.client(command, daemon).success();
             });
             let certificate = format!("lego/certificates/{NAME}.crt");

@@ -5,37 +5,32 @@ use std::process::Command;
 use crate::lab::{Daemon, inside};
 use crate::world::{EDGE_4, EDGE_6, Gate, Names, World};
 
-/// uacme calls its hook as METHOD TYPE IDENT TOKEN AUTH.
-const HOOK: &str = r#"#!/bin/sh
-case "$1 $2" in
-"begin http-01") acmegate answer add "$3" "$5" && acmegate open ;;
-"done http-01" | "failed http-01") acmegate close; acmegate answer remove "$3" "$4" ;;
-*) exit 1 ;;
-esac
-"#;
-
 fn issues(names: Names, address: &str, gate: impl FnOnce(&str) -> Gate) {
     let world = World::new(names);
     let site = format!("[[site]]\nidentifiers = [\"{address}\"]\nanswer = \"pushed\"\n");
     world.trust_by_mounting();
     world.with_gate(&gate(&site), |daemon| {
-        world.issues(daemon, || uacme(&world, daemon, address));
-        let certificate = format!("uacme/{address}/cert.pem");
-        world.verify(&world.directory.at(&certificate), address);
-        assert_eq!(daemon.status()["pushed"], 0, "it was withdrawn again");
+        world.install_hooks(daemon, &["uacme"]);
+        uacme(&world, daemon, &["new"]);
+        let mut serials = Vec::new();
+        for order in [&["issue", address][..], &["--force", "issue", address]] {
+            world.issues(daemon, || uacme(&world, daemon, order));
+            let certificate = format!("uacme/{address}/cert.pem");
+            serials.push(world.verify(&world.directory.at(&certificate), address));
+            assert_eq!(daemon.status()["pushed"], 0, "it was withdrawn again");
+        }
+        assert_ne!(serials[0], serials[1], "renewed means a new certificate");
     });
 }
 
-fn uacme(world: &World, daemon: &Daemon, address: &str) {
-    let hook = world.directory.program("uacme-hook", HOOK);
-    for order in [&["new"][..], &["issue", address][..]] {
-        let mut command = Command::new("uacme");
-        command
-            .args(["--verbose", "--yes", "--acme-url", &world.directory_url()])
-            .args(["--confdir", &world.directory.at("uacme"), "--hook", &hook])
-            .args(order);
-        world.client(command, daemon).success();
-    }
+fn uacme(world: &World, daemon: &Daemon, order: &[&str]) {
+    let hook = world.directory.at("etc/acmegate/hooks/uacme-hook");
+    let mut command = Command::new("uacme");
+    command
+        .args(["--verbose", "--yes", "--acme-url", &world.directory_url()])
+        .args(["--confdir", &world.directory.at("uacme"), "--hook", &hook])
+        .args(order);
+    world.client(command, daemon).success();
 }
 
 #[test]

@@ -5,12 +5,15 @@ mod lab;
 
 mod accounts;
 mod certbot;
+mod dehydrated;
+mod early;
 mod exec;
 mod harness;
 mod inner_host;
 mod ip_identifier;
+mod lego;
 mod manual_hooks;
-mod other_clients;
+mod mod_md;
 mod webroot;
 mod without_hooks;
 mod world;

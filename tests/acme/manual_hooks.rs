@@ -9,9 +9,9 @@ use crate::world::{Gate, Names, World, site};
 const MANUAL: [&str; 5] = [
     "--manual",
     "--manual-auth-hook",
-    "acmegate hook certbot-auth",
+    "acmegate hook certbot auth",
     "--manual-cleanup-hook",
-    "acmegate hook certbot-cleanup",
+    "acmegate hook certbot cleanup",
 ];
 
 fn issues_and_renews(gate: impl FnOnce(&str) -> Gate) {

@@ -1,5 +1,6 @@
 //! certbot writes its tokens into a webroot; acmegate reads them there.
 
+use std::os::unix::fs::symlink;
 use std::process::Command;
 
 use crate::certbot::{Certbot, HOOKS};
@@ -42,17 +43,8 @@ fn a_name_of_ipv6_alone_is_issued_and_renewed_in_set() {
     inside(|| issues_and_renews(Names::V6, Gate::set));
 }
 
-/// What administrators put into /etc/letsencrypt/renewal-hooks: one script for both directories.
-/// certbot starts it anew each time, so it must be certbot that the lease is named after.
-const DIRECTORY_HOOK: &str = r#"#!/bin/sh
-case "$0" in
-*/pre/*) exec acmegate open ;;
-*/post/*) exec acmegate close ;;
-esac
-"#;
-
 #[test]
-fn scripts_in_certbots_hook_directories_open_and_close_what_certbot_renews() {
+fn installed_in_certbots_hook_directories_they_open_and_close_what_certbot_renews() {
     inside(|| {
         let world = World::new(Names::V4);
         let webroot = world.directory.at("html");
@@ -63,10 +55,9 @@ fn scripts_in_certbots_hook_directories_open_and_close_what_certbot_renews() {
                 world: &world,
                 daemon,
             };
-            for when in ["pre", "post"] {
-                let name = format!("certbot/renewal-hooks/{when}/acmegate");
-                world.directory.program(&name, DIRECTORY_HOOK);
-            }
+            world.install_hooks(daemon, &["certbot"]);
+            let etc = world.directory.at("etc/letsencrypt");
+            symlink(etc, world.directory.at("certbot")).expect("certbot's directory");
             // Debian 12's certbot runs the directories' hooks for `renew` alone.
             let options = ["--webroot", "--webroot-path", &webroot];
             daemon.cli(&["open", "--lease", "first"]).success();
@@ -74,7 +65,7 @@ fn scripts_in_certbots_hook_directories_open_and_close_what_certbot_renews() {
                 .certonly(Command::new("certbot"), &options)
                 .success();
             daemon.cli(&["close", "--lease", "first"]).success();
-            certbot.renews(Command::new("certbot"));
+            certbot.renews(|| Command::new("certbot"));
         });
     });
 }

@@ -89,7 +89,7 @@ fn certbots_variables_are_read_to_the_letter() {
     let hook = |word: &str, variables: &[(&str, &str)]| {
         let mut command = daemon.command();
         command
-            .args(["hook", word])
+            .args(["hook", "certbot", word])
             .env_clear()
             .envs(variables.iter().copied());
         crate::lab::run(command, SECONDS)
@@ -99,13 +99,13 @@ fn certbots_variables_are_read_to_the_letter() {
         ("CERTBOT_DOMAIN", "www.example.com"),
         ("CERTBOT_VALIDATION", answer.as_str()),
     ];
-    hook("certbot-auth", &variables).success();
+    hook("auth", &variables).success();
     assert!(challenge(&daemon, "www.example.com").starts_with("HTTP/1.1 200 "));
-    hook("certbot-cleanup", &variables).success();
+    hook("cleanup", &variables).success();
     assert!(challenge(&daemon, "www.example.com").starts_with("HTTP/1.1 404 "));
-    assert_eq!(hook("certbot-auth", &[]).code, 64);
+    assert_eq!(hook("auth", &[]).code, 64);
     let dns = hook(
-        "certbot-auth",
+        "auth",
         &[
             ("CERTBOT_DOMAIN", "a.test"),
             ("CERTBOT_VALIDATION", "gfj9Xq"),

@@ -5,6 +5,8 @@ mod config;
 mod daemon;
 mod front;
 mod harness;
+mod hooks;
+mod install_hooks;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod seeds;

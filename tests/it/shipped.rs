@@ -134,6 +134,19 @@ fn the_unit_is_what_the_daemon_expects() {
     assert!(descriptors >= defaults.http.max_connections + OTHER_DESCRIPTORS);
 }
 
+/// What firewall-cmd asks polkit for, whatever it does, and for whom it is given.
+#[test]
+fn the_rule_for_polkit_names_the_account_that_runs_commands() {
+    let rule = include_str!("../../config/commands/acmegate-firewalld.rules");
+    let user = Config::default().daemon.user;
+    assert_eq!(values(SERVICE, "User"), [user.as_str()]);
+    let condition = format!(
+        "if (action.id == \"org.fedoraproject.FirewallD1.all\" && subject.user == \"{user}\") {{\n        return polkit.Result.YES;"
+    );
+    assert_eq!(rule.matches(&condition).count(), 1, "{rule}");
+    assert_eq!(rule.matches("polkit.Result.").count(), 1, "{rule}");
+}
+
 /// systemd cannot look into openat2(2)'s flags and so forbids it whole (systemd.exec(5)).
 #[test]
 fn the_unit_leaves_the_call_by_which_webroots_are_read() {
@@ -396,6 +409,31 @@ fn every_licence_in_the_tree_is_allowed() {
             alternatives.split(" OR ").any(|one| allowed.contains(one))
         });
         assert!(is_allowed, "{}: {licence}", package["name"]);
+    }
+}
+
+/// The lists for other firewalls are configurations, and none of them leaves something open for ever.
+#[test]
+fn every_list_of_commands_on_the_page_is_read() {
+    let page = include_str!("../../docs/commands.md");
+    let blocks: Vec<&str> = page
+        .split("```toml\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert!(blocks.len() > 5, "{}", blocks.len());
+    for block in blocks {
+        let config = Config::parse(block, "docs/commands.md", &Nobody, &Unchecked);
+        let config = config.unwrap_or_else(|error| panic!("{error}"));
+        let commands = config.firewall.commands.as_ref();
+        assert!(commands.is_some_and(|commands| commands.each().count() == 2));
+        let warnings = config.warnings();
+        assert!(
+            !warnings
+                .iter()
+                .any(|warning| warning.contains("nothing ever closes")),
+            "{warnings:?}"
+        );
     }
 }
 

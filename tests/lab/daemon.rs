@@ -1,6 +1,7 @@
 //! The daemon as it is shipped, in directories of its own.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
@@ -237,6 +238,12 @@ impl Daemon {
     #[track_caller]
     pub fn signal(&self, signal: Signal) {
         send(self.front(), signal);
+        if signal == Signal::STOP {
+            // Its threads stop one after another, and what the last one does meanwhile is done.
+            wait_for(START, "every thread stands still", || {
+                is_stopped(self.front()).then_some(())
+            });
+        }
     }
 
     /// Waits until every process is gone, whatever ended them; gives the exit code.
@@ -394,9 +401,20 @@ fn family_of(pid: u32) -> Vec<(u32, Vec<String>)> {
         .collect()
 }
 
-/// proc_pid_stat(5): `pid (comm) state ppid …`.
+/// Whether every thread of a process was stopped.
+fn is_stopped(pid: u32) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it lives");
+    let mut stats = threads.flatten().map(|thread| thread.path().join("stat"));
+    stats.all(|stat| state_and_parent_in(&stat).is_none_or(|(state, _)| state == "T"))
+}
+
 fn state_and_parent(pid: u32) -> Option<(String, u32)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    state_and_parent_in(Path::new(&format!("/proc/{pid}/stat")))
+}
+
+/// proc_pid_stat(5): `pid (comm) state ppid …`.
+fn state_and_parent_in(stat: &Path) -> Option<(String, u32)> {
+    let stat = fs::read_to_string(stat).ok()?;
     let (_, rest) = stat.rsplit_once(") ")?;
     let mut fields = rest.split(' ');
     let state = fields.next()?.to_owned();

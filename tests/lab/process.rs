@@ -207,6 +207,7 @@ fn package_of(program: &str) -> &str {
         "ip" => "iproute2",
         "unshare" | "nsenter" | "setpriv" => "util-linux",
         "pebble-challtestsrv" => "pebble",
+        "apache2" => "apache2-bin",
         "capsh" => "libcap2-bin",
         "firewall-cmd" => "firewalld",
         name if name.starts_with("iptables-") || name.starts_with("ip6tables-") => "iptables",

@@ -80,6 +80,9 @@ fn without_a_grant_root_alone_may_ask() {
             &["answer", "remove", "a.example.com", ANSWER],
             &["firewall", "apply"],
             &["firewall", "remove"],
+            &["hook", "dehydrated", "startup_hook"],
+            &["hook", "mod-md", "challenge-setup:http-01:a.example.com"],
+            &["hook", "caddy", "cert_obtaining", "a.example.com"],
         ] {
             let refused = accounts.ask(&daemon, STRANGER, STRANGER, arguments);
             assert_eq!(refused.code, 77, "{arguments:?}: {refused}");
@@ -125,6 +128,13 @@ fn a_grant_gives_its_verbs_and_identifiers_and_no_more() {
         refused(stranger(&["open", "--lease", "a"]));
         refused(pusher(&["open", "--lease", "a"]));
         assert_eq!(open_ports(), SHUT);
+        // As Apache's account calls it, which never is root's.
+        let set_up = ["hook", "mod-md", "challenge-setup:http-01:a.example.com"];
+        refused(pusher(&set_up));
+        opener(&set_up).success();
+        assert!(host.lets_in(80));
+        opener(&["hook", "mod-md", "renewed", "a.example.com"]).success();
+        assert!(!host.is_open(80));
         opener(&["open", "--lease", "a", "--for", "5m"]).success();
         assert!(host.lets_in(80));
         let lease = elements("lease").into_values().next().expect("a lease");

@@ -160,6 +160,30 @@ fn firewalld_shuts_by_itself_after_everything_was_killed() {
 }
 
 #[test]
+fn what_a_reload_of_firewalld_forgets_is_opened_again() {
+    inside(|| {
+        let host = Host::new();
+        let firewalld = Firewalld::start();
+        let daemon = Daemon::start(&firewalld.config("guard"));
+        daemon
+            .cli(&["open", "--lease", "a", "--for", "5m"])
+            .success();
+        assert!(host.lets_in(80));
+        firewalld.cmd(&["--reload"]).success();
+        wait_for(SOON, "open again", || host.is_open(80).then_some(()));
+        let log = daemon.log();
+        assert!(
+            log.contains("somebody shut what a command opened, opening again"),
+            "{log}"
+        );
+        daemon.cli(&["close", "--lease", "a"]).success();
+        assert!(!host.is_open(80));
+        let rules = firewalld.cmd(&["--list-rich-rules"]).success().stdout;
+        assert_eq!(rules.trim(), "");
+    });
+}
+
+#[test]
 fn what_firewalld_says_no_to_fails_the_hook() {
     inside(|| {
         let host = Host::new();

@@ -8,7 +8,8 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::host::{Host, on_each_host};
-use crate::kernel::{SHUT, open_ports};
+use crate::kernel::{SHUT, elements_of, open_ports};
+use crate::killed::SET_BY_ADMINISTRATOR;
 use crate::lab::{self, Daemon, TempDir, inside, is_alive, send, wait_for};
 use crate::process::{NET_ADMIN, powers};
 
@@ -235,6 +236,31 @@ const DROPS: &str = "table inet filter {
 ";
 
 #[test]
+fn what_somebody_keeps_shutting_is_not_opened_for_ever() {
+    inside(|| {
+        let _host = Host::new();
+        lab::nft(DROPS);
+        let script = Script::new(
+            "case $1 in open) /usr/sbin/nft insert rule inet filter input tcp dport 80 accept ;;
+            close) /usr/sbin/nft flush chain inet filter input ;; esac",
+        );
+        let daemon = Daemon::start(&format!("{}command_net_admin = true\n", script.config()));
+        daemon.cli(&["open", "--lease", "a"]).success();
+        wait_for(SOON * 6, "it gives up, and says so", || {
+            lab::nft("flush chain inet filter input\n");
+            let problems = daemon.status()["problems"].to_string();
+            problems
+                .contains("somebody keeps shutting what a command opens for lease a")
+                .then_some(())
+        });
+        assert_eq!(script.calls().len(), 6, "once asked, five times again");
+        // Asked for anew it begins anew.
+        daemon.cli(&["open", "--lease", "a"]).success();
+        assert_eq!(daemon.status()["problems"], serde_json::json!([]));
+    });
+}
+
+#[test]
 fn a_failed_renewal_leaves_the_lease_as_it_was() {
     inside(|| {
         let _host = Host::new();
@@ -358,7 +384,7 @@ fn a_program_that_is_not_there_is_said_before_and_when_it_is_needed() {
 #[test]
 fn after_any_death_the_next_start_closes_what_no_lease_needs() {
     inside(|| {
-        let cases = ["front", "runner", "everything"];
+        let cases = ["front", "runner", "everything", "nothing, a restart"];
         on_each_host(&cases, |_host, victim| {
             let script = Script::new("");
             let mut daemon = Daemon::start(&format!("{}ports = [80, 8080]\n", script.config()));
@@ -372,7 +398,9 @@ fn after_any_death_the_next_start_closes_what_no_lease_needs() {
             match victim {
                 "front" => send(daemon.front(), Signal::KILL),
                 "runner" => send(daemon.runner(), Signal::KILL),
-                _ => daemon.kill(),
+                "everything" => daemon.kill(),
+                // What the unit's restart sends: what is open stays.
+                _ => assert_eq!(daemon.end_by(Signal::USR1), 0),
             }
             daemon.gone();
             wait_for(SOON, "the short lease is over", || {
@@ -399,6 +427,46 @@ fn after_any_death_the_next_start_closes_what_no_lease_needs() {
 
 fn state_file(daemon: &Daemon) -> String {
     format!("{}/commands.json", daemon.state_dir())
+}
+
+#[test]
+fn a_stop_that_reaches_every_process_is_a_clean_one() {
+    inside(|| {
+        let _host = Host::new();
+        let script = Script::new("");
+        let mut daemon = Daemon::start(&script.config());
+        daemon.cli(&["open", "--lease", "a"]).success();
+        // The worse order: a runner that obeyed would be gone before the front knows.
+        for pid in [daemon.runner(), daemon.enforcer(), daemon.front()] {
+            send(pid, Signal::TERM);
+        }
+        assert_eq!(daemon.gone(), 0, "{}", daemon.log());
+        assert_eq!(script.calls(), ["open 80 600 a", "close 80"]);
+    });
+}
+
+/// The last list of docs/commands.md: braces that are nft's own, and the one capability.
+#[test]
+fn the_documents_list_for_nft_opens_and_closes() {
+    inside(|| {
+        let host = Host::new();
+        lab::nft(&SET_BY_ADMINISTRATOR.replace("acmegate", "acme"));
+        let page = include_str!("../../docs/commands.md");
+        let (_, last) = page.rsplit_once("```toml\n").expect("lists");
+        let list = last.trim_end().trim_end_matches('`');
+        assert!(list.contains("\"nft\""), "{list}");
+        let daemon = Daemon::start(list);
+        assert!(!host.is_open(80));
+        daemon
+            .cli(&["open", "--lease", "a", "--for", "60s"])
+            .success();
+        assert!(host.lets_in(80));
+        let left = elements_of("inet filter", "acme")[&80].seconds_left;
+        assert!(left.is_some_and(|left| left <= 60), "{left:?}");
+        daemon.cli(&["close", "--lease", "a"]).success();
+        assert!(!host.is_open(80));
+        assert!(elements_of("inet filter", "acme").is_empty());
+    });
 }
 
 #[test]

@@ -8,7 +8,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::control::client::{self, ClientError};
+use crate::control::client::{self, Armed, ClientError};
 use crate::control::protocol::{Ask, Exit, MAX_REQUEST_BYTES, Open, Response};
 
 /// How long a daemon may be gone before it is said: longer than RestartSec= of our unit.
@@ -23,11 +23,13 @@ const FAREWELL: Duration = Duration::from_secs(5);
 pub enum News {
     /// What was asked for the lease failed: the command must end.
     Refused(Response),
+    /// Something worth knowing; the command goes on.
+    Note(String),
     /// The lease is armed no longer. Told once.
     Lost(String),
 }
 
-type Tried = Result<(Response, std::os::unix::net::UnixStream), ClientError>;
+type Tried = Result<Armed, ClientError>;
 
 /// An armed lease.
 #[derive(Debug)]
@@ -47,22 +49,17 @@ pub struct Arming {
 }
 
 impl Arming {
-    /// An arming that `connection` keeps.
+    /// An arming that its connection keeps.
     ///
     /// # Errors
     /// The system's.
-    pub fn new(
-        runtime_dir: &Path,
-        open: Open,
-        now: bool,
-        connection: std::os::unix::net::UnixStream,
-    ) -> std::io::Result<Self> {
+    pub fn new(runtime_dir: &Path, open: Open, now: bool, armed: Armed) -> std::io::Result<Self> {
         Ok(Self {
             runtime_dir: runtime_dir.to_owned(),
             open,
             now,
-            stream: Some(to_async(connection)?),
-            line: Vec::new(),
+            stream: Some(to_async(armed.stream)?),
+            line: armed.rest,
             lost_at: None,
             was_told: false,
             has_given_up: false,
@@ -75,10 +72,11 @@ impl Arming {
     pub async fn next(&mut self) -> News {
         loop {
             if self.stream.is_some() {
-                if let Some(refused) = self.read().await {
-                    return News::Refused(refused);
+                match self.read().await {
+                    Some(note) if note.code == 0 => return News::Note(note.message),
+                    Some(refused) => return News::Refused(refused),
+                    None => continue,
                 }
-                continue;
             }
             if self.has_given_up {
                 std::future::pending::<()>().await;
@@ -98,7 +96,8 @@ impl Arming {
                 let _ = stream.shutdown().await;
             }
             while self.stream.is_some() {
-                refused = self.read().await.or(refused.take());
+                let last = self.read().await.filter(|told| told.code != 0);
+                refused = last.or(refused.take());
             }
         };
         if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
@@ -109,19 +108,20 @@ impl Arming {
         refused
     }
 
-    /// A whole line, if one came; without a stream afterwards the daemon is gone.
+    /// One step: a whole line, if one is there; without a stream afterwards the daemon is gone.
     async fn read(&mut self) -> Option<Response> {
+        if let Some(end) = self.line.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = self.line.drain(..=end).collect();
+            return serde_json::from_slice(&line).ok();
+        }
         let stream = self.stream.as_mut()?;
         let read = stream.read_buf(&mut self.line).await;
         if !matches!(read, Ok(count) if count > 0) || self.line.len() > MAX_REQUEST_BYTES {
             self.stream = None;
             self.line.clear();
             self.lost_at = Some(Instant::now());
-            return None;
         }
-        let end = self.line.iter().position(|byte| *byte == b'\n')?;
-        let line: Vec<u8> = self.line.drain(..=end).collect();
-        serde_json::from_slice(&line).ok()
+        None
     }
 
     /// One try; why it is over, when that is to be said.
@@ -135,15 +135,16 @@ impl Arming {
         self.trying = None;
         self.next_try = Instant::now() + RETRY;
         let (is_final, why) = match tried {
-            Ok(Ok((armed, stream))) if armed.code == 0 => match to_async(stream) {
+            Ok(Ok(armed)) if armed.answer.code == 0 => match to_async(armed.stream) {
                 Ok(stream) => {
                     self.stream = Some(stream);
+                    self.line = armed.rest;
                     self.lost_at = None;
                     return None;
                 }
                 Err(error) => (false, error.to_string()),
             },
-            Ok(Ok((refused, _))) => (refused.code != Exit::TempFail as u8, refused.message),
+            Ok(Ok(Armed { answer, .. })) => (answer.code != Exit::TempFail as u8, answer.message),
             Ok(Err(error)) => (false, error.to_string()),
             Err(error) => (true, error.to_string()),
         };
@@ -159,8 +160,8 @@ impl Arming {
 /// restart has kept it.
 fn arm(runtime_dir: &Path, open: Open, now: bool) -> Tried {
     let armed = client::arm(runtime_dir, open.clone(), false)?;
-    let is_shut = armed.0.ports.is_empty();
-    if now && is_shut && armed.0.code == 0 {
+    let is_shut = armed.answer.ports.is_empty();
+    if now && is_shut && armed.answer.code == 0 {
         // If this fails, the connection tells.
         let _ = client::ask(runtime_dir, Ask::Open(open));
     }

@@ -21,7 +21,7 @@ use self::arming::{Arming, News};
 use self::command::Tree;
 use self::signals::{Heard, Signals};
 use super::open::Wanted;
-use super::{Failure, caller, tell};
+use super::{Failure, caller, finish};
 use crate::control::client;
 use crate::control::protocol::{Ask, Exit, Response};
 
@@ -54,13 +54,13 @@ pub fn run(runtime_dir: &Path, args: &ExecArgs) -> Result<ExitCode, Failure> {
     let open = args
         .wanted
         .open(name.clone(), caller::this(&command::name(&args.command)));
-    let (armed, connection) = client::arm(runtime_dir, open.clone(), true)?;
-    if armed.code != 0 {
-        return Ok(tell(&armed, true));
+    let armed = client::arm(runtime_dir, open.clone(), true)?;
+    if armed.answer.code != 0 {
+        return Ok(finish(&armed.answer, true));
     }
     if args.now {
         let opened = client::ask(runtime_dir, Ask::Open(open.clone()))?;
-        let code = tell(&opened, true);
+        let code = finish(&opened, true);
         if opened.code != 0 {
             return Ok(code);
         }
@@ -73,7 +73,7 @@ pub fn run(runtime_dir: &Path, args: &ExecArgs) -> Result<ExitCode, Failure> {
     let code = runtime.block_on(async {
         // Before the command starts, so that neither its end nor a signal for it is missed.
         let signals = Signals::listen().map_err(system)?;
-        let arming = Arming::new(runtime_dir, open, args.now, connection).map_err(system)?;
+        let arming = Arming::new(runtime_dir, open, args.now, armed).map_err(system)?;
         let child = command::spawn(&args.command, &name).map_err(system)?;
         hold(child, arming, signals, &command::name(&args.command)).await
     });
@@ -110,6 +110,7 @@ async fn hold(
                         (Tree::terminate(child.id()), Instant::now() + PATIENCE)
                     });
                 }
+                News::Note(message) => eprintln!("acmegate: {message}"),
                 News::Lost(why) => eprintln!(
                     "acmegate: {why}; {name} goes on, and what is open closes in the kernel by itself"
                 ),

@@ -1,0 +1,214 @@
+//! `acmegate hook CLIENT …`: an ACME client's own hook contract, spoken to the letter.
+//!
+//! One file per contract. A client that tells its hooks nothing needs none of them: its hooks are
+//! `acmegate open` and `acmegate close`. What a contract does not promise is never read, not even
+//! when it is there: clients leave old values behind. Every hook says one line, ends with
+//! sysexits(3) except where its client's contract wants something else, and never hangs.
+
+mod caddy;
+mod certbot;
+mod dehydrated;
+mod lego;
+mod mod_md;
+mod uacme;
+
+use std::env::{self, VarError};
+use std::ffi::{OsStr, OsString};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use super::answer::token_of;
+use super::terminal::plain;
+use super::{Failure, caller, finish, granted, open};
+use crate::control::client;
+use crate::control::protocol::{Ask, Exit, Open, Response};
+
+/// Whose contract.
+#[derive(Debug, Subcommand)]
+pub enum HookCommand {
+    /// certbot's --manual-auth-hook and --manual-cleanup-hook: push a token, withdraw it
+    Certbot {
+        /// Which of the two
+        #[arg(value_enum)]
+        when: certbot::When,
+    },
+    /// dehydrated's HOOK: open, push, withdraw, close; every other handler is none of ours
+    Dehydrated {
+        /// HANDLER and its ARGUMENTS
+        #[arg(value_name = "HANDLER", required = true, trailing_var_arg = true)]
+        #[arg(allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+    /// uacme's --hook: push and open, close and withdraw; other types than http-01 are declined
+    Uacme {
+        /// What uacme gives to its hook
+        #[arg(value_names = ["METHOD", "TYPE", "IDENT", "TOKEN", "AUTH"], num_args = 5)]
+        #[arg(required = true, allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+    /// lego 5's --pre-hook and --post-hook: open for the names of its certificate, close
+    Lego {
+        /// Which of the two
+        #[arg(value_enum)]
+        when: lego::When,
+    },
+    /// Apache's MDMessageCmd: open before the CA is asked, close when mod_md is done
+    ModMd {
+        /// EVENT and DOMAIN
+        #[arg(value_name = "EVENT", required = true, trailing_var_arg = true)]
+        #[arg(allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+    /// Caddy's events: open for the name of its certificate, close
+    Caddy {
+        /// EVENT and IDENTIFIER
+        #[arg(value_name = "EVENT", required = true, trailing_var_arg = true)]
+        #[arg(allow_hyphen_values = true)]
+        words: Vec<OsString>,
+    },
+}
+
+pub fn run(runtime_dir: &Path, command: &HookCommand) -> Result<ExitCode, Failure> {
+    let daemon = Daemon { runtime_dir };
+    match command {
+        HookCommand::Certbot { when } => certbot::run(daemon, *when),
+        HookCommand::Dehydrated { words } => dehydrated::run(daemon, words),
+        HookCommand::Uacme { words } => uacme::run(daemon, words),
+        HookCommand::Lego { when } => lego::run(daemon, *when),
+        HookCommand::ModMd { words } => mod_md::run(daemon, words),
+        HookCommand::Caddy { words } => caddy::run(daemon, words),
+    }
+}
+
+/// What a hook asks of the daemon. A refusal is a failure here: no contract goes on after one.
+#[derive(Clone, Copy)]
+struct Daemon<'a> {
+    runtime_dir: &'a Path,
+}
+
+impl Daemon<'_> {
+    /// Acquires or renews a lease for `[window] max`, held by the calling client.
+    fn open(self, lease: String, identifiers: Option<Vec<String>>) -> Result<Response, Failure> {
+        let client = caller::client();
+        let open = Open {
+            lease,
+            identifiers,
+            holder: client.as_ref().map(caller::Client::to_holder),
+            ..Open::default()
+        };
+        open::acquire(self.runtime_dir, open, client)
+    }
+
+    fn close(self, lease: String) -> Result<Response, Failure> {
+        self.ask(Ask::Close { lease })
+    }
+
+    fn push(self, identifier: &str, key_authorization: &str) -> Result<Response, Failure> {
+        self.ask(Ask::AnswerAdd {
+            identifier: identifier.to_owned(),
+            key_authorization: key_authorization.to_owned(),
+            milliseconds: None,
+        })
+    }
+
+    fn withdraw(self, identifier: &str, key_authorization: &str) -> Result<Response, Failure> {
+        self.ask(Ask::AnswerRemove {
+            identifier: identifier.to_owned(),
+            token: token_of(key_authorization).to_owned(),
+        })
+    }
+
+    fn ask(self, ask: Ask) -> Result<Response, Failure> {
+        granted(client::ask(self.runtime_dir, ask)?)
+    }
+}
+
+/// The lease of the client that calls this hook.
+fn lease() -> Result<String, Failure> {
+    caller::default_lease(caller::client().as_ref())
+}
+
+/// The one line of a hook that asked for several things.
+fn say(mut responses: Vec<Response>) -> ExitCode {
+    let Some(mut last) = responses.pop() else {
+        return ExitCode::SUCCESS;
+    };
+    for response in responses.into_iter().rev() {
+        last.message = format!("{}; {}", response.message, last.message);
+        last.warnings.extend(response.warnings);
+    }
+    finish(&last, false)
+}
+
+/// Tells of a failure that must not fail the hook, because its client would then throw away what
+/// it already has; the kernel closes by itself, and a token ends by itself.
+fn told(failure: &Failure, and_so: &str) -> ExitCode {
+    eprintln!("acmegate: {}; {and_so}", failure.message);
+    ExitCode::SUCCESS
+}
+
+/// A variable of the contract; `who` sets it.
+fn variable(name: &str, who: &str) -> Result<String, Failure> {
+    env::var(name).map_err(|error| match error {
+        VarError::NotPresent => Failure::new(Exit::Usage, format!("{name} is not set: {who}")),
+        VarError::NotUnicode(_) => Failure::new(Exit::Data, format!("{name} is not UTF-8")),
+    })
+}
+
+/// An argument of the contract as text.
+fn text<'a>(what: &str, argument: &'a OsStr) -> Result<&'a str, Failure> {
+    argument.to_str().ok_or_else(|| {
+        Failure::new(
+            Exit::Data,
+            format!(
+                "{what} is not UTF-8: {}",
+                plain(&argument.to_string_lossy())
+            ),
+        )
+    })
+}
+
+/// What a client calls the validation's value: for http-01 a key authorization, for dns-01 and
+/// tls-alpn-01 a digest, which nothing here can answer with.
+fn key_authorization<'a>(what: &str, value: &'a str) -> Result<&'a str, Failure> {
+    if value.len() > MAX_VALUE_BYTES {
+        return Err(Failure::new(
+            Exit::Data,
+            format!(
+                "{what} is {} bytes long: no key authorization is",
+                value.len()
+            ),
+        ));
+    }
+    match value.contains('.') {
+        true => Ok(value),
+        false => Err(Failure::new(
+            Exit::Usage,
+            format!(
+                "{what} is not a key authorization: acmegate answers http-01, and this is another type, such as dns-01"
+            ),
+        )),
+    }
+}
+
+/// The same where the contract gives the token as well: both must mean one challenge.
+fn key_authorization_of<'a>(
+    token: &OsStr,
+    what: &str,
+    value: &'a OsStr,
+) -> Result<&'a str, Failure> {
+    let answer = key_authorization(what, text(what, value)?)?;
+    match token_of(answer) == text("TOKEN", token)? {
+        true => Ok(answer),
+        false => Err(Failure::new(
+            Exit::Data,
+            format!("{what} does not begin with TOKEN"),
+        )),
+    }
+}
+
+/// A token has 128 characters at most and a thumbprint 43; far beyond, the request would be too
+/// long for the control socket, which says so less plainly.
+const MAX_VALUE_BYTES: usize = 1024;

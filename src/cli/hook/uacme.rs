@@ -1,0 +1,68 @@
+//! uacme --hook: `METHOD TYPE IDENT TOKEN AUTH` (uacme(1)).
+//!
+//! A `begin` that fails declines the challenge, and uacme tries the next type. It then calls
+//! neither `done` nor `failed`, so what a failed `begin` did is undone here.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use super::{Daemon, key_authorization_of, lease, say, text};
+use crate::cli::Failure;
+use crate::cli::terminal::plain;
+use crate::control::protocol::Exit;
+
+pub fn run(daemon: Daemon<'_>, words: &[OsString]) -> Result<ExitCode, Failure> {
+    let [method, kind, identifier, token, auth] = words else {
+        return Err(usage("five arguments are needed".to_owned()));
+    };
+    let kind = text("TYPE", kind)?;
+    if kind != "http-01" {
+        return Err(Failure::new(
+            Exit::Unavailable,
+            format!(
+                "declined: acmegate answers http-01, not {}",
+                kind.escape_debug()
+            ),
+        ));
+    }
+    let identifier = text("IDENT", identifier)?;
+    let answer = key_authorization_of(token, "AUTH", auth)?;
+    match text("METHOD", method)? {
+        "begin" => begin(daemon, identifier, answer),
+        "done" => end(daemon, identifier, answer),
+        "failed" => {
+            eprintln!(
+                "acmegate: the CA did not get the challenge of {}; `acmegate status` and the log say who came",
+                plain(identifier)
+            );
+            end(daemon, identifier, answer)
+        }
+        other => Err(usage(format!("no method {}", other.escape_debug()))),
+    }
+}
+
+fn begin(daemon: Daemon<'_>, identifier: &str, answer: &str) -> Result<ExitCode, Failure> {
+    let pushed = daemon.push(identifier, answer)?;
+    match daemon.open(lease()?, None) {
+        Ok(opened) => Ok(say(vec![pushed, opened])),
+        Err(failure) => {
+            // The failure that is told is the first one.
+            let _ = daemon.withdraw(identifier, answer);
+            Err(failure)
+        }
+    }
+}
+
+/// Both, whatever comes of the first.
+fn end(daemon: Daemon<'_>, identifier: &str, answer: &str) -> Result<ExitCode, Failure> {
+    let closed = daemon.close(lease()?);
+    let withdrawn = daemon.withdraw(identifier, answer);
+    Ok(say(vec![closed?, withdrawn?]))
+}
+
+fn usage(problem: String) -> Failure {
+    Failure::new(
+        Exit::Usage,
+        format!("{problem}: uacme calls its hook as begin|done|failed TYPE IDENT TOKEN AUTH"),
+    )
+}

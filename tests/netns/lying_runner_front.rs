@@ -1,0 +1,225 @@
+//! The runner believes nothing: a front that was taken over has nothing run but what the
+//! configuration says, and for no more than it gives.
+//!
+//! The test is the front: it starts the runner with a socket pair as its standard input.
+
+use std::io::{Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use acmegate::gate::lease::{Families, LeaseName, Trigger};
+use acmegate::runner::book::Claim;
+use acmegate::runner::message::{Fault, Reply, Request};
+use acmegate::wire::{FRAME_BYTES, Frame};
+
+use crate::lab::{BINARY, TempDir, inside, wait_for};
+use crate::runner::Script;
+
+const SOON: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A runner alone. Dropping it kills it, by its pid.
+struct Runner {
+    child: Child,
+    stream: UnixStream,
+    _directory: TempDir,
+}
+
+impl Runner {
+    fn start(script: &Script, more: &str) -> Self {
+        let directory = TempDir::new();
+        let state = directory.path().display();
+        let config = format!(
+            "{}ports = [80]\n{more}\n[window]\nmax = \"2m\"\n[budget]\nper_hour = 8\nper_caller = 4\nreserve = 2\n\
+             [daemon]\nuser = \"0\"\nstate_dir = \"{state}\"\n",
+            script.config()
+        );
+        let file = directory.write("acmegate.toml", &config);
+        let (ours, theirs) = UnixStream::pair().expect("a socket pair");
+        let child = Command::new(BINARY)
+            .args(["runner", "--config", &file])
+            .stdin(Stdio::from(OwnedFd::from(theirs)))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("our own program");
+        ours.set_read_timeout(Some(SOON)).expect("a timeout");
+        Self {
+            child,
+            stream: ours,
+            _directory: directory,
+        }
+    }
+
+    fn ask(&mut self, request: &Request) -> Reply {
+        self.stream
+            .write_all(&request.to_frame(7))
+            .expect("it reads");
+        loop {
+            let mut frame: Frame = [0; FRAME_BYTES];
+            self.stream.read_exact(&mut frame).expect("it answers");
+            match Reply::from_frame(&frame).expect("a frame of ours") {
+                (0, Reply::Health(_)) => {}
+                (sequence, reply) => {
+                    assert_eq!(sequence, 7);
+                    return reply;
+                }
+            }
+        }
+    }
+
+    fn ends(&mut self) {
+        wait_for(SOON, "the runner ends", || {
+            self.child.try_wait().expect("our own child")
+        });
+    }
+}
+
+impl Drop for Runner {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn claim() -> Claim {
+    Claim {
+        lease: LeaseName::parse("a").expect("a name"),
+        caller: 0,
+        trigger: Trigger::Asked,
+        ports: vec![80],
+        families: Families::BOTH,
+        length: Duration::from_secs(120),
+    }
+}
+
+fn open(claim: Claim) -> Request {
+    Request::Open {
+        claim,
+        within: PATIENCE,
+    }
+}
+
+#[test]
+fn the_runner_runs_nothing_but_what_the_configuration_says() {
+    inside(|| {
+        let script = Script::new("");
+        let mut runner = Runner::start(&script, "");
+        let none = Families {
+            v4: false,
+            v6: false,
+        };
+        let lies = [
+            Claim {
+                ports: vec![22],
+                ..claim()
+            },
+            Claim {
+                ports: vec![80, 22],
+                ..claim()
+            },
+            Claim {
+                ports: Vec::new(),
+                ..claim()
+            },
+            Claim {
+                families: none,
+                ..claim()
+            },
+            Claim {
+                length: Duration::from_millis(120_001),
+                ..claim()
+            },
+            Claim {
+                length: Duration::ZERO,
+                ..claim()
+            },
+        ];
+        for lie in lies {
+            let reply = runner.ask(&open(lie.clone()));
+            assert!(
+                matches!(reply, Reply::Failed(Fault::Bounds, _)),
+                "{lie:?}: {reply:?}"
+            );
+        }
+        assert_eq!(script.calls(), [""; 0]);
+        // The positive control; and the book counts for itself, renewals as well.
+        for number in 0..8 {
+            let reply = runner.ask(&open(claim()));
+            assert!(
+                matches!(reply, Reply::Opened(Some(_))),
+                "{number}: {reply:?}"
+            );
+        }
+        let reply = runner.ask(&open(claim()));
+        assert!(
+            matches!(reply, Reply::Failed(Fault::Bounds, _)),
+            "{reply:?}"
+        );
+        assert!(
+            script.calls().iter().all(|call| call == "open 80 120 a"),
+            "{:?}",
+            script.calls()
+        );
+    });
+}
+
+#[test]
+fn the_runner_closes_on_time_even_if_its_front_never_says_so() {
+    inside(|| {
+        let script = Script::new("");
+        let mut runner = Runner::start(&script, "");
+        runner.ask(&open(Claim {
+            length: Duration::from_secs(1),
+            ..claim()
+        }));
+        // Saying that it lives on prolongs nothing.
+        let living = Request::Living {
+            lease: claim().lease,
+            length: Duration::from_secs(3600),
+        };
+        assert!(matches!(runner.ask(&living), Reply::Opened(Some(1))));
+        wait_for(SOON, "closed", || {
+            (script.calls() == ["open 80 1 a", "close 80"]).then_some(())
+        });
+    });
+}
+
+#[test]
+fn bytes_that_are_no_frame_end_the_runner_and_run_nothing() {
+    inside(|| {
+        let good = open(claim()).to_frame(7);
+        let with = |at: usize, byte: u8| {
+            let mut frame = good;
+            frame[at] = byte;
+            frame
+        };
+        let script = Script::new("");
+        for frame in [
+            [0; FRAME_BYTES],
+            [0xff; FRAME_BYTES],
+            with(0, 2),
+            with(1, 99),
+            with(6, 0),
+            with(7, b'/'),
+            with(FRAME_BYTES - 1, 1),
+        ] {
+            let mut runner = Runner::start(&script, "");
+            runner.stream.write_all(&frame).expect("it reads");
+            runner.ends();
+        }
+        assert_eq!(script.calls(), [""; 0]);
+        // A front that goes away in the middle of a command takes it along.
+        let script = Script::new("sleep 300");
+        let mut runner = Runner::start(&script, "");
+        runner.stream.write_all(&good).expect("it reads");
+        wait_for(SOON, "it runs", || {
+            (script.calls().len() == 1).then_some(())
+        });
+        let (nobody, _) = UnixStream::pair().expect("a socket pair");
+        drop(std::mem::replace(&mut runner.stream, nobody));
+        runner.ends();
+    });
+}
