@@ -94,8 +94,8 @@ pub fn run(runtime_dir: &Path, args: &OpenArgs) -> Result<ExitCode, Failure> {
     Ok(finish(&acquire(runtime_dir, open, client)?, args.quiet))
 }
 
-/// Asks for a lease, and warns if another program than the gate would be open to the world, and of
-/// rules that nobody looked at. Where the lease is armed, a client that goes on nevertheless is ended.
+/// Asks for a lease, and warns of what an open window shows besides the gate, and of what nobody looked
+/// at. Where the lease is armed, a client that goes on nevertheless is ended.
 ///
 /// # Errors
 /// [`Failure`], with that client.

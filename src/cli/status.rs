@@ -10,7 +10,7 @@ use super::Failure;
 use super::terminal::{plain, seconds};
 use crate::control::client;
 use crate::control::protocol::Exit;
-use crate::control::status::Status;
+use crate::control::status::{Share, Status, Time};
 
 /// How it is told.
 #[derive(Debug, Args)]
@@ -148,6 +148,9 @@ fn render(status: &Status) -> String {
         "budget    {} of {} openings in the last hour",
         status.budget.used, status.budget.per_hour
     );
+    for time in &status.budget.time {
+        let _ = writeln!(out, "          {}", time_line(time));
+    }
     match status.listeners.as_slice() {
         [] => out.push_str("listener  none: windows only\n"),
         listeners => {
@@ -189,6 +192,31 @@ fn render(status: &Status) -> String {
     out
 }
 
+fn time_line(time: &Time) -> String {
+    let name = time.name.as_deref().map(plain).unwrap_or_default();
+    let who = match time.of.as_str() {
+        "all" => "open".to_owned(),
+        of => match time.caller {
+            None => format!("{} {name}:", plain(of)),
+            Some(uid) => format!("{} {name} of uid {uid}:", plain(of)),
+        },
+    };
+    let share = |share: Share| match share.allowed_milliseconds {
+        None => seconds(share.milliseconds),
+        Some(allowed) => format!("{} of {}", seconds(share.milliseconds), seconds(allowed)),
+    };
+    let again = match time.fits_in_milliseconds {
+        Some(0) => String::new(),
+        Some(wait) => format!("; the longest window fits again in {}", seconds(wait)),
+        None => "; the longest window never fits".to_owned(),
+    };
+    format!(
+        "{who} {} in 24 hours, {} in 30 days{again}",
+        share(time.day),
+        share(time.month)
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,6 +245,27 @@ mod tests {
     #[test]
     fn as_people_read_it() {
         insta::assert_snapshot!(render(&example()));
+    }
+
+    fn time(
+        of: &str,
+        name: Option<&str>,
+        seconds: u64,
+        allowed: Option<u64>,
+        fits_in_milliseconds: Option<u64>,
+    ) -> Time {
+        let share = |times: u64| Share {
+            milliseconds: 1000 * times * seconds,
+            allowed_milliseconds: allowed.map(|seconds| 1000 * times * seconds),
+        };
+        Time {
+            of: of.to_owned(),
+            name: name.map(str::to_owned),
+            caller: (of == "lease").then_some(0),
+            day: share(1),
+            month: share(10),
+            fits_in_milliseconds,
+        }
     }
 
     fn example() -> Status {
@@ -282,6 +331,18 @@ mod tests {
                 per_hour: 120,
                 per_caller: 60,
                 reserve: 20,
+                time: vec![
+                    time("all", None, 900, Some(8 * 3600), Some(0)),
+                    time("lease", Some("certbot"), 840, None, Some(0)),
+                    time(
+                        "identifier",
+                        Some("example.com"),
+                        60,
+                        Some(60),
+                        Some(3_600_000),
+                    ),
+                    time("identifier", Some("example.org"), 1, Some(60), None),
+                ],
             },
             listeners: vec!["[::]:80".to_owned()],
             sites: vec![Site {

@@ -8,15 +8,16 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::error::Problem;
-use super::file::{self, File, Section, Word};
+use super::file::{self, File, Key, Section, Word};
 use super::firewall::{Listeners, firewall};
 use super::grant::{self, Accounts, numeric_id};
 use super::listen;
 use super::site::{self, Around};
-use super::value::{directory, duration, one_of, whole};
+use super::value::{allowance, directory, duration, one_of, whole};
 use super::webroot::{Reader, Webroots};
 use super::{Allow, Config, Daemon, Format, Http, Level, Log, Site, Window};
 use crate::gate::early::{MAX_QUORUM, Rule, When};
+use crate::gate::usage::{Allowance, MAX_LENGTH, Span, TimeLimits};
 use crate::gate::window::Budget;
 
 /// The most a budget may allow: one opening a second.
@@ -46,10 +47,11 @@ pub(super) fn config(
         vec![Site::built_in(&daemon.state_dir)]
     };
     let grants = file.grants.iter();
+    let window = window(&file.window, problems);
     Config {
         source: None,
-        window: window(&file.window, problems),
-        budget: budget(&file.budget, problems),
+        budget: budget(&file.budget, window.max, problems),
+        window,
         firewall,
         allow: allow(&file.allow, problems),
         log: log(&file.log, problems),
@@ -171,7 +173,7 @@ fn window(section: &Section<file::Window>, problems: &mut Vec<Problem>) -> Windo
         max: duration(
             &keys.max,
             "max",
-            Duration::from_secs(1)..=Duration::from_secs(24 * 3600),
+            Duration::from_secs(1)..=MAX_LENGTH,
             default.max,
             problems,
         ),
@@ -203,7 +205,11 @@ fn window(section: &Section<file::Window>, problems: &mut Vec<Problem>) -> Windo
     }
 }
 
-fn budget(section: &Section<file::Budget>, problems: &mut Vec<Problem>) -> Budget {
+fn budget(
+    section: &Section<file::Budget>,
+    longest: Duration,
+    problems: &mut Vec<Problem>,
+) -> Budget {
     let keys = &section.keys;
     let default = Config::default().budget;
     let bounds = 1..=MAX_PER_HOUR;
@@ -224,6 +230,7 @@ fn budget(section: &Section<file::Budget>, problems: &mut Vec<Problem>) -> Budge
             problems,
         ),
         reserve: whole(&keys.reserve, "reserve", bounds, default.reserve, problems),
+        time: time(keys, longest, default.time, problems),
     };
     let at = keys.reserve.as_ref().or(keys.per_hour.as_ref());
     if let (Some(at), true) = (at, problems.len() == before && section.is_whole)
@@ -245,6 +252,47 @@ fn budget(section: &Section<file::Budget>, problems: &mut Vec<Problem>) -> Budge
         );
     }
     budget
+}
+
+fn time(
+    keys: &file::Budget,
+    longest: Duration,
+    default: TimeLimits,
+    problems: &mut Vec<Problem>,
+) -> TimeLimits {
+    let mut read = |day: &Key<Word>, month: &Key<Word>, names: [&str; 2], default: Allowance| {
+        let [of_day, of_month] = names;
+        Allowance {
+            day: allowance(day, of_day, Span::Day.length(), default.day, problems),
+            month: allowance(
+                month,
+                of_month,
+                Span::Month.length(),
+                default.month,
+                problems,
+            ),
+        }
+    };
+    let total = Allowance {
+        // Who allows longer windows means to open them.
+        day: default.total.day.map(|day| day.max(longest)),
+        ..default.total
+    };
+    TimeLimits {
+        total: read(&keys.day, &keys.month, ["day", "month"], total),
+        lease: read(
+            &keys.lease_day,
+            &keys.lease_month,
+            ["lease_day", "lease_month"],
+            default.lease,
+        ),
+        identifier: read(
+            &keys.identifier_day,
+            &keys.identifier_month,
+            ["identifier_day", "identifier_month"],
+            default.identifier,
+        ),
+    }
 }
 
 fn allow(section: &Section<file::Allow>, problems: &mut Vec<Problem>) -> Allow {

@@ -95,6 +95,12 @@ pub(super) struct Budget {
     pub(super) per_hour: Key<i64>,
     pub(super) per_caller: Key<i64>,
     pub(super) reserve: Key<i64>,
+    pub(super) day: Key<Word>,
+    pub(super) month: Key<Word>,
+    pub(super) lease_day: Key<Word>,
+    pub(super) lease_month: Key<Word>,
+    pub(super) identifier_day: Key<Word>,
+    pub(super) identifier_month: Key<Word>,
 }
 
 #[derive(Debug, Default, Deserialize)]

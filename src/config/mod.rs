@@ -40,6 +40,7 @@ use crate::gate::command::Commands;
 use crate::gate::early;
 use crate::gate::site::{self as gate_site, Redirect};
 use crate::gate::token::Thumbprint;
+use crate::gate::usage::{Allowance, TimeLimits};
 use crate::gate::window::{Budget, Limits};
 use crate::gate::{Exposure, Gate};
 
@@ -54,7 +55,7 @@ pub struct Config {
     pub http: Http,
     /// `[window]`: how long.
     pub window: Window,
-    /// `[budget]`: how often.
+    /// `[budget]`: how often, and for how long in all.
     pub budget: Budget,
     /// `[firewall]`: what the kernel is told.
     pub firewall: Firewall,
@@ -368,6 +369,18 @@ impl Default for Config {
                 per_hour: 120,
                 per_caller: 60,
                 reserve: 20,
+                time: TimeLimits {
+                    // Three hundred renewals a day of more than a minute each, one after the other,
+                    // are a large edge host; a hook that runs wild has its port open all day.
+                    total: Allowance {
+                        day: Some(Duration::from_secs(8 * 3600)),
+                        month: Some(Duration::from_secs(5 * 24 * 3600)),
+                    },
+                    // On a host with one client, one name has everything: only its operator knows
+                    // whose share should be smaller than the whole.
+                    lease: Allowance::default(),
+                    identifier: Allowance::default(),
+                },
             },
             firewall: Firewall::default(),
             allow: Allow::default(),

@@ -280,6 +280,32 @@ fn limits_are_what_the_enforcer_holds_leases_to() {
 }
 
 #[test]
+fn open_time_is_limited_as_it_is_written() {
+    let time = |text: &str| good(text).budget.time;
+    let hours = |hours: u64| Some(Duration::from_secs(hours * 3600));
+    let default = time("");
+    assert_eq!(
+        (default.total.day, default.total.month),
+        (hours(8), hours(120))
+    );
+    assert_eq!(default.lease, Allowance::default());
+    assert_eq!(default.identifier, Allowance::default());
+    // A window that may be longer than the default is meant to be opened.
+    assert_eq!(time("[window]\nmax = \"9h\"\n").total.day, hours(9));
+    let time = time(
+        "[budget]\nday = \"unlimited\"\nmonth = \"1h\"\nlease_day = \"2h\"\nlease_month = \"3h\"\n\
+         identifier_day = \"4h\"\nidentifier_month = \"5h\"\n",
+    );
+    for (allowance, day, month) in [
+        (time.total, None, hours(1)),
+        (time.lease, hours(2), hours(3)),
+        (time.identifier, hours(4), hours(5)),
+    ] {
+        assert_eq!((allowance.day, allowance.month), (day, month));
+    }
+}
+
+#[test]
 fn the_allow_list_is_local_and_what_is_written() {
     let gate = |text: &str| good(text).gate();
     let outside = "192.0.2.7".parse().unwrap();
@@ -310,6 +336,14 @@ fn what_is_perhaps_not_meant_is_said() {
         (
             "[http]\nmax_connections_per_source = 10\n",
             "many names at once",
+        ),
+        (
+            "[budget]\nidentifier_month = \"599s\"\n",
+            "[budget] identifier_month is shorter than [window] max",
+        ),
+        (
+            "[window]\nmax = \"1h\"\n[budget]\nday = \"59m\"\n",
+            "[budget] day is shorter than [window] max",
         ),
         (
             "[[site]]\nidentifiers = [\"a.test\"]\nanswer = { upstream = \"http://10.0.0.5\" }\n",

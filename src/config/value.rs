@@ -116,6 +116,30 @@ pub(super) fn duration(
     default
 }
 
+/// As [`duration`], or the word `unlimited`.
+pub(super) fn allowance(
+    key: &Key<Word>,
+    name: &str,
+    longest: Duration,
+    default: Option<Duration>,
+    problems: &mut Vec<Problem>,
+) -> Option<Duration> {
+    match key.as_ref().map(Spanned::get_ref) {
+        None => default,
+        Some(Word::Text(word)) if word == "unlimited" => None,
+        Some(_) => {
+            let (least, before) = (Duration::from_secs(1), problems.len());
+            let limit = duration(key, name, least..=longest, least, problems);
+            if problems.len() > before
+                && let Some(problem) = problems.pop()
+            {
+                problems.push(problem.note("\"unlimited\" sets no limit"));
+            }
+            Some(limit)
+        }
+    }
+}
+
 /// An absolute path without anything that no directory of ours would be called.
 pub(super) fn directory(key: &Spanned<String>, name: &str, problems: &mut Vec<Problem>) -> PathBuf {
     let path = Path::new(key.get_ref());

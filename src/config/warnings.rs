@@ -7,6 +7,7 @@ use super::{Config, Mode, Source};
 use crate::gate::allow_list::AllowList;
 use crate::gate::challenge::ChallengeType;
 use crate::gate::command::Blank;
+use crate::gate::usage::Span;
 
 /// Validators of one CA may come by one address, when the peer is seen behind a NAT; about this
 /// many at once must pass.
@@ -31,6 +32,7 @@ impl Config {
                 self.http.max_connections_per_source,
             ));
         }
+        self.warn_of_budget(&mut warnings);
         for site in &self.sites {
             if matches!(site.source, Source::Upstream(_)) && site.gate.accounts.is_empty() {
                 let name = site.gate.identifiers.first();
@@ -41,6 +43,27 @@ impl Config {
             }
         }
         warnings
+    }
+
+    fn warn_of_budget(&self, warnings: &mut Vec<String>) {
+        let time = self.budget.time;
+        for (name, allowance) in [
+            ("", time.total),
+            ("lease_", time.lease),
+            ("identifier_", time.identifier),
+        ] {
+            for span in Span::ALL {
+                if allowance
+                    .of(span)
+                    .is_some_and(|limit| limit < self.window.max)
+                {
+                    warnings.push(format!(
+                        "[budget] {name}{} is shorter than [window] max: `acmegate open` without --for is always refused",
+                        span.word(),
+                    ));
+                }
+            }
+        }
     }
 
     fn warn_of_allow_list(&self, warnings: &mut Vec<String>) {

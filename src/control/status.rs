@@ -30,7 +30,7 @@ pub struct Status {
     /// Every armed lease, whether it is open or not.
     #[serde(default)]
     pub armed: Vec<Armed>,
-    /// The budget of the last hour.
+    /// The budget.
     pub budget: Budget,
     /// The addresses that the gate listens on.
     pub listeners: Vec<String>,
@@ -133,7 +133,7 @@ pub struct Armed {
     pub open: bool,
 }
 
-/// The budget of the last hour.
+/// The budget: openings of the last hour, and open time.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Budget {
     /// Openings of the last hour.
@@ -144,6 +144,37 @@ pub struct Budget {
     pub per_caller: u32,
     /// How many of them are root's own.
     pub reserve: u32,
+    /// For how long windows were open: all of them first, then the lease names and the identifiers
+    /// whose were open longest.
+    #[serde(default)]
+    pub time: Vec<Time>,
+}
+
+/// For how long windows were open.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Time {
+    /// `all`, `lease` or `identifier`.
+    pub of: String,
+    /// Which lease name or identifier.
+    pub name: Option<String>,
+    /// Whose leases.
+    pub caller: Option<u32>,
+    /// In the last 24 hours.
+    pub day: Share,
+    /// In the last 30 days.
+    pub month: Share,
+    /// In how many milliseconds a window of `[window] max` fits again, at the latest: 0 is now;
+    /// `null` is never, for it is longer than what is allowed.
+    pub fits_in_milliseconds: Option<u64>,
+}
+
+/// A part of a span.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Share {
+    /// How long windows were open, in milliseconds.
+    pub milliseconds: u64,
+    /// How long they may be; `null` is any.
+    pub allowed_milliseconds: Option<u64>,
 }
 
 /// One site.

@@ -25,6 +25,7 @@ use crate::gate::identifier::Identifier;
 use crate::gate::lease::{Entrance, Families, Holder, Interface, LeaseName, Trigger};
 use crate::gate::site::site_for;
 use crate::gate::token::{KeyAuthorization, Token};
+use crate::gate::usage::{Account, Shortage, Span};
 use crate::gate::window::Refusal;
 use crate::observe::Observer;
 use crate::runner::message::Fault;
@@ -240,7 +241,7 @@ impl Desk {
         let (doubts, message) = if open.dry_run {
             let doubts = self
                 .leases
-                .check(claim)
+                .check(claim, identifiers)
                 .await
                 .map_err(|error| self.explain(error))?;
             (doubts, format!("would open: {what}"))
@@ -400,7 +401,8 @@ impl Desk {
             ),
             LeaseError::Refused(Refusal::Family | Refusal::Entrance) => (Exit::Data, String::new()),
             LeaseError::Refused(Refusal::TooMany) => (Exit::TempFail, String::new()),
-            LeaseError::Refused(Refusal::Budget) => (
+            LeaseError::Spent(account, shortage) => (Exit::TempFail, spent(account, *shortage)),
+            LeaseError::Refused(Refusal::Budget | Refusal::Time(_)) => (
                 Exit::TempFail,
                 format!(
                     " ({} an hour, {} for one account, {} of them root's own): see [budget]",
@@ -414,6 +416,38 @@ impl Desk {
         };
         Refused::new(exit, format!("{error}{more}"))
     }
+}
+
+/// Which budget, how much of it is taken, and when enough is free again.
+fn spent(account: &Account, shortage: Shortage) -> String {
+    let (key, who) = match account {
+        Account::Total => ("", "all windows together".to_owned()),
+        Account::Lease(name, caller) => ("lease_", format!("leases named {name} of uid {caller}")),
+        Account::Identifier(name) => ("identifier_", format!("windows for {name}")),
+    };
+    let seconds = |length: Duration| {
+        let whole = length.as_nanos().div_ceil(1_000_000_000);
+        format_duration(Duration::from_secs(
+            u64::try_from(whole).unwrap_or(u64::MAX),
+        ))
+    };
+    let Shortage {
+        span, limit, used, ..
+    } = shortage;
+    let again = match shortage.fits_in {
+        Some(wait) => format!("this length fits again in {} at the latest", seconds(wait)),
+        None => "this length is more than all of it: ask for less with --for".to_owned(),
+    };
+    format!(
+        " ({who}: {} of {} in {} are taken, what is open now counted to its end; {again}): see [budget] {key}{}",
+        seconds(used),
+        seconds(limit),
+        match span {
+            Span::Day => "24 hours",
+            Span::Month => "30 days",
+        },
+        span.word()
+    )
 }
 
 /// What a hook ends with when a command did not do its work.

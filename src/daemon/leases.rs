@@ -18,9 +18,11 @@ pub use self::repair::watch_commands;
 use super::commands::Commands;
 use super::link::{Enforcing, Link, Lost};
 use super::now;
+use crate::config::Config;
 use crate::firewall::message::{Claim, Health, Reply, Request};
 use crate::gate::identifier::Identifier;
 use crate::gate::lease::{Holder, Lease, LeaseName, Scope};
+use crate::gate::usage::{Account, Kind, Shortage, Slot, TimeLimits};
 use crate::gate::window::{GRACE, MAX_LEASES, Opening, Refusal, Windows};
 use crate::runner::message::Fault;
 
@@ -29,6 +31,8 @@ use crate::runner::message::Fault;
 pub enum LeaseError {
     /// Out of bounds.
     Refused(Refusal),
+    /// Too little is left of the time of this account.
+    Spent(Account, Shortage),
     /// A foreign chain would drop the packets.
     Blocked(String),
     /// The kernel, or the enforcer, could not.
@@ -43,9 +47,26 @@ impl std::fmt::Display for LeaseError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Refused(refusal) => write!(f, "not opened: {refusal}"),
+            Self::Spent(_, shortage) => write!(f, "not opened: {}", Refusal::Time(*shortage)),
             Self::Blocked(why) => write!(f, "not opened: {why}"),
             Self::Failed(why) | Self::Command(_, why) => f.write_str(why),
             Self::Lost => Lost.fmt(f),
+        }
+    }
+}
+
+impl LeaseError {
+    /// Whose time it is that is short, where that is what the enforcer said of `lease`.
+    fn of(self, lease: &Lease) -> Self {
+        match self {
+            Self::Refused(Refusal::Time(shortage)) => {
+                let account = match shortage.kind {
+                    Kind::Lease => lease.account(),
+                    Kind::Total | Kind::Identifier => Account::Total,
+                };
+                Self::Spent(account, shortage)
+            }
+            other => other,
         }
     }
 }
@@ -60,6 +81,7 @@ impl From<Lost> for LeaseError {
 pub struct Leases {
     link: Link<Enforcing>,
     commands: Option<Commands>,
+    config: watch::Receiver<Arc<Config>>,
     windows: watch::Sender<Arc<Windows>>,
     holders: mpsc::Sender<(LeaseName, Holder)>,
     /// One change at a time, from the question to the writing down.
@@ -71,6 +93,7 @@ impl Leases {
     pub fn new(
         link: Link<Enforcing>,
         commands: Option<Commands>,
+        config: watch::Receiver<Arc<Config>>,
     ) -> (Self, mpsc::Receiver<(LeaseName, Holder)>) {
         let (holders, to_watch) = mpsc::channel(MAX_LEASES);
         let windows = watch::Sender::new(Arc::new(Windows::default()));
@@ -78,6 +101,7 @@ impl Leases {
             Self {
                 link,
                 commands,
+                config,
                 windows,
                 holders,
                 turn: Mutex::new(()),
@@ -142,6 +166,21 @@ impl Leases {
                         forgotten_at: now + left,
                     });
                 }
+                Reply::Time {
+                    account,
+                    span,
+                    spent,
+                    left,
+                } => {
+                    id += 1;
+                    let slot = Slot {
+                        id,
+                        span,
+                        spent,
+                        forgotten_at: now + left,
+                    };
+                    windows.adopt_time(account, slot);
+                }
                 Reply::Health(health) => self.link.note_health(health),
                 _ => return Err(Lost),
             }
@@ -170,17 +209,20 @@ impl Leases {
         let _turn = self.turn.lock().await;
         // Before the question, so that the gate shuts no later than the kernel.
         let now = now();
-        let doubts = match &self.commands {
-            None => self.confirmed(Request::Open(claim.clone())).await?.note,
-            Some(commands) => self.open_by(commands, &claim, begun).await?,
+        let lease = to_lease(claim.clone(), identifiers, now);
+        self.within_time_of_identifiers(&lease, now)?;
+        let granted = match &self.commands {
+            None => self
+                .confirmed(Request::Open(claim))
+                .await
+                .map(|health| health.note),
+            Some(commands) => self.open_by(commands, &claim, begun).await,
         };
-        let lease = to_lease(claim, identifiers, now);
+        let doubts = granted.map_err(|error| error.of(&lease))?;
         self.windows.send_modify(|windows| {
             let windows = Arc::make_mut(windows);
-            // What a renewal does not open any more has its grace as at a close.
-            windows.release(&lease.name, now);
             windows.count(lease.caller, now);
-            windows.adopt(lease.clone());
+            windows.write_down(lease.clone(), now);
         });
         self.watch_holder(&lease);
         Ok(doubts)
@@ -218,13 +260,33 @@ impl Leases {
     ///
     /// # Errors
     /// As [`Leases::open`].
-    pub async fn check(&self, claim: Claim) -> Result<String, LeaseError> {
+    pub async fn check(
+        &self,
+        claim: Claim,
+        identifiers: Option<Vec<Identifier>>,
+    ) -> Result<String, LeaseError> {
         let _turn = self.turn.lock().await;
+        let now = now();
+        let lease = to_lease(claim.clone(), identifiers, now);
+        self.within_time_of_identifiers(&lease, now)?;
         let request = match self.commands {
             None => Request::Check(claim),
             Some(_) => Request::Bounds(claim),
         };
-        Ok(self.confirmed(request).await?.note)
+        let confirmed = self.confirmed(request).await;
+        Ok(confirmed.map_err(|error| error.of(&lease))?.note)
+    }
+
+    /// Identifiers are known here alone, so here alone their time can be limited.
+    fn within_time_of_identifiers(&self, lease: &Lease, now: Instant) -> Result<(), LeaseError> {
+        let limits = TimeLimits {
+            identifier: self.config.borrow().budget.time.identifier,
+            ..TimeLimits::default()
+        };
+        let windows = self.windows.borrow();
+        windows
+            .within_time(lease, limits, now)
+            .map_err(|(account, shortage)| LeaseError::Spent(account, shortage))
     }
 
     /// Releases a lease; `false` when there was none of that name.

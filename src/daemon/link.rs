@@ -61,7 +61,7 @@ impl Dialogue for Enforcing {
     }
 
     fn goes_on(reply: &Reply) -> bool {
-        matches!(reply, Reply::Lease(_) | Reply::Opening { .. })
+        !reply.is_last()
     }
 
     fn unasked(reply: Reply) -> Option<Health> {

@@ -89,14 +89,14 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let runner = runner.map(tokio::net::UnixStream::from_std);
     let (runner, runner_carrying) = runner.transpose().map_err(os)?.map(Link::new).unzip();
     let mut runner_lost = tokio::spawn(until_lost(runner_carrying));
-    let (leases, to_watch) = Leases::new(link, runner.map(Commands::new));
+    let (config_tx, config) = watch::channel(Arc::clone(&daemon.config));
+    let (leases, to_watch) = Leases::new(link, runner.map(Commands::new), config.clone());
     let leases = Arc::new(leases);
     if leases.adopt().await.is_err() {
         return Err(one_lost(&lost, daemon.child, runner_child).await);
     }
 
     let observer = Arc::new(Observer::new(now()));
-    let (config_tx, config) = watch::channel(Arc::clone(&daemon.config));
     let (rules_tx, rules) = watch::channel(Arc::new(daemon.rules));
     let (stop_tx, stop) = watch::channel(false);
     let early = Arc::new(EarlyClose::new(&daemon.config));

@@ -1,5 +1,6 @@
 //! The status: what every part knows, put together. Nothing is changed here.
 
+use std::cmp::Reverse;
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
@@ -7,16 +8,21 @@ use super::commands::Commands;
 use super::desk::Desk;
 use super::now;
 use super::parts;
-use crate::config::Source;
+use crate::config::{Config, Source};
 use crate::control::protocol::VERSION;
 use crate::control::status::{self, Status};
 use crate::gate::early::When;
 use crate::gate::identifier::Pattern;
 use crate::gate::lease::{Door, Entrance, Family, Trigger};
 use crate::gate::site::site_for;
+use crate::gate::usage::{Account, Kind};
+use crate::gate::window::Windows;
 
 /// How long the enforcer may think before an operator hears of it.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many lease names, and how many identifiers, the status tells the time of.
+const MOST_TOLD: usize = 16;
 
 /// Everything that an operator asks first, as of now.
 pub fn tell(desk: &Desk) -> Status {
@@ -161,6 +167,7 @@ pub fn tell(desk: &Desk) -> Status {
             per_hour: config.budget.per_hour,
             per_caller: config.budget.per_caller,
             reserve: config.budget.reserve,
+            time: times(&config, &windows, now),
         },
         listeners: desk.listeners.iter().map(ToString::to_string).collect(),
         sites: config
@@ -210,6 +217,44 @@ pub fn tell(desk: &Desk) -> Status {
                 count,
             })
             .collect(),
+    }
+}
+
+/// The time of all windows, and of those accounts that have used most.
+fn times(config: &Config, windows: &Windows, now: Instant) -> Vec<status::Time> {
+    let limits = config.budget.time;
+    let mut times = windows.times(limits, config.window.max, now);
+    times.sort_by_key(|time| (time.account.kind(), Reverse((time.month, time.day))));
+    let mut told = Vec::new();
+    for kind in [Kind::Total, Kind::Lease, Kind::Identifier] {
+        let of_kind = times.iter().filter(|time| time.account.kind() == kind);
+        told.extend(of_kind.take(MOST_TOLD).map(|time| {
+            let allowed = limits.of(&time.account);
+            let (of, name, caller) = match &time.account {
+                Account::Total => ("all", None, None),
+                Account::Lease(name, caller) => ("lease", Some(name.to_string()), Some(*caller)),
+                Account::Identifier(name) => ("identifier", Some(name.to_string()), None),
+            };
+            status::Time {
+                of: of.to_owned(),
+                name,
+                caller,
+                day: share(time.day, allowed.day),
+                month: share(time.month, allowed.month),
+                fits_in_milliseconds: match time.fits {
+                    Ok(()) => Some(0),
+                    Err(shortage) => shortage.fits_in.map(millis),
+                },
+            }
+        }));
+    }
+    told
+}
+
+fn share(spent: Duration, allowed: Option<Duration>) -> status::Share {
+    status::Share {
+        milliseconds: millis(spent),
+        allowed_milliseconds: allowed.map(millis),
     }
 }
 

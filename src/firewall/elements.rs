@@ -11,10 +11,14 @@ use nlink::netlink::nftables::{Set, SetElement, SetKeyType, Transaction};
 use super::record;
 use super::ruleset::{
     Doors, ForeignSet, Mode, Settings, budget_set, door_element, entrance_set, lease_set,
-    opened_set,
+    opened_set, usage_set,
 };
 use crate::gate::lease::{Door, Entrance, Family, Lease};
+use crate::gate::usage::{Account, Slot};
 use crate::gate::window::{Opening, Windows};
+
+/// Elements that one message holds: each is about a hundred octets, and an attribute ends at 64 KiB.
+const ELEMENTS_PER_MESSAGE: usize = 256;
 
 pub(super) fn foreign_set(set: &ForeignSet) -> Set {
     Set::new(&set.table, &set.name)
@@ -127,11 +131,46 @@ pub(super) fn opening_element(change: Transaction, opening: Opening, now: Instan
     )
 }
 
+/// Puts slots of time in place and takes others away, as [`replace`] does, but many in one message:
+/// each message has its head, and a batch must fit the socket's send buffer.
+pub(super) fn time_elements<'book>(
+    mut change: Transaction,
+    kept: impl IntoIterator<Item = (&'book Account, &'book Slot)>,
+    gone: &[u32],
+    now: Instant,
+) -> Transaction {
+    let set = usage_set().to_set();
+    let kept: Vec<SetElement> = (kept.into_iter())
+        .filter_map(|(account, slot)| {
+            let comment = record::time_comment(account, slot)?;
+            let left = slot.forgotten_at.saturating_duration_since(now);
+            let element = SetElement::mark(slot.id).with_timeout(left);
+            (!left.is_zero()).then(|| element.with_comment(comment))
+        })
+        .collect();
+    let ids = kept.iter().filter_map(number).chain(gone.iter().copied());
+    let keys: Vec<SetElement> = ids.map(SetElement::mark).collect();
+    for keys in keys.chunks(ELEMENTS_PER_MESSAGE) {
+        let there = keys.iter().cloned();
+        let there: Vec<SetElement> = there
+            .map(|key| key.with_timeout(Duration::from_secs(1)))
+            .collect();
+        change = change
+            .add_set_elements(&set, &there)
+            .del_set_elements(&set, keys);
+    }
+    for kept in kept.chunks(ELEMENTS_PER_MESSAGE) {
+        change = change.add_set_elements(&set, kept);
+    }
+    change
+}
+
 /// The key of an element of a `mark` set.
 pub(super) fn number(element: &SetElement) -> Option<u32> {
     element.key().try_into().ok().map(u32::from_ne_bytes)
 }
 
+/// Everything of the book but the time, of which there may be much and which a table keeps.
 pub(super) fn all_elements(
     mut change: Transaction,
     settings: &Settings,

@@ -4,7 +4,6 @@
 //! that the front says. It executes nothing, and the only bytes it reads are fixed frames, netlink
 //! and its own configuration. When the front goes away, so does it; the kernel keeps the windows.
 
-use std::collections::BTreeSet;
 use std::time::Instant;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -20,8 +19,8 @@ use super::message::{Claim, FRAME_BYTES, Frame, Health, Reply, Request};
 use super::netlink::{Ensured, Kernel};
 use super::ruleset::{Mode, Settings};
 use super::survey::{Finding, Survey};
-use crate::gate::lease::{Door, Lease, Scope};
-use crate::gate::window::{Limits, Opening, Refusal, Windows};
+use crate::gate::lease::{Lease, Scope};
+use crate::gate::window::{Limits, Refusal, Windows};
 
 /// What the enforcer holds itself to.
 #[derive(Clone, Debug)]
@@ -167,7 +166,7 @@ impl Enforcer {
             Request::Close(name) => {
                 let mut windows = self.windows.clone();
                 match windows.release(&name, now()) {
-                    Some(lease) => self.commit(windows, &lease, None).await.map(drop),
+                    Some(lease) => self.commit(windows, &lease).await.map(drop),
                     None => Ok(()),
                 }
             }
@@ -195,9 +194,9 @@ impl Enforcer {
 
     /// Opens, and tells what may still be in the way.
     async fn open(&mut self, claim: Claim) -> Result<Vec<String>, Reply> {
-        let (windows, lease, opening, doubts) = self.weigh(claim).await?;
+        let (windows, lease, doubts) = self.weigh(claim).await?;
         let renewed = self.windows.lease(&lease.name).cloned();
-        if self.commit(windows, &lease, Some(opening)).await? {
+        if self.commit(windows, &lease).await? {
             return Ok(doubts);
         }
         // Somebody changed the ruleset between the survey and the window: what was found is void.
@@ -209,12 +208,12 @@ impl Enforcer {
                 windows.release(&lease.name, now());
                 let before = match renewed {
                     Some(renewed) => {
-                        windows.adopt(renewed.clone());
+                        windows.write_down(renewed.clone(), now());
                         renewed
                     }
                     None => lease,
                 };
-                self.commit(windows, &before, None).await?;
+                self.commit(windows, &before).await?;
                 Err(blocked)
             }
         }
@@ -235,14 +234,11 @@ impl Enforcer {
     }
 
     /// Everything that opening needs but the change itself: the book as it would be.
-    async fn weigh(
-        &mut self,
-        claim: Claim,
-    ) -> Result<(Windows, Lease, Opening, Vec<String>), Reply> {
+    async fn weigh(&mut self, claim: Claim) -> Result<(Windows, Lease, Vec<String>), Reply> {
         let scope = self.ready(&claim).await?;
         let doubts = self.survey_for(&scope).await?;
-        let (windows, lease, opening) = self.book(claim, scope)?;
-        Ok((windows, lease, opening, doubts))
+        let (windows, lease) = self.book(claim, scope)?;
+        Ok((windows, lease, doubts))
     }
 
     /// What the claim would open, if anything can be opened at the moment and this host has it.
@@ -266,7 +262,7 @@ impl Enforcer {
     }
 
     /// The book with the claim in it, if the bounds allow it.
-    fn book(&self, claim: Claim, scope: Scope) -> Result<(Windows, Lease, Opening), Reply> {
+    fn book(&self, claim: Claim, scope: Scope) -> Result<(Windows, Lease), Reply> {
         let now = now();
         let lease = Lease {
             id: 0,
@@ -278,31 +274,21 @@ impl Enforcer {
             deadline: now + claim.length,
         };
         let mut windows = self.windows.clone();
-        let opening = windows
+        windows
             .acquire(lease, &self.orders.limits, now)
             .map_err(Reply::Refused)?;
         let lease = windows.lease(&claim.name).cloned();
         let lease = lease.ok_or_else(|| Reply::Failed("the lease was not kept".to_owned()))?;
-        Ok((windows, lease, opening))
+        Ok((windows, lease))
     }
 
     /// Tells the kernel, and only then believes it. The answer is whether nobody else changed the
     /// ruleset since it was surveyed.
-    async fn commit(
-        &mut self,
-        windows: Windows,
-        lease: &Lease,
-        opening: Option<Opening>,
-    ) -> Result<bool, Reply> {
+    async fn commit(&mut self, windows: Windows, lease: &Lease) -> Result<bool, Reply> {
         let settings = &self.orders.settings;
-        let mut doors: BTreeSet<Door> = lease.scope.doors().collect();
-        // A renewal may leave a door out, which then closes now and not at its old time.
-        if let Some(renewed) = self.windows.lease(&lease.name) {
-            doors.extend(renewed.scope.doors());
-        }
         let written = self
             .kernel
-            .write(settings, &windows, lease, &doors, opening, now())
+            .write(settings, &self.windows, &windows, lease, now())
             .await;
         if let Err(error) = written {
             // Perhaps our part was taken away a moment ago and the event is still on its way.
@@ -313,6 +299,10 @@ impl Enforcer {
                 .map_err(failed)?;
             self.kernel
                 .write_all(settings, &windows, now())
+                .await
+                .map_err(failed)?;
+            self.kernel
+                .write_time(settings, &windows, now())
                 .await
                 .map_err(failed)?;
             self.health.gaps += 1;
@@ -346,8 +336,18 @@ impl Enforcer {
                 caller: opening.caller,
                 left: opening.forgotten_at.saturating_duration_since(now),
             });
+        let times = self
+            .windows
+            .usage()
+            .slots()
+            .map(|(account, slot)| Reply::Time {
+                account: account.clone(),
+                span: slot.span,
+                spent: slot.spent,
+                left: slot.forgotten_at.saturating_duration_since(now),
+            });
         let health = std::iter::once(Reply::Health(self.health.clone()));
-        leases.chain(openings).chain(health).collect()
+        leases.chain(openings).chain(times).chain(health).collect()
     }
 
     async fn reload(&mut self) -> Result<(), Reply> {
@@ -381,17 +381,15 @@ impl Enforcer {
     /// the kernel kept may be from other orders.
     async fn hold_to_limits(&mut self) {
         let limits = &self.orders.limits;
-        let longest = now() + limits.max;
+        let now = now();
+        let longest = now + limits.max;
         let is_named = |lease: &Lease| {
             let mut ports = lease.scope.ports.iter();
             ports.all(|port| limits.ports.contains(port))
         };
         let (kept, gone): (Vec<_>, Vec<_>) = self.windows.leases().cloned().partition(is_named);
         for lease in kept.into_iter().filter(|lease| lease.deadline > longest) {
-            self.windows.adopt(Lease {
-                deadline: longest,
-                ..lease
-            });
+            self.windows.shorten(&lease.name, longest, now);
         }
         self.end(gone).await;
     }
@@ -399,18 +397,12 @@ impl Enforcer {
     /// Ends leases, in the kernel too, where one that stayed would be adopted at the next start.
     async fn end(&mut self, leases: Vec<Lease>) {
         for lease in leases {
+            let before = self.windows.clone();
             self.windows.release(&lease.name, now());
             let settings = &self.orders.settings;
             let written = self
                 .kernel
-                .write(
-                    settings,
-                    &self.windows,
-                    &lease,
-                    &lease.scope.doors().collect(),
-                    None,
-                    now(),
-                )
+                .write(settings, &before, &self.windows, &lease, now())
                 .await;
             if let Err(error) = written {
                 tracing::warn!(%error, lease = %lease.name, "a lease ended, but not in the kernel yet");

@@ -7,6 +7,11 @@ use nlink::netlink::{Connection, Nftables};
 use super::error::KernelError;
 use super::ruleset::TABLE;
 
+/// How much may wait to be read: each element that we write ourselves comes back as an event, and a
+/// full book has a thousand, of which the kernel counts each as a kilobyte or less. Where the system
+/// grants less, events may be lost, which is taken for somebody's doing and looked after.
+const EVENT_BYTES: usize = 1024 * 1024;
+
 /// Somebody else's batch of changes, put together from its events.
 #[derive(Debug)]
 pub(super) struct Batch {
@@ -76,6 +81,8 @@ impl Events {
         let refused =
             |error| KernelError::Refused("subscribing to ruleset events", Box::new(error));
         let connection = Connection::<Nftables>::new().map_err(refused)?;
+        let room = connection.socket().set_rcvbuf(EVENT_BYTES);
+        room.map_err(refused)?;
         connection
             .subscribe(&[NftablesGroup::All])
             .map_err(refused)?;

@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use crate::gate::lease::{Entrance, Families, Holder, LeaseName, Trigger};
+use crate::gate::usage::{Account, Span};
 use crate::gate::window::Refusal;
 pub use crate::wire::{FRAME_BYTES, Frame, MAX_TEXT_BYTES, Malformed};
 use crate::wire::{Reader, Writer};
@@ -21,7 +22,7 @@ pub enum Request {
     Bounds(Claim),
     /// Release a lease.
     Close(LeaseName),
-    /// Tell every lease and opening.
+    /// Tell every lease, opening and slot of time.
     Snapshot,
     /// Read the configuration again.
     Reload,
@@ -64,6 +65,17 @@ pub enum Reply {
     Opening {
         /// Who asked.
         caller: u32,
+        /// For how long it counts yet.
+        left: Duration,
+    },
+    /// One slot of time of a snapshot: of all windows, or of a lease name.
+    Time {
+        /// Whose; never an identifier's, of which the enforcer knows nothing.
+        account: Account,
+        /// Of which span.
+        span: Span,
+        /// How much.
+        spent: Duration,
         /// For how long it counts yet.
         left: Duration,
     },
@@ -129,6 +141,14 @@ impl Request {
 }
 
 impl Reply {
+    /// Whether a request ends with it.
+    pub fn is_last(&self) -> bool {
+        match self {
+            Self::Lease(_) | Self::Opening { .. } | Self::Time { .. } => false,
+            Self::Health(_) | Self::Refused(_) | Self::Blocked(_) | Self::Failed(_) => true,
+        }
+    }
+
     /// Renders a frame.
     pub fn to_frame(&self, sequence: u32) -> Frame {
         match self {
@@ -139,14 +159,28 @@ impl Reply {
                 .u8(u8::from(health.is_owned))
                 .u32(health.gaps)
                 .text(&health.note),
-            Self::Refused(refusal) => Writer::new(4, sequence).u8(match refusal {
-                Refusal::Port => 1,
-                Refusal::Family => 2,
-                Refusal::Length => 3,
-                Refusal::TooMany => 4,
-                Refusal::Budget => 5,
-                Refusal::Entrance => 6,
-            }),
+            Self::Time {
+                account,
+                span,
+                spent,
+                left,
+            } => Writer::new(7, sequence)
+                .account(account)
+                .span(*span)
+                .millis(*spent)
+                .millis(*left),
+            Self::Refused(refusal) => {
+                let writer = Writer::new(4, sequence);
+                match refusal {
+                    Refusal::Port => writer.u8(1),
+                    Refusal::Family => writer.u8(2),
+                    Refusal::Length => writer.u8(3),
+                    Refusal::TooMany => writer.u8(4),
+                    Refusal::Budget => writer.u8(5),
+                    Refusal::Entrance => writer.u8(6),
+                    Refusal::Time(shortage) => writer.u8(7).shortage(*shortage),
+                }
+            }
             Self::Blocked(text) => Writer::new(5, sequence).text(text),
             Self::Failed(text) => Writer::new(6, sequence).text(text),
         }
@@ -178,10 +212,17 @@ impl Reply {
                 4 => Refusal::TooMany,
                 5 => Refusal::Budget,
                 6 => Refusal::Entrance,
+                7 => Refusal::Time(reader.shortage()?),
                 _ => return Err(Malformed),
             }),
             5 => Self::Blocked(reader.text()?),
             6 => Self::Failed(reader.text()?),
+            7 => Self::Time {
+                account: reader.account()?,
+                span: reader.span()?,
+                spent: reader.millis()?,
+                left: reader.millis()?,
+            },
             _ => return Err(Malformed),
         };
         reader.end()?;
@@ -195,6 +236,7 @@ mod tests {
 
     use super::*;
     use crate::gate::lease::Interface;
+    use crate::gate::usage::{Kind, Shortage};
 
     fn claim() -> Claim {
         Claim {
@@ -211,6 +253,25 @@ mod tests {
             entrance: Entrance::Any,
             is_scoped: true,
             length: Duration::from_secs(120),
+        }
+    }
+
+    fn shortage(fits_in: Option<Duration>) -> Shortage {
+        Shortage {
+            kind: Kind::Lease,
+            span: Span::Month,
+            limit: Duration::from_secs(60),
+            used: Duration::from_secs(59),
+            fits_in,
+        }
+    }
+
+    fn time(account: Account) -> Reply {
+        Reply::Time {
+            account,
+            span: Span::Day,
+            spent: Duration::from_millis(7),
+            left: Duration::from_secs(3600),
         }
     }
 
@@ -253,6 +314,10 @@ mod tests {
                 note: "é".to_owned(),
             }),
             Reply::Refused(Refusal::Budget),
+            Reply::Refused(Refusal::Time(shortage(None))),
+            Reply::Refused(Refusal::Time(shortage(Some(Duration::from_secs(9))))),
+            time(Account::Total),
+            time(Account::Lease(claim().name, 7)),
             Reply::Blocked("a".repeat(MAX_TEXT_BYTES)),
             Reply::Failed(String::new()),
         ] {

@@ -15,11 +15,13 @@ use nlink::netlink::{Connection, Nftables};
 
 use super::elements::{
     all_elements, door_elements, foreign_set, lease_element, number, opening_element, replace,
+    time_elements,
 };
 use super::error::{Doing, KernelError};
-use super::ruleset::{BUDGET_SET, ENTRANCE_SET, LEASE_SET, Mode, Settings, TABLE};
+use super::ruleset::{BUDGET_SET, ENTRANCE_SET, LEASE_SET, Mode, Settings, TABLE, USAGE_SET};
 use super::{foreign, inspect, record};
 use crate::gate::lease::{Door, Family, Lease};
+use crate::gate::usage::{MAX_LENGTH, Slot};
 use crate::gate::window::{BUDGET_SPAN, Opening, Windows};
 
 /// Ranges that one message can hold: an nftables attribute ends at 64 KiB, a batch at the socket's
@@ -77,7 +79,7 @@ impl Kernel {
         self.owned
     }
 
-    /// Reads the leases and openings that the kernel kept.
+    /// Reads the leases, openings and times that the kernel kept.
     ///
     /// # Errors
     /// [`KernelError::Refused`].
@@ -109,6 +111,20 @@ impl Kernel {
                     caller,
                     forgotten_at: now + left,
                 });
+            }
+        }
+        for element in inspect::elements(&self.nft, USAGE_SET).await? {
+            let time = element.comment().and_then(record::time_from_comment);
+            if let (Some((account, span, spent)), Some(id)) = (time, number(&element)) {
+                let longest = span.length() + span.slot() + MAX_LENGTH;
+                let left = element.expiration().unwrap_or(longest).min(longest);
+                let slot = Slot {
+                    id,
+                    span,
+                    spent,
+                    forgotten_at: now + left,
+                };
+                windows.adopt_time(account, slot);
             }
         }
         Ok(windows)
@@ -274,6 +290,7 @@ impl Kernel {
         }
         // Elements before chains: a window that is open stays open through the change.
         change = all_elements(change, settings, windows, now);
+        change = time_elements(change, windows.usage().slots(), &[], now);
         for chain in settings.chains() {
             change = change.add_chain(chain.to_chain().doing("rendering a chain")?);
             for rule in &chain.rules {
@@ -346,33 +363,41 @@ impl Kernel {
         Ok(Ensured::Updated)
     }
 
-    /// Tells the kernel of one lease: acquired or renewed when `windows` holds it, else released.
-    /// `doors` are those that it opens and those that it opened before. An opening is remembered
-    /// with it.
+    /// Tells the kernel of one lease, from the book as it was to the book as it is: acquired or
+    /// renewed when `windows` holds it, else released. The opening and the time that it takes, or
+    /// gives back, are remembered in the same transaction.
     ///
     /// # Errors
     /// [`KernelError`]; then nothing has changed.
     pub async fn write(
         &self,
         settings: &Settings,
+        before: &Windows,
         windows: &Windows,
         changed: &Lease,
-        doors: &BTreeSet<Door>,
-        opening: Option<Opening>,
         now: Instant,
     ) -> Result<(), KernelError> {
         if settings.mode == Mode::GateOnly {
             return Ok(());
         }
+        // A renewal may leave a door out, which then closes now and not at its old time.
+        let earlier = before.lease(&changed.name).into_iter();
+        let doors: BTreeSet<Door> = (earlier.chain([changed]))
+            .flat_map(|lease| lease.scope.doors())
+            .collect();
+        let openings =
+            (windows.openings().iter()).filter(|opening| !before.openings().contains(opening));
+        let (taken, given_back) = windows.usage().changes_since(before.usage());
         let mut tries = ATTEMPTS;
         loop {
             tries -= 1;
             let mut change = self.nft.transaction();
             change = lease_element(change, changed, windows.lease(&changed.name).is_some(), now);
-            change = door_elements(change, settings, windows, doors, now);
-            if let Some(opening) = opening {
-                change = opening_element(change, opening, now);
+            change = door_elements(change, settings, windows, &doors, now);
+            for opening in openings.clone() {
+                change = opening_element(change, *opening, now);
             }
+            change = time_elements(change, taken.iter().copied(), &given_back, now);
             match change.commit(&self.nft).await {
                 Err(error) if tries > 0 && (error.is_restart() || error.is_busy()) => {}
                 done => return done.doing("changing the window"),
@@ -407,6 +432,24 @@ impl Kernel {
         }
         let change = all_elements(self.nft.transaction(), settings, windows, now);
         change.commit(&self.nft).await.doing("writing the windows")
+    }
+
+    /// Writes all time anew.
+    ///
+    /// # Errors
+    /// [`KernelError`]; then nothing has changed.
+    pub async fn write_time(
+        &self,
+        settings: &Settings,
+        windows: &Windows,
+        now: Instant,
+    ) -> Result<(), KernelError> {
+        if settings.mode == Mode::GateOnly {
+            return Ok(());
+        }
+        let slots = windows.usage().slots();
+        let change = time_elements(self.nft.transaction(), slots, &[], now);
+        change.commit(&self.nft).await.doing("writing the time")
     }
 
     /// Takes away everything that is ours. What is not there is not missed.

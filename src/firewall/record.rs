@@ -6,12 +6,13 @@
 //! the comment of a second element, for it does not fit into the first. Identifiers are not in it: an adopted lease that was bound to identifiers covers
 //! none of them, so that a crash closes more than it opens.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::gate::lease::{
     Entrance, Families, Holder, Interface, Lease, LeaseName, MAX_COMMAND_BYTES, MAX_PORTS, Scope,
     Trigger,
 };
+use crate::gate::usage::{Account, Slot, Span};
 
 /// Writes what survives of a lease, without its deadline: the element's timeout is that.
 pub fn to_comment(lease: &Lease) -> String {
@@ -71,7 +72,33 @@ fn entrance(comment: &str) -> Option<Entrance> {
     comment.parse().ok().map(Entrance::Address)
 }
 
-/// Reads such a line back, with that of the second element where the lease has one; `None` when
+/// Writes what survives of a slot of time, without when it is forgotten: `SPAN MILLISECONDS` of all
+/// windows, with `NAME UID` behind it of a lease name. Identifiers are not the kernel's.
+pub fn time_comment(account: &Account, slot: &Slot) -> Option<String> {
+    // A part of one counts whole.
+    let millis = slot.spent.as_nanos().div_ceil(1_000_000);
+    let span = slot.span.word();
+    match account {
+        Account::Total => Some(format!("{span} {millis}")),
+        Account::Lease(name, caller) => Some(format!("{span} {millis} {name} {caller}")),
+        Account::Identifier(_) => None,
+    }
+}
+
+/// Reads such a line back.
+pub fn time_from_comment(comment: &str) -> Option<(Account, Span, Duration)> {
+    let mut words = comment.split(' ');
+    let span = words.next()?;
+    let span = Span::ALL.into_iter().find(|known| known.word() == span)?;
+    let spent = Duration::from_millis(words.next()?.parse().ok()?);
+    let account = match words.next() {
+        None => Account::Total,
+        Some(name) => Account::Lease(LeaseName::parse(name)?, words.next()?.parse().ok()?),
+    };
+    (words.next().is_none() && spent <= span.slot()).then_some((account, span, spent))
+}
+
+/// Reads a lease's line back, with that of the second element where the lease has one; `None` when
 /// they are not ours, or one of them is missing: then the lease is not taken over, and shut.
 pub fn from_comment(comment: &str, at: Option<&str>, deadline: Instant) -> Option<Lease> {
     let mut words = comment.split(' ');
@@ -160,8 +187,6 @@ pub fn command_name(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -224,6 +249,42 @@ mod tests {
             assert_eq!(from_comment(record, Some(wrong), now), None, "{wrong}");
         }
         assert!(from_comment(record, Some("192.0.2.1"), now).is_some());
+    }
+
+    #[test]
+    fn the_time_of_all_and_of_a_name_reads_back() {
+        let slot = |span, spent| Slot {
+            id: 1,
+            span,
+            spent,
+            forgotten_at: Instant::now(),
+        };
+        let name = LeaseName::parse(&"n".repeat(40)).unwrap();
+        for account in [Account::Total, Account::Lease(name, u32::MAX)] {
+            for span in Span::ALL {
+                let comment = time_comment(&account, &slot(span, span.slot())).unwrap();
+                assert!(comment.len() <= 127, "{comment}");
+                let read = time_from_comment(&comment);
+                assert_eq!(read, Some((account.clone(), span, span.slot())));
+            }
+        }
+        let part = slot(Span::Day, Duration::from_nanos(1_000_001));
+        let comment = time_comment(&Account::Total, &part).unwrap();
+        assert_eq!(comment, "day 2", "a part of a millisecond is not lost");
+        for text in [
+            "",
+            "day",
+            "week 1",
+            "day -1",
+            "day 1 a",
+            "day 1 a/b 0",
+            "day 1 a -1",
+            "day 1 a 0 x",
+            "day  1",
+            "day 14400001",
+        ] {
+            assert_eq!(time_from_comment(text), None, "{text}");
+        }
     }
 
     proptest! {

@@ -18,10 +18,15 @@ pub const LEASE_SET: &str = "lease";
 pub const ENTRANCE_SET: &str = "entrance";
 /// The openings of the last hour. No rule reads it.
 pub const BUDGET_SET: &str = "budget";
+/// For how long windows were open, by whom. No rule reads it.
+pub const USAGE_SET: &str = "usage";
 /// The ports that the administrator's set holds because of us (mode `set`).
 pub const OPENED_SET: &str = "opened";
 /// The most openings that the kernel remembers; above the largest budget that can be configured.
 pub const BUDGET_SET_SIZE: u32 = 4096;
+/// The most slots of time that the kernel remembers; above what all accounts can have, so that a slot
+/// can take the place of one that the kernel has not swept out yet.
+pub const USAGE_SET_SIZE: u32 = 1024;
 /// What rules of ours in somebody else's chains are known by.
 pub const TAG: &str = "acmegate";
 
@@ -267,6 +272,14 @@ pub fn budget_set() -> TimedSet {
     }
 }
 
+/// The set of time.
+pub fn usage_set() -> TimedSet {
+    TimedSet {
+        size: USAGE_SET_SIZE,
+        ..TimedSet::new(USAGE_SET, SetKeyType::Mark)
+    }
+}
+
 /// The set of ports that the administrator's set holds because of us.
 pub fn opened_set() -> TimedSet {
     TimedSet::new(OPENED_SET, SetKeyType::InetService)
@@ -296,7 +309,7 @@ impl Settings {
         if matches!(self.mode, Mode::Set(_)) {
             sets.push(opened_set());
         }
-        sets.extend([lease_set(), entrance_set(), budget_set()]);
+        sets.extend([lease_set(), entrance_set(), budget_set(), usage_set()]);
         sets
     }
 

@@ -6,6 +6,7 @@ use super::message::Claim;
 use crate::gate::lease::{
     Entrance, Families, Holder, Interface, MAX_COMMAND_BYTES, MAX_INTERFACE_BYTES, Trigger,
 };
+use crate::gate::usage::{Account, Kind, Shortage, Span};
 use crate::wire::{Malformed, Reader, Writer};
 
 impl Writer {
@@ -17,6 +18,37 @@ impl Writer {
             Entrance::Interface(interface) => {
                 self.u8(1).u32(interface.index()).short(interface.name())
             }
+        }
+    }
+
+    /// What is an identifier's is nobody's here: the enforcer has no such account.
+    pub(super) fn account(self, account: &Account) -> Self {
+        match account {
+            Account::Total | Account::Identifier(_) => self.u8(0),
+            Account::Lease(name, caller) => self.u8(1).short(name.as_str()).u32(*caller),
+        }
+    }
+
+    pub(super) fn span(self, span: Span) -> Self {
+        self.u8(match span {
+            Span::Day => 1,
+            Span::Month => 2,
+        })
+    }
+
+    pub(super) fn shortage(self, shortage: Shortage) -> Self {
+        let writer = self
+            .u8(match shortage.kind {
+                Kind::Total => 1,
+                Kind::Lease => 2,
+                Kind::Identifier => 3,
+            })
+            .span(shortage.span)
+            .millis(shortage.limit)
+            .millis(shortage.used);
+        match shortage.fits_in {
+            None => writer.u8(0),
+            Some(wait) => writer.u8(1).millis(wait),
         }
     }
 
@@ -46,6 +78,40 @@ impl Writer {
 }
 
 impl Reader<'_> {
+    pub(super) fn account(&mut self) -> Result<Account, Malformed> {
+        match self.u8()? {
+            0 => Ok(Account::Total),
+            1 => Ok(Account::Lease(self.name()?, self.u32()?)),
+            _ => Err(Malformed),
+        }
+    }
+
+    pub(super) fn span(&mut self) -> Result<Span, Malformed> {
+        match self.u8()? {
+            1 => Ok(Span::Day),
+            2 => Ok(Span::Month),
+            _ => Err(Malformed),
+        }
+    }
+
+    pub(super) fn shortage(&mut self) -> Result<Shortage, Malformed> {
+        Ok(Shortage {
+            kind: match self.u8()? {
+                1 => Kind::Total,
+                2 => Kind::Lease,
+                3 => Kind::Identifier,
+                _ => return Err(Malformed),
+            },
+            span: self.span()?,
+            limit: self.millis()?,
+            used: self.millis()?,
+            fits_in: match self.flag()? {
+                false => None,
+                true => Some(self.millis()?),
+            },
+        })
+    }
+
     pub(super) fn claim(&mut self) -> Result<Claim, Malformed> {
         let name = self.name()?;
         let holder = match self.flag()? {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::identifier::Identifier;
+use super::usage::Account;
 
 /// The longest lease name, in octets. With holder, trigger and ports it fits the 127 octets of an
 /// nftables comment, where a lease survives every process.
@@ -285,6 +286,21 @@ pub struct Lease {
 }
 
 impl Lease {
+    /// The name under which its time is counted. A client that named no lease got one with its
+    /// process id behind: the next run of the same client is the same matter.
+    pub(super) fn counted_as(&self) -> LeaseName {
+        let counted = self.holder.as_ref().and_then(|holder| {
+            let name = self.name.as_str().strip_suffix(&holder.pid.to_string())?;
+            LeaseName::parse(name.strip_suffix('-')?)
+        });
+        counted.unwrap_or_else(|| self.name.clone())
+    }
+
+    /// Whose time it takes, besides that of all windows.
+    pub fn account(&self) -> Account {
+        Account::Lease(self.counted_as(), self.caller)
+    }
+
     /// Whether root itself asked for it.
     pub(super) fn is_roots(&self) -> bool {
         self.caller == 0 && self.trigger == Trigger::Asked

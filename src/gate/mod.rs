@@ -15,6 +15,7 @@ pub mod lease;
 pub mod reason;
 pub mod site;
 pub mod token;
+pub mod usage;
 pub mod window;
 
 use std::net::IpAddr;

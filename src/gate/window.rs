@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use super::identifier::Identifier;
 use super::lease::{Door, Entrance, Lease, LeaseName, MAX_PORTS};
+use super::usage::{Account, Allowance, Horizons, Shortage, Slot, Span, TimeLimits, Usage};
 
 /// The most leases that may live at once, and so the size of the kernel's sets.
 pub const MAX_LEASES: usize = 64;
@@ -31,15 +32,33 @@ pub struct Limits {
     pub budget: Budget,
 }
 
-/// How many openings an hour may see. A renewal of a lease counts as an opening.
+/// How many openings an hour may see, and for how long windows may be open. A renewal of a lease
+/// counts as an opening.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
     /// All callers together.
     pub per_hour: u32,
     /// One caller, unless it is root.
     pub per_caller: u32,
-    /// How many of `per_hour` are kept for root's own askings.
+    /// How many of `per_hour` are kept for root's own askings, and as large a share of the time of
+    /// all windows.
     pub reserve: u32,
+    /// For how long windows may be open. Root has no more than that either: a hook that runs wild
+    /// is mostly root's.
+    pub time: TimeLimits,
+}
+
+impl Budget {
+    /// What time somebody has who asks for a lease.
+    fn time_for(&self, lease: &Lease) -> TimeLimits {
+        match lease.is_roots() {
+            true => self.time,
+            false => TimeLimits {
+                total: self.time.total.without(self.reserve, self.per_hour),
+                ..self.time
+            },
+        }
+    }
 }
 
 /// One opening that the budget remembers.
@@ -51,6 +70,19 @@ pub struct Opening {
     pub caller: u32,
     /// When it stops to count.
     pub forgotten_at: Instant,
+}
+
+/// What one account has used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Time {
+    /// Whose.
+    pub account: Account,
+    /// Of the last day.
+    pub day: Duration,
+    /// Of the last month.
+    pub month: Duration,
+    /// Whether a lease of the length that was asked about fits.
+    pub fits: Result<(), Shortage>,
 }
 
 /// Why a lease was not given.
@@ -68,6 +100,8 @@ pub enum Refusal {
     TooMany,
     /// The hour's openings are used up, for this caller or for all.
     Budget,
+    /// The time in which windows may be open is used up.
+    Time(Shortage),
 }
 
 impl fmt::Display for Refusal {
@@ -85,21 +119,24 @@ impl fmt::Display for Refusal {
                  `acmegate status` shows them, `acmegate close --lease NAME` ends one"
             ),
             Self::Budget => f.write_str("the budget of openings per hour is used up"),
+            Self::Time(_) => f.write_str("too little is left of the time that windows may be open"),
         }
     }
 }
 
-/// Every living lease, the openings of the last hour, and what recently closed.
+/// Every living lease, the openings of the last hour, the time of the last month, and what recently
+/// closed.
 #[derive(Clone, Debug, Default)]
 pub struct Windows {
     leases: BTreeMap<LeaseName, Lease>,
     /// Until when what was admitted to a port may live on, where that is not a living lease's doing.
     graces: BTreeMap<Door, Instant>,
     openings: Vec<Opening>,
+    usage: Usage,
 }
 
 impl Windows {
-    /// Takes over a lease that the kernel kept, without asking anyone.
+    /// Takes over a lease that the kernel kept, without asking anyone. Its time is charged already.
     pub fn adopt(&mut self, lease: Lease) {
         self.leases.insert(lease.name.clone(), lease);
     }
@@ -107,6 +144,31 @@ impl Windows {
     /// Takes over an opening that the kernel remembered.
     pub fn adopt_opening(&mut self, opening: Opening) {
         self.openings.push(opening);
+    }
+
+    /// Takes over time that the kernel remembered.
+    pub fn adopt_time(&mut self, account: Account, slot: Slot) {
+        self.usage.adopt(account, slot);
+    }
+
+    /// Writes down a lease that somebody else's book gave, or that is given back: its time is
+    /// charged, and what it opened before and opens no longer has its grace as at a close.
+    pub fn write_down(&mut self, lease: Lease, now: Instant) {
+        self.expire(now);
+        self.settling(now, |windows| {
+            if let Some(renewed) = windows.leases.insert(lease.name.clone(), lease) {
+                windows.keep_grace(&renewed, now + GRACE);
+            }
+        });
+    }
+
+    /// Brings a lease to an earlier end.
+    pub fn shorten(&mut self, name: &LeaseName, deadline: Instant, now: Instant) {
+        self.settling(now, |windows| {
+            if let Some(lease) = windows.leases.get_mut(name) {
+                lease.deadline = lease.deadline.min(deadline);
+            }
+        });
     }
 
     /// Counts an opening that somebody else's book gave.
@@ -119,7 +181,7 @@ impl Windows {
     }
 
     /// Takes over from an earlier book what no snapshot tells: which identifiers its leases are
-    /// for, and that what ended in it may live on for its grace.
+    /// for and what time these had, and that what ended in it may live on for its grace.
     pub fn remember(&mut self, earlier: &Self, now: Instant) {
         let mut earlier = earlier.clone();
         earlier.expire(now);
@@ -128,6 +190,14 @@ impl Windows {
                 lease.scope.identifiers.clone_from(&known.scope.identifiers);
             }
         }
+        let of_identifiers = |windows: &Self| {
+            let mut horizons = windows.horizons();
+            horizons.retain(|account, _| matches!(account, Account::Identifier(_)));
+            horizons
+        };
+        let (before, after) = (of_identifiers(&earlier), of_identifiers(self));
+        self.usage.adopt_identifiers(earlier.usage);
+        self.usage.settle(&before, &after, now);
         let gone = earlier
             .leases
             .values()
@@ -177,6 +247,8 @@ impl Windows {
         if !self.within_budget(&lease, limits.budget) {
             return Err(Refusal::Budget);
         }
+        self.within_time(&lease, limits.budget.time_for(&lease), now)
+            .map_err(|(_, shortage)| Refusal::Time(shortage))?;
         lease.id = match self.leases.get(&lease.name) {
             Some(renewed) => renewed.id,
             None => after_the_last(self.leases.values().map(|lease| lease.id)),
@@ -187,11 +259,62 @@ impl Windows {
             forgotten_at: now + BUDGET_SPAN,
         };
         self.openings.push(opening);
-        if let Some(renewed) = self.leases.insert(lease.name.clone(), lease) {
-            // What it opened and opens no longer closes here.
-            self.keep_grace(&renewed, now + GRACE);
-        }
+        self.write_down(lease, now);
         Ok(opening)
+    }
+
+    /// Whether the time that a lease would take is left, in each of its accounts.
+    ///
+    /// # Errors
+    /// The first account that has too little, and what there is of it.
+    pub fn within_time(
+        &self,
+        lease: &Lease,
+        limits: TimeLimits,
+        now: Instant,
+    ) -> Result<(), (Account, Shortage)> {
+        let horizons = self.horizons();
+        let length = lease.deadline.saturating_duration_since(now);
+        for account in accounts_of(lease) {
+            let until = horizons.get(&account).copied();
+            let fits = self.fits(&account, until, limits.of(&account), length, now);
+            fits.map_err(|shortage| (account, shortage))?;
+        }
+        Ok(())
+    }
+
+    fn fits(
+        &self,
+        account: &Account,
+        charged_until: Option<Instant>,
+        allowance: Allowance,
+        length: Duration,
+        now: Instant,
+    ) -> Result<(), Shortage> {
+        // What is open for another lease in any case costs nothing more.
+        let from = charged_until.map_or(now, |until| until.max(now));
+        let more = (now + length).saturating_duration_since(from);
+        self.usage.fits(account, allowance, more, length, now)
+    }
+
+    /// Until when the time of each account is charged.
+    fn horizons(&self) -> Horizons {
+        let mut horizons = Horizons::new();
+        for lease in self.leases.values() {
+            for account in accounts_of(lease) {
+                let until = horizons.entry(account).or_insert(lease.deadline);
+                *until = lease.deadline.max(*until);
+            }
+        }
+        horizons
+    }
+
+    /// Changes leases, and charges or gives back the time that this makes.
+    fn settling(&mut self, now: Instant, change: impl FnOnce(&mut Self)) {
+        let before = self.horizons();
+        change(self);
+        let after = self.horizons();
+        self.usage.settle(&before, &after, now);
     }
 
     fn within_budget(&self, lease: &Lease, budget: Budget) -> bool {
@@ -211,7 +334,9 @@ impl Windows {
     /// Releases a lease; what it admitted has [`GRACE`] from now.
     pub fn release(&mut self, name: &LeaseName, now: Instant) -> Option<Lease> {
         self.expire(now);
-        let lease = self.leases.remove(name)?;
+        let mut released = None;
+        self.settling(now, |windows| released = windows.leases.remove(name));
+        let lease = released?;
         self.keep_grace(&lease, now + GRACE);
         Some(lease)
     }
@@ -238,6 +363,7 @@ impl Windows {
         }
         self.graces.retain(|_, until| *until > now);
         self.openings.retain(|opening| opening.forgotten_at > now);
+        self.usage.expire(now);
     }
 
     fn keep_grace(&mut self, lease: &Lease, until: Instant) {
@@ -335,11 +461,50 @@ impl Windows {
         &self.openings
     }
 
+    /// The book of time, what is open now charged to its end.
+    pub fn usage(&self) -> &Usage {
+        &self.usage
+    }
+
+    /// What every account has used up to now, that of all windows first, and whether a lease of
+    /// `length` fits into what `limits` leave of it.
+    pub fn times(&self, limits: TimeLimits, length: Duration, now: Instant) -> Vec<Time> {
+        let horizons = self.horizons();
+        let accounts = self.usage.accounts().map(|(account, _)| account);
+        let others = accounts.filter(|account| **account != Account::Total);
+        [&Account::Total]
+            .into_iter()
+            .chain(others)
+            .map(|account| {
+                let until = horizons.get(account).copied();
+                let to_come = until.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
+                let spent = |span| {
+                    let used = self.usage.used(account, span, now);
+                    used.saturating_sub(to_come)
+                };
+                Time {
+                    day: spent(Span::Day),
+                    month: spent(Span::Month),
+                    fits: self.fits(account, until, limits.of(account), length, now),
+                    account: account.clone(),
+                }
+            })
+            .collect()
+    }
+
     /// When anything changes by itself next.
     pub fn next_change(&self) -> Option<Instant> {
         let leases = self.leases.values().map(|lease| lease.deadline);
         leases.chain(self.graces.values().copied()).min()
     }
+}
+
+/// Whose time a lease takes.
+fn accounts_of(lease: &Lease) -> impl Iterator<Item = Account> + '_ {
+    let identifiers = lease.scope.identifiers.iter().flatten();
+    [Account::Total, lease.account()]
+        .into_iter()
+        .chain(identifiers.cloned().map(Account::Identifier))
 }
 
 /// A number that is not among `taken`, which are all living ones.

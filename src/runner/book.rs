@@ -299,6 +299,7 @@ fn closings(commands: &Commands, opening: &Opening) -> Vec<Run> {
 mod tests {
     use super::*;
     use crate::gate::command::{Command, Word};
+    use crate::gate::usage::TimeLimits;
     use crate::gate::window::Budget;
 
     fn commands(close: &[&str]) -> Arc<Commands> {
@@ -334,6 +335,7 @@ mod tests {
                 per_hour: 50,
                 per_caller: 20,
                 reserve: 10,
+                time: TimeLimits::default(),
             },
         }
     }

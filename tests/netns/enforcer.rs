@@ -80,7 +80,7 @@ impl Enforcer {
                 continue;
             }
             assert_eq!(sequence, 7);
-            let goes_on = matches!(reply, Reply::Lease(_) | Reply::Opening { .. });
+            let goes_on = !reply.is_last();
             replies.push(reply);
             if !goes_on {
                 return replies;

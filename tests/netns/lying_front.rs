@@ -9,7 +9,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use acmegate::firewall::message::{Claim, FRAME_BYTES, Frame, Reply, Request};
-use acmegate::gate::lease::{Families, Trigger};
+use acmegate::gate::lease::{Families, Holder, Trigger};
+use acmegate::gate::usage::{Account, Kind, Span};
 use acmegate::gate::window::Refusal;
 
 use crate::enforcer::{Enforcer, claim};
@@ -133,6 +134,84 @@ fn the_enforcer_counts_for_itself() {
             (0..100).take_while(|_| matches!(enforcer.open(&by(0, "root-1")), Reply::Health(_)));
         assert_eq!(given.count(), 90 - 66);
         assert_eq!(elements("budget").len(), 90);
+    });
+}
+
+#[test]
+fn the_enforcer_counts_open_time_for_itself() {
+    inside(|| {
+        let budget = "[budget]\nper_hour = 200\nper_caller = 200\nreserve = 100\nday = \"100s\"\nlease_month = \"95s\"\n";
+        let mut enforcer = Enforcer::start(&format!("{CONFIG}{budget}"));
+        let lasting = |name: &str, seconds| Claim {
+            length: Duration::from_secs(seconds),
+            ..claim(name)
+        };
+        let mut refused = |claim: &Claim| {
+            let requests = [Request::Check(claim.clone()), Request::Open(claim.clone())];
+            let [checked, opened] = requests.map(|request| enforcer.ask(&request));
+            assert_eq!(checked, opened);
+            let [Reply::Refused(Refusal::Time(shortage))] = opened[..] else {
+                panic!("{claim:?} is not refused for its time: {opened:?}");
+            };
+            (shortage.kind, shortage.span, shortage.limit.as_secs())
+        };
+        // Nobody but root has the half that is root's, by whatever name.
+        for (caller, trigger) in [(1000, Trigger::Asked), (0, Trigger::Automatic)] {
+            let lie = Claim {
+                caller,
+                trigger,
+                ..lasting("others", 51)
+            };
+            assert_eq!(refused(&lie), (Kind::Total, Span::Day, 50));
+        }
+        // A name has its own, and a pid behind it makes no other name.
+        for pid in [7, 8] {
+            let lie = Claim {
+                holder: Some(Holder {
+                    pid,
+                    start_ticks: 1,
+                    command: "a".to_owned(),
+                }),
+                ..lasting(&format!("a-{pid}"), 96)
+            };
+            assert_eq!(refused(&lie), (Kind::Lease, Span::Month, 95));
+        }
+        assert_eq!(open_ports(), SHUT);
+        for name in ["a", "b"] {
+            let given = enforcer.open(&lasting(name, 90));
+            assert!(matches!(given, Reply::Health(_)), "{given:?}");
+        }
+        // What is open is given away already: no name has room for more behind it.
+        let mut refused = |claim: &Claim| match enforcer.open(claim) {
+            Reply::Refused(Refusal::Time(shortage)) => (shortage.kind, shortage.limit.as_secs()),
+            other => panic!("{claim:?} is not refused for its time: {other:?}"),
+        };
+        for number in 0..40 {
+            let lie = lasting(&format!("c-{number}"), 101);
+            assert_eq!(refused(&lie), (Kind::Total, 100));
+        }
+        // Closing gives back what was not used, and no more.
+        for name in ["a", "b"] {
+            enforcer.ask(&Request::Close(claim(name).name));
+        }
+        let told = enforcer.ask(&Request::Snapshot);
+        let used = told.iter().find_map(|reply| match reply {
+            Reply::Time {
+                account: Account::Total,
+                span: Span::Day,
+                spent,
+                ..
+            } => Some(*spent),
+            _ => None,
+        });
+        assert!(used.is_some_and(|used| !used.is_zero()), "{told:?}");
+        assert!(used < Some(Duration::from_secs(60)), "{told:?}");
+        let refused = enforcer.open(&lasting("d", 100));
+        assert!(
+            matches!(refused, Reply::Refused(Refusal::Time(_))),
+            "{refused:?}"
+        );
+        assert_eq!(open_ports(), SHUT);
     });
 }
 

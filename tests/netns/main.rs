@@ -3,6 +3,7 @@
 mod attach;
 mod attempts;
 mod base_chains;
+mod budget;
 mod callers;
 mod clock;
 mod closed;

@@ -13,6 +13,7 @@ fn limits() -> Limits {
             per_hour: 10,
             per_caller: 4,
             reserve: 3,
+            time: TimeLimits::default(),
         },
     }
 }
@@ -212,6 +213,7 @@ fn root_finds_a_place_whatever_others_hold() {
         per_hour: 1000,
         per_caller: 1000,
         reserve: 0,
+        time: TimeLimits::default(),
     };
     let mut windows = Windows::default();
     let mut given = |caller, count| {
@@ -244,6 +246,44 @@ fn a_scoped_lease_covers_only_its_identifiers() {
     assert!(!windows.covers(&name, now + MINUTE));
 }
 
+#[test]
+fn a_book_that_is_read_anew_keeps_the_time_of_identifiers() {
+    let now = Instant::now();
+    let limits = limits();
+    let name = Identifier::parse("www.example.com").unwrap();
+    let mut earlier = Windows::default();
+    for lease_name in ["kept", "ended"] {
+        let mut scoped = lease(lease_name, now + 10 * MINUTE);
+        if lease_name == "ended" {
+            scoped.deadline = now + 8 * MINUTE;
+        }
+        scoped.scope.identifiers = Some(vec![name.clone()]);
+        earlier.acquire(scoped, &limits, now).unwrap();
+    }
+    // The snapshot has no names, and one of the leases has ended since.
+    let later = now + MINUTE;
+    let snapshot = |names: &[(&str, u32)]| {
+        let mut windows = Windows::default();
+        for (name, minutes) in names {
+            let mut kept = lease(name, now + *minutes * MINUTE);
+            kept.scope.identifiers = Some(vec![]);
+            windows.adopt(kept);
+        }
+        windows
+    };
+    for (names, charged) in [
+        (&[("kept", 10), ("ended", 8)][..], 10),
+        (&[("ended", 8)], 8),
+        (&[], 1),
+    ] {
+        let mut windows = snapshot(names);
+        windows.remember(&earlier, later);
+        let account = Account::Identifier(name.clone());
+        let used = windows.usage().used(&account, Span::Day, later);
+        assert_eq!(used, charged * MINUTE, "{names:?}");
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Acquire(u8, u64),
@@ -265,7 +305,7 @@ proptest! {
     fn the_window_agrees_with_a_ten_line_model(steps in prop::collection::vec(step(), 0..60)) {
         let mut now = Instant::now();
         let mut limits = limits();
-        limits.budget = Budget { per_hour: 1000, per_caller: 1000, reserve: 0 };
+        limits.budget = Budget { per_hour: 1000, per_caller: 1000, reserve: 0, time: TimeLimits::default() };
         let mut windows = Windows::default();
         let mut model: BTreeMap<u8, Instant> = BTreeMap::new();
         let mut last_open: Option<Instant> = None;
