@@ -146,7 +146,7 @@ fn many_moments(host: &Host, case: Case, count: usize) -> usize {
         daemon.start_again();
         assert_eq!(terse(), before, "{told}: the rules as before");
         // The front's clock and the kernel's differ by some milliseconds, its book follows the adoption.
-        wait_for(MARGIN * 2, "an open port is somebody's", || {
+        wait_for(LONGEST + MARGIN, "an open port is somebody's", || {
             let leases = daemon.status()["leases"].as_array().map_or(0, Vec::len);
             (leases > 0 || open_ports() == SHUT).then_some(())
         });
