@@ -341,3 +341,42 @@ fn a_window_is_open_to_private_networks_too() {
         assert!(!private());
     });
 }
+
+/// Who sets the whole mark takes ours away: then nothing is promised. Who brings a connection's own
+/// mark back does not, for that bears our bit as well.
+#[test]
+fn a_mark_that_somebody_erases_is_no_open_window() {
+    inside(|| {
+        let host = Host::new();
+        lab::nft(SET_BY_ADMINISTRATOR);
+        let policy_routing = |rule: &str| {
+            lab::nft(&format!(
+                "table inet routing
+                delete table inet routing
+                table inet routing {{ chain pre {{
+                    type filter hook prerouting priority mangle; policy accept;
+                    {rule}
+                }}
+                }}"
+            ));
+        };
+        let daemon = Daemon::start(ATTACH);
+        for (rule, passes) in [
+            ("meta mark set 0x1", false),
+            ("meta mark set meta mark | 0x1", true),
+            ("meta mark set ct mark", true),
+        ] {
+            policy_routing(rule);
+            let opened = daemon.cli(&["open", "--lease", "a"]);
+            assert_eq!(opened.code == 0, passes, "{rule}: {opened}");
+            if passes {
+                assert!(host.lets_in(80), "{rule}");
+            } else {
+                let word = "its mark does not arrive";
+                assert!(opened.stderr.contains(word), "{opened}");
+            }
+            daemon.cli(&["close", "--lease", "a"]).success();
+            assert!(!host.is_open(80), "{rule}");
+        }
+    });
+}
