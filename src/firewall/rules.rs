@@ -31,7 +31,7 @@ const GUARD_PRIORITY: i32 = -110;
 /// After conntrack (-200), before mangle (-150), geo-blockers, and every input chain.
 const ADMIT_PRIORITY: i32 = -190;
 /// Before raw (-300), where the first of other people's chains stand.
-const TAG_PRIORITY: i32 = -310;
+pub(super) const TAG_PRIORITY: i32 = -310;
 /// Raw: before conntrack.
 const UNTRACK_PRIORITY: i32 = -300;
 /// After mangle (-150), before DNAT.
