@@ -377,3 +377,15 @@ fn the_gates_answers_are_not_tracked_either() {
         });
     });
 }
+
+#[test]
+fn a_taken_port_names_its_holder_and_the_key_for_another() {
+    inside(|| {
+        let _taken = std::net::TcpListener::bind("127.0.0.1:8402").expect("a free port");
+        let refused = Daemon::with(DIVERT).refuse();
+        assert!(refused.stderr.contains("holds port 8402"), "{refused}");
+        assert!(refused.stderr.contains("`divert_port`"), "{refused}");
+        let daemon = Daemon::start(&format!("{DIVERT}divert_port = 8403\n"));
+        daemon.cli(&["open", "--lease", "a"]).success();
+    });
+}
