@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use nlink::netlink::{Connection, Nftables, Route};
 
-use super::base_chains::{self, Culprit, IpFamily, NamedSet, Path, Probe, Ruleset};
+use super::base_chains::{self, Culprit, IpFamily, NamedSet, Path, Place, Probe, Ruleset};
 use super::error::KernelError;
 use super::ruleset::{Mode, Settings, TABLE};
 use crate::gate::lease::{Entrance, Family, Scope};
@@ -155,7 +155,14 @@ impl Survey {
                 }
                 match shut {
                     Some(culprit) if !is_clear => {
-                        return Ok(Finding::Shut(format!("{culprit}; {}", culprit.advice())));
+                        let advice = match is_attached_to(&settings.mode, &culprit.place) {
+                            true => format!(
+                                "acmegate's rule at the head of that chain accepts what has the mark bit {:#010x}, and a rule in between takes it away: name another bit in `mark` of [firewall], or keep that rule from port {port}",
+                                settings.mark,
+                            ),
+                            false => culprit.advice(),
+                        };
+                        return Ok(Finding::Shut(format!("{culprit}; {advice}")));
                     }
                     Some(culprit) => {
                         let doubt = format!("{culprit}, on another interface");
@@ -244,6 +251,18 @@ impl Survey {
 const MAX_DOUBTS: usize = 4;
 /// The loopback interface has this index in every network namespace.
 const LOOPBACK: u32 = 1;
+
+/// Whether our rule stands at the head of the chain that drops.
+fn is_attached_to(mode: &Mode, place: &Place) -> bool {
+    let Mode::Attach(chains) = mode else {
+        return false;
+    };
+    chains.iter().any(|chain| {
+        chain.family == place.family
+            && chain.table == place.table
+            && [&place.base_chain, &place.chain].contains(&&chain.name)
+    })
+}
 
 #[derive(Clone, Debug)]
 struct Way {

@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::host::{HOST_PRIVATE, Host};
+use crate::host::{HOST_PRIVATE, Host, on_each_host};
 use crate::kernel::nft;
 use crate::killed::SET_BY_ADMINISTRATOR;
 use crate::lab::{self, Daemon, inside, ruleset, run, wait_for};
@@ -344,5 +344,28 @@ fn a_window_is_open_to_private_networks_too() {
         assert!(private());
         daemon.cli(&["close", "--lease", "a"]).success();
         assert!(!private());
+    });
+}
+
+/// Whoever sets the whole mark takes our bit away, and the advice is not to do what is done already.
+#[test]
+fn a_mark_that_somebody_else_overwrites_is_said() {
+    inside(|| {
+        let rules = ["meta mark set 0x1", "meta mark set ct mark"];
+        on_each_host(&rules, |host, rule| {
+            lab::nft(SET_BY_ADMINISTRATOR);
+            let daemon = Daemon::start(ATTACH);
+            daemon.cli(&["open", "--lease", "a"]).success();
+            daemon.cli(&["close", "--lease", "a"]).success();
+            let other = "type filter hook prerouting priority mangle";
+            lab::nft(&format!(
+                "table inet other {{ chain c {{ {other}; {rule}; }}; }}"
+            ));
+            let refused = daemon.cli(&["open", "--lease", "a"]);
+            assert_eq!(refused.code, 78, "{refused}");
+            assert!(refused.stderr.contains("0x08000000"), "{refused}");
+            assert!(!refused.stderr.contains("use mode"), "{refused}");
+            assert!(!host.is_open(80));
+        });
     });
 }
