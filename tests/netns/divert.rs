@@ -88,7 +88,7 @@ pub fn get(host: &Host, address: &str, path: &str) -> String {
     ask(&mut peer, path, "close")
 }
 
-pub fn ask(peer: &mut TcpStream, path: &str, connection: &str) -> String {
+fn ask(peer: &mut TcpStream, path: &str, connection: &str) -> String {
     peer.set_read_timeout(Some(Duration::from_secs(8)))
         .expect("a timeout");
     let request =

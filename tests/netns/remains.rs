@@ -99,11 +99,19 @@ fn a_connection_that_the_gate_closed_leads_nobody_to_the_site() {
     });
 }
 
+/// What comes between the two halves of a handshake.
+#[derive(Clone, Copy, Debug)]
+enum Then {
+    Kill,
+    Close,
+}
+
 /// A handshake that is kept in a cookie belongs to whichever listener its last packet comes to.
 #[test]
 fn a_handshake_that_the_gate_answered_leads_nobody_to_the_site() {
     inside(|| {
-        on_each_host(&Place::ALL, |host, place| {
+        let cases = Place::ALL.map(|place| [Then::Kill, Then::Close].map(|then| (place, then)));
+        on_each_host(cases.as_flattened(), |host, (place, then)| {
             std::fs::write("/proc/sys/net/ipv4/tcp_syncookies", "2").expect("a sysctl of our own");
             let _site = Site::start(None);
             let mut daemon = place.start();
@@ -117,13 +125,19 @@ fn a_handshake_that_the_gate_answered_leads_nobody_to_the_site() {
             let keep = "table inet keep { chain out { type filter hook output priority 0;
                 tcp flags & (syn | ack) == ack drop; }; }";
             host.outside(move || lab::nft(keep));
-            let mut peers = FOREIGN.map(|to| host.connect(to, 80));
-            send(daemon.front(), Signal::KILL);
-            daemon.gone();
+            let peers = FOREIGN.map(|to| host.connect(to, 80));
+            match then {
+                Then::Kill => {
+                    send(daemon.front(), Signal::KILL);
+                    daemon.gone();
+                }
+                Then::Close => drop(daemon.cli(&["close", "--lease", "a"]).success()),
+            }
             host.outside(|| lab::nft("delete table inet keep"));
-            for peer in &mut peers {
-                let answer = ask(peer);
-                assert_eq!(answer, "", "{place:?}");
+            let answers = peers.map(|mut peer| std::thread::spawn(move || ask(&mut peer)));
+            for answer in answers {
+                let answer = answer.join().expect("it does not panic");
+                assert_eq!(answer, "", "{place:?}, {then:?}");
             }
             let visitor = get(host, HOST_PRIVATE, "/");
             assert!(visitor.contains("the site greets"), "{visitor}");
