@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::host::{HOST_PRIVATE, Host};
+use crate::host::{HOST_PRIVATE, Host, on_each_host};
 use crate::kernel::nft;
 use crate::killed::SET_BY_ADMINISTRATOR;
 use crate::lab::{self, Daemon, inside, ruleset, run, wait_for};
@@ -146,6 +146,7 @@ fn what_cannot_be_attached_to_is_said_with_the_way_out() {
         lab::nft(
             "table ip nat { chain pre { type nat hook prerouting priority dstnat; }
             chain out { type filter hook output priority 0; }
+            chain early { type filter hook prerouting priority -310; }
             }",
         );
         for (chain, word) in [
@@ -153,6 +154,7 @@ fn what_cannot_be_attached_to_is_said_with_the_way_out() {
             ("inet nothere input", "does not exist"),
             ("ip nat pre", "would open nothing"),
             ("ip nat out", "would open nothing"),
+            ("ip nat early", "before acmegate has marked"),
         ] {
             let config = format!("[firewall]\nmode = \"attach\"\nchains = [\"{chain}\"]\n");
             let daemon = Daemon::start(&config);
@@ -305,6 +307,7 @@ fn what_an_administrator_calls_by_our_name_stays_theirs() {
         lab::nft(SET_BY_ADMINISTRATOR);
         lab::nft(
             "add rule inet filter input tcp dport 22 accept comment \"acmegate\"
+            add rule inet filter input meta mark & 0x4 == 0x4 tcp dport 22 accept comment \"acmegate\"
             table inet other { chain c { meta mark 0x1 drop comment \"acmegate\"; }
             }",
         );
@@ -314,6 +317,8 @@ fn what_an_administrator_calls_by_our_name_stays_theirs() {
             run(command, Duration::from_secs(20)).success();
         };
         sh("-A INPUT -p tcp --dport 80 -m comment --comment acmegate -j ACCEPT");
+        sh("-A INPUT -m mark --mark 0x1/0x1 -m comment --comment before-acmegate -j ACCEPT");
+        sh("-A INPUT -m mark --mark 0x2/0x2 -m comment --comment acmegate-2 -j ACCEPT");
         let before = ruleset();
         let config = "[firewall]\nmode = \"attach\"\nchains = [\"inet filter input\", \"ip filter INPUT\"]\n";
         let mut daemon = Daemon::start(config);
