@@ -148,7 +148,8 @@ impl Settings {
                 addr: Some(address),
                 port: Some(port),
             };
-            rules.push(rule([door], [tproxy.into()], Verdict::Accept));
+            let which = self.what_a_window_takes();
+            rules.push(rule([door, which], [tproxy.into()], Verdict::Accept));
         }
         let is_gates = || Match::eq(Field::Socket(SocketKey::Transparent), Value::Bool(true));
         for door in doors(Doors::Grace) {
@@ -177,15 +178,20 @@ impl Settings {
         self.mode != Mode::Guard || [self.closed.v4, self.closed.v6].contains(&Shut::Pass)
     }
 
+    /// Connections that went elsewhere outside of windows stay there, with their conntrack: one of a
+    /// container has no socket here, by which `tproxy` would know it.
+    fn what_a_window_takes(&self) -> Vec<Match> {
+        match self.passes_when_shut() {
+            true => vec![is_first()],
+            false => Vec::new(),
+        }
+    }
+
     fn bypass_rules(&self) -> Vec<RuleSpec> {
         let mut rules = self.allowed();
         let notrack = || [Item::from(Stmt::Notrack)];
         for door in doors(Doors::Window) {
-            // Connections that went elsewhere outside of windows stay with their conntrack.
-            let which = match self.passes_when_shut() {
-                true => vec![is_first()],
-                false => Vec::new(),
-            };
+            let which = self.what_a_window_takes();
             rules.push(rule([door, which], notrack(), Verdict::Accept));
         }
         let is_gates = Match::eq(Field::Socket(SocketKey::Transparent), Value::Bool(true));
