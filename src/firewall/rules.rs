@@ -178,8 +178,10 @@ impl Settings {
                 addr: Some(address),
                 port: Some(port),
             };
-            let then = [tproxy.into(), is_whole_socket().into()];
-            rules.push(rule([door], then, Verdict::Accept));
+            for which in self.what_a_window_takes() {
+                let then = [tproxy.clone().into(), is_whole_socket().into()];
+                rules.push(rule([door.clone(), which], then, Verdict::Accept));
+            }
         }
         let is_gates = || Match::eq(Field::Socket(SocketKey::Transparent), Value::Bool(true));
         for door in doors(Doors::Grace) {
@@ -217,6 +219,16 @@ impl Settings {
     /// Whether anything but the gate may get what comes outside of windows.
     fn passes_when_shut(&self) -> bool {
         self.mode != Mode::Guard || [self.closed.v4, self.closed.v6].contains(&Shut::Pass)
+    }
+
+    /// Connections that went elsewhere outside of windows stay there: one of a container has no socket
+    /// here, by which `tproxy` would know it. What conntrack does not know may be the last packet of
+    /// a handshake that the gate answered with a cookie.
+    fn what_a_window_takes(&self) -> Vec<Vec<Match>> {
+        match self.passes_when_shut() {
+            true => vec![vec![is_first()], vec![is_not_first(), is_unknown()]],
+            false => vec![Vec::new()],
+        }
     }
 
     fn bypass_rules(&self) -> Vec<RuleSpec> {

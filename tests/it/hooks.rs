@@ -115,6 +115,11 @@ fn dehydrated_opens_pushes_withdraws_and_closes() {
     assert_eq!(opened.stdout.lines().count(), 1, "{opened}");
     assert_eq!(state(&daemon).0.len(), 1);
     let answers = TOKENS.map(answer);
+    // Held by the client, so that it ends with it, whatever becomes of its exit_hook.
+    let holder = &daemon.status()["leases"][0]["holder"];
+    let own = format!("(pid {})", std::process::id());
+    let is_held = holder.as_str().is_some_and(|holder| holder.ends_with(&own));
+    assert!(is_held, "{holder}");
     let mut chain = Vec::new();
     for ((name, token), answer) in [NAME, "b.example.com", "203.0.113.7"]
         .into_iter()

@@ -4,7 +4,7 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::host::{HOST_PRIVATE, Host, on_each_host};
+use crate::host::{HOST_PRIVATE, Host};
 use crate::kernel::nft;
 use crate::killed::SET_BY_ADMINISTRATOR;
 use crate::lab::{self, Daemon, inside, ruleset, run, wait_for};
@@ -68,6 +68,38 @@ fn a_stop_and_a_remove_by_hand_leave_no_trace() {
         daemon.write_config("[firewall]\nmode = \"guard\"\n");
         daemon.start_again();
         assert!(!ruleset().contains(RULE), "{}", ruleset());
+    });
+}
+
+#[test]
+fn a_chain_that_is_no_longer_named_loses_our_rule_at_a_reload() {
+    inside(|| {
+        let host = Host::new();
+        lab::nft(SET_BY_ADMINISTRATOR);
+        lab::nft(
+            "table inet other {
+            chain input { type filter hook input priority 10; policy accept; }
+            }",
+        );
+        let before = ruleset();
+        let both = ATTACH.replace("input\"]", "input\", \"inet other input\"]");
+        let daemon = Daemon::start(&both);
+        let rules = || ruleset().matches(RULE).count();
+        assert_eq!(rules(), 2);
+        daemon
+            .cli(&["open", "--lease", "a", "--for", "5m"])
+            .success();
+        daemon.write_config(ATTACH);
+        daemon.signal(rustix::process::Signal::HUP);
+        wait_for(BACK, "the rule is gone", || (rules() == 1).then_some(()));
+        let attached = nft(&["-s", "list", "chain", "inet", "filter", "input"]);
+        assert!(attached.contains(RULE), "{attached}");
+        assert!(host.lets_in(80), "the window goes on");
+        daemon.write_config(&both);
+        daemon.signal(rustix::process::Signal::HUP);
+        wait_for(BACK, "the rule is back", || (rules() == 2).then_some(()));
+        daemon.cli(&["firewall", "remove"]).success();
+        assert_eq!(ruleset(), before);
     });
 }
 

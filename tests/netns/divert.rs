@@ -165,6 +165,59 @@ fn visitors_reach_the_site_and_validators_the_gate_in_every_mode() {
     });
 }
 
+#[test]
+fn what_a_window_is_not_for_reaches_neither_the_gate_nor_the_site() {
+    inside(|| {
+        on_each_host(&Way::ALL, |host, way| {
+            let _site = Site::start(None);
+            let daemon = Daemon::start(&format!("{}{DIVERT}", way.prepare()));
+            for (option, value, open, shut) in [
+                ("--family", "ipv4", HOST_4, HOST_6),
+                ("--family", "ipv6", HOST_6, HOST_4),
+                ("--address", HOST_4, HOST_4, HOST_6),
+                ("--address", HOST_6, HOST_6, HOST_4),
+            ] {
+                let only = ["open", "--lease", "a", option, value];
+                daemon.cli(&only).success();
+                let answer = get(host, open, "/");
+                assert!(
+                    answer.starts_with("HTTP/1.1 4"),
+                    "{way:?} {value}: {answer}"
+                );
+                let seen = host.probe(shut, 80);
+                assert_eq!(seen, Seen::Silence, "{way:?} {option} {value}: {shut}");
+            }
+        });
+    });
+}
+
+#[test]
+fn whether_visitors_may_come_is_the_attached_chains_own_to_say() {
+    inside(|| {
+        let host = Host::new();
+        let _site = Site::start(None);
+        lab::nft(
+            "table inet filter {
+            chain input {
+                type filter hook input priority filter; policy drop;
+                iif lo accept
+                meta l4proto icmpv6 accept
+                ct state established,related accept
+            }
+            }",
+        );
+        let attach = "[firewall]\nmode = \"attach\"\nchains = [\"inet filter input\"]\n";
+        let daemon = Daemon::start(&format!("{attach}{DIVERT}"));
+        daemon.cli(&["open", "--lease", "a"]).success();
+        for to in FOREIGN {
+            let answer = get(&host, to, "/");
+            assert!(answer.starts_with("HTTP/1.1 4"), "{to}: {answer}");
+        }
+        // The allow-list is the gate's; a window is no reason to let it through to the site.
+        assert_eq!(host.probe(HOST_PRIVATE, 80), Seen::Silence);
+    });
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Closed {
     Drop,
@@ -308,40 +361,56 @@ fn port_443_is_shut_by_the_same_rules() {
     });
 }
 
+/// A host whose port 80 is that of a container behind it, with a site.
+struct Published {
+    host: Host,
+    _site: Site,
+    _container: Node,
+}
+
+fn published() -> Published {
+    let host = Host::new();
+    let container = Node::new();
+    container.cable("eth0", "docker0");
+    ip("addr add 172.17.0.1/16 dev docker0");
+    ip("addr add fd00:17::1/64 dev docker0 nodad");
+    container.ip("addr add 172.17.0.2/16 dev eth0");
+    container.ip("addr add fd00:17::2/64 dev eth0 nodad");
+    container.ip("route add default via 172.17.0.1");
+    container.ip("-6 route add default via fd00:17::1");
+    for key in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
+        std::fs::write(format!("/proc/sys/net/{key}"), "1").expect("a sysctl of our own");
+    }
+    lab::nft(
+        "table inet nat {
+        chain pre { type nat hook prerouting priority dstnat;
+            fib daddr type local tcp dport 80 meta nfproto ipv4 dnat ip to 172.17.0.2:80
+            fib daddr type local tcp dport 80 meta nfproto ipv6 dnat ip6 to [fd00:17::2]:80
+        }
+        }",
+    );
+    let site = Site::start(Some(&container));
+    Published {
+        host,
+        _site: site,
+        _container: container,
+    }
+}
+
 #[test]
 fn a_port_that_is_published_from_a_container_is_diverted_too() {
     inside(|| {
-        let host = Host::new();
-        let container = Node::new();
-        container.cable("eth0", "docker0");
-        ip("addr add 172.17.0.1/16 dev docker0");
-        ip("addr add fd00:17::1/64 dev docker0 nodad");
-        container.ip("addr add 172.17.0.2/16 dev eth0");
-        container.ip("addr add fd00:17::2/64 dev eth0 nodad");
-        container.ip("route add default via 172.17.0.1");
-        container.ip("-6 route add default via fd00:17::1");
-        for key in ["ipv4/ip_forward", "ipv6/conf/all/forwarding"] {
-            std::fs::write(format!("/proc/sys/net/{key}"), "1").expect("a sysctl of our own");
-        }
-        lab::nft(
-            "table inet nat {
-            chain pre { type nat hook prerouting priority dstnat;
-                fib daddr type local tcp dport 80 meta nfproto ipv4 dnat ip to 172.17.0.2:80
-                fib daddr type local tcp dport 80 meta nfproto ipv6 dnat ip6 to [fd00:17::2]:80
-            }
-            }",
-        );
-        let _site = Site::start(Some(&container));
-        let published = get(&host, HOST_4, "/");
+        let Published { host, .. } = &published();
+        let published = get(host, HOST_4, "/");
         assert!(published.contains("the site greets"), "{published}");
         let daemon = Daemon::start(DIVERT);
         assert_eq!(FOREIGN.map(|to| host.probe(to, 80)), [Seen::Silence; 2]);
         daemon.cli(&["open", "--lease", "a"]).success();
         for to in FOREIGN {
-            let answer = get(&host, to, "/");
+            let answer = get(host, to, "/");
             assert!(answer.starts_with("HTTP/1.1 4"), "{to}: {answer}");
         }
-        let visitor = get(&host, HOST_PRIVATE, "/");
+        let visitor = get(host, HOST_PRIVATE, "/");
         assert!(visitor.ends_with("greets 10.0.0.2"), "{visitor}");
         daemon.cli(&["close", "--lease", "a"]).success();
         assert_eq!(FOREIGN.map(|to| host.probe(to, 80)), [Seen::Silence; 2]);
@@ -387,5 +456,39 @@ fn a_taken_port_names_its_holder_and_the_key_for_another() {
         assert!(refused.stderr.contains("`divert_port`"), "{refused}");
         let daemon = Daemon::start(&format!("{DIVERT}divert_port = 8403\n"));
         daemon.cli(&["open", "--lease", "a"]).success();
+    });
+}
+
+#[test]
+fn before_a_container_each_connection_stays_where_it_began() {
+    inside(|| {
+        let Published { host, .. } = &published();
+        let daemon = Daemon::start(&format!("[firewall]\nclosed = \"pass\"\n{DIVERT}"));
+        let mut early = FOREIGN.map(|to| host.connect(to, 80));
+        let mut greets_all = || {
+            for peer in &mut early {
+                let answer = ask(peer, "/", "keep-alive");
+                assert!(answer.contains("the site greets"), "{answer}");
+            }
+        };
+        greets_all();
+        daemon.cli(&["open", "--lease", "a"]).success();
+        greets_all();
+        let mut held = FOREIGN.map(|to| host.connect(to, 80));
+        for peer in &mut held {
+            peer.write_all(b"GET / HTTP/1.1\r\n").expect("it is open");
+        }
+        daemon.cli(&["close", "--lease", "a"]).success();
+        // What the window let in is the gate's for its grace, and no new connection of the container.
+        for peer in &mut held {
+            peer.set_read_timeout(Some(Duration::from_secs(4)))
+                .expect("a timeout");
+            peer.write_all(b"Host: www.example.com\r\n\r\n")
+                .expect("within the grace");
+            let mut answer = [0; 11];
+            peer.read_exact(&mut answer).expect("an answer");
+            assert_eq!(&answer[..10], b"HTTP/1.1 4");
+        }
+        greets_all();
     });
 }

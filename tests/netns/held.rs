@@ -167,6 +167,32 @@ fn the_kernel_ends_what_a_window_let_in_even_if_the_front_sleeps() {
     });
 }
 
+/// Outside of windows everybody reaches the site then, and still nobody the gate.
+#[test]
+fn the_kernel_ends_it_too_where_others_pass_after_the_window() {
+    inside(|| {
+        let host = Host::new();
+        serve_a_site();
+        let daemon = Daemon::start(
+            "[firewall]\nclosed = \"pass\"\n[http]\nhead_timeout = \"20s\"\nlisten = \"divert\"\n",
+        );
+        daemon.cli(&["open", "--lease", "a"]).success();
+        let mut admitted = [HOST_4, HOST_6].map(|address| half_a_request(&host, address));
+        daemon.cli(&["close", "--lease", "a"]).success();
+        let closed = Instant::now();
+        daemon.signal(Signal::STOP);
+        for peer in &mut admitted {
+            assert!(arrives(&host, peer), "within the grace");
+        }
+        assert!(closed.elapsed() < GRACE, "too slow a host for this test");
+        wait_until(closed + GRACE + MARGIN / 4);
+        for peer in &mut admitted {
+            assert!(!arrives(&host, peer), "after the grace");
+        }
+        daemon.signal(Signal::CONT);
+    });
+}
+
 fn half_a_request(host: &Host, address: &str) -> TcpStream {
     let mut peer = host.connect(address, 80);
     peer.write_all(HALF).expect("it is open");

@@ -116,6 +116,11 @@ fn a_window_opens_what_it_is_for_and_nothing_else() {
             place.expect([false, false, false, false, true]);
             open(&["--interface", "eth0"]);
             place.expect([true, true, true, true, false]);
+            open(&["--interface", "eth0", "--family", "ipv4"]);
+            place.expect([true, true, false, false, false]);
+            open(&["--interface", "eth0", "--family", "ipv6"]);
+            place.expect([false, false, true, true, false]);
+            open(&["--interface", "eth0"]);
             // A second lease adds what it opens.
             let second = ["open", "--lease", "b", "--interface", "eth1"];
             daemon.cli(&second).success();

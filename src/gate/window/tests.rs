@@ -113,6 +113,22 @@ fn a_second_lease_keeps_the_window_open() {
 }
 
 #[test]
+fn what_a_renewal_leaves_out_shuts_now_and_has_its_grace() {
+    let now = Instant::now();
+    let mut windows = Windows::default();
+    let mut both = lease("a", now + MINUTE);
+    both.scope.ports = vec![80, 443];
+    windows.acquire(both, &limits(), now).unwrap();
+    windows
+        .acquire(lease("a", now + 2 * MINUTE), &limits(), now)
+        .unwrap();
+    let of_443 = door(Family::V4, 443);
+    assert_eq!(windows.open_until(&of_443, now), None);
+    assert_eq!(windows.admitted_until(&of_443, now), Some(now + GRACE));
+    assert!(windows.doors().contains(&of_443));
+}
+
+#[test]
 fn an_expired_lease_gives_its_grace_before_and_after_it_is_swept_out() {
     let now = Instant::now();
     let mut windows = Windows::default();
