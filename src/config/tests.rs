@@ -361,6 +361,10 @@ fn what_is_perhaps_not_meant_is_said() {
             "[firewall]\nclose_command = [\"y\"]\n",
             "close_command without an open_command",
         ),
+        (
+            "[http]\nlisten = \"divert\"\n[firewall]\nports = [80, 443]\n",
+            "which answers http-01 alone",
+        ),
     ] {
         let warnings = good(text).warnings();
         assert_eq!(warnings.len(), 1, "{warnings:?}");

@@ -112,6 +112,11 @@ impl Config {
             ));
         }
         if self.http.divert.is_some() {
+            for port in ports.iter().filter(|port| **port != challenge.port()) {
+                warnings.push(format!(
+                    "[firewall] ports hold {port}: a window that opens it hands everybody off the allow-list who comes there to the gate, which answers {challenge} alone",
+                ));
+            }
             return;
         }
         let listened: BTreeSet<u16> = self.http.listen.iter().map(SocketAddr::port).collect();

@@ -435,7 +435,10 @@ fn spent(account: &Account, shortage: Shortage) -> String {
         span, limit, used, ..
     } = shortage;
     let again = match shortage.fits_in {
-        Some(wait) => format!("this length fits again in {} at the latest", seconds(wait)),
+        Some(wait) => format!(
+            "this length fits again in {} at the latest, if nothing more is opened",
+            seconds(wait)
+        ),
         None => "this length is more than all of it: ask for less with --for".to_owned(),
     };
     format!(

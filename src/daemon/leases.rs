@@ -136,6 +136,9 @@ impl Leases {
     /// [`Lost`].
     pub async fn adopt(&self) -> Result<(), Lost> {
         let _turn = self.turn.lock().await;
+        // The first answer comes once the enforcer has taken hold of the kernel. Counted from that
+        // question every lease would end in this book so much too early.
+        self.link.ask(Request::Snapshot).await?;
         let windows = self.snapshot().await?;
         if let Some(commands) = &self.commands {
             commands.adopt(&windows, now()).await?;

@@ -18,6 +18,7 @@ const BACKLOG: i32 = 4096;
 pub struct ListenError {
     address: SocketAddr,
     error: io::Error,
+    is_transparent: bool,
 }
 
 impl fmt::Display for ListenError {
@@ -34,6 +35,11 @@ impl fmt::Display for ListenError {
                 }
                 if holders.iter().all(|holder| holder.process.is_none()) {
                     write!(f, " (`ss -Hltnp sport = {port}` as root names it)")?;
+                }
+                if self.is_transparent {
+                    return f.write_str(
+                        ". Way out: give connections another port to be handed to, `divert_port` in [http]",
+                    );
                 }
                 write!(
                     f,
@@ -102,7 +108,13 @@ pub fn bind_transparent(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, Li
         match bind_one(address, true) {
             Ok(listener) => listeners.push(listener),
             Err(error) if address.is_ipv6() && is_no_ipv6(&error) => {}
-            Err(error) => return Err(ListenError { address, error }),
+            Err(error) => {
+                return Err(ListenError {
+                    address,
+                    error,
+                    is_transparent: true,
+                });
+            }
         }
     }
     Ok(listeners)
@@ -130,7 +142,11 @@ fn bind_by<Listener>(
                     Err(error)
                 }
             });
-            listener.map_err(|error| ListenError { address, error })
+            listener.map_err(|error| ListenError {
+                address,
+                error,
+                is_transparent: false,
+            })
         })
         .collect()
 }

@@ -10,8 +10,7 @@ use nlink::netlink::nftables::{Set, SetElement, SetKeyType, Transaction};
 
 use super::record;
 use super::ruleset::{
-    Doors, ForeignSet, Mode, Settings, budget_set, door_element, entrance_set, lease_set,
-    opened_set, usage_set,
+    Doors, ForeignSet, Mode, Settings, door_element, entrance_set, lease_set, opened_set,
 };
 use crate::gate::lease::{Door, Entrance, Family, Lease};
 use crate::gate::usage::{Account, Slot};
@@ -120,34 +119,29 @@ pub(super) fn lease_element(
     replace(change, &entrance_set().to_set(), key, with)
 }
 
-pub(super) fn opening_element(change: Transaction, opening: Opening, now: Instant) -> Transaction {
+/// An opening as the element that remembers it.
+pub(super) fn opening_element(opening: &Opening, now: Instant) -> Option<SetElement> {
     let left = opening.forgotten_at.saturating_duration_since(now);
-    let with = Some((left, Some(opening.caller.to_string())));
-    replace(
-        change,
-        &budget_set().to_set(),
-        SetElement::mark(opening.id),
-        with,
-    )
+    let element = SetElement::mark(opening.id).with_timeout(left);
+    (!left.is_zero()).then(|| element.with_comment(opening.caller.to_string()))
 }
 
-/// Puts slots of time in place and takes others away, as [`replace`] does, but many in one message:
-/// each message has its head, and a batch must fit the socket's send buffer.
-pub(super) fn time_elements<'book>(
+/// A slot of time as the element that remembers it; a name that does not fit is not remembered.
+pub(super) fn time_element(account: &Account, slot: &Slot, now: Instant) -> Option<SetElement> {
+    let comment = record::time_comment(account, slot)?;
+    let left = slot.forgotten_at.saturating_duration_since(now);
+    let element = SetElement::mark(slot.id).with_timeout(left);
+    (!left.is_zero()).then(|| element.with_comment(comment))
+}
+
+/// Puts elements of a `mark` set in place and takes others away, as [`replace`] does, but many in
+/// one message: each message has its head, and a batch must fit the socket's send buffer.
+pub(super) fn replace_many(
     mut change: Transaction,
-    kept: impl IntoIterator<Item = (&'book Account, &'book Slot)>,
+    set: &Set,
+    kept: &[SetElement],
     gone: &[u32],
-    now: Instant,
 ) -> Transaction {
-    let set = usage_set().to_set();
-    let kept: Vec<SetElement> = (kept.into_iter())
-        .filter_map(|(account, slot)| {
-            let comment = record::time_comment(account, slot)?;
-            let left = slot.forgotten_at.saturating_duration_since(now);
-            let element = SetElement::mark(slot.id).with_timeout(left);
-            (!left.is_zero()).then(|| element.with_comment(comment))
-        })
-        .collect();
     let ids = kept.iter().filter_map(number).chain(gone.iter().copied());
     let keys: Vec<SetElement> = ids.map(SetElement::mark).collect();
     for keys in keys.chunks(ELEMENTS_PER_MESSAGE) {
@@ -156,11 +150,11 @@ pub(super) fn time_elements<'book>(
             .map(|key| key.with_timeout(Duration::from_secs(1)))
             .collect();
         change = change
-            .add_set_elements(&set, &there)
-            .del_set_elements(&set, keys);
+            .add_set_elements(set, &there)
+            .del_set_elements(set, keys);
     }
     for kept in kept.chunks(ELEMENTS_PER_MESSAGE) {
-        change = change.add_set_elements(&set, kept);
+        change = change.add_set_elements(set, kept);
     }
     change
 }
@@ -170,7 +164,7 @@ pub(super) fn number(element: &SetElement) -> Option<u32> {
     element.key().try_into().ok().map(u32::from_ne_bytes)
 }
 
-/// Everything of the book but the time, of which there may be much and which a table keeps.
+/// Every lease and every door: what a table must hold to be as open and as shut as the book says.
 pub(super) fn all_elements(
     mut change: Transaction,
     settings: &Settings,
@@ -179,9 +173,6 @@ pub(super) fn all_elements(
 ) -> Transaction {
     for lease in windows.leases() {
         change = lease_element(change, lease, true, now);
-    }
-    for opening in windows.openings() {
-        change = opening_element(change, *opening, now);
     }
     let of_ports = settings.ports.iter().flat_map(|port| {
         Family::ALL.map(|family| Door {

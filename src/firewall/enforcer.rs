@@ -302,7 +302,7 @@ impl Enforcer {
                 .await
                 .map_err(failed)?;
             self.kernel
-                .write_time(settings, &windows, now())
+                .write_memory(&windows, now())
                 .await
                 .map_err(failed)?;
             self.health.gaps += 1;

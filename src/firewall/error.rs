@@ -1,5 +1,6 @@
 //! Why the kernel is not as it should be, in words that name who can mend it.
 
+use super::rules::TAG_PRIORITY;
 use super::ruleset::{ForeignChain, ForeignSet, TABLE};
 
 /// Why the kernel is not as it should be.
@@ -13,6 +14,8 @@ pub enum KernelError {
     NoForeignChain(ForeignChain),
     /// It is there, but our rule would do nothing in it. The operator's to mend.
     UnfitForeignChain(ForeignChain),
+    /// It comes before our mark is set. The operator's to mend.
+    EarlyForeignChain(ForeignChain),
     /// Its table belongs to a process that alone may change it. The operator's to mend.
     OwnedForeignTable(ForeignChain),
     /// Our table belongs to another living process.
@@ -50,6 +53,11 @@ impl std::fmt::Display for KernelError {
                 "in the chain `{chain}` a rule of ours would open nothing: name a chain of type filter in prerouting, \
                  input or forward, the one that drops"
             ),
+            Self::EarlyForeignChain(chain) => write!(
+                f,
+                "the chain `{chain}` comes before acmegate has marked anything (priority {TAG_PRIORITY} in prerouting): \
+                 give it a priority above that, as `raw` is"
+            ),
             Self::OwnedForeignTable(chain) => write!(
                 f,
                 "table {} {} belongs to its own program (flags owner) and nobody else can put a rule into it: \
@@ -84,6 +92,7 @@ impl KernelError {
                 | Self::UnfitForeignSet(..)
                 | Self::NoForeignChain(_)
                 | Self::UnfitForeignChain(_)
+                | Self::EarlyForeignChain(_)
                 | Self::OwnedForeignTable(_)
         )
     }

@@ -11,16 +11,19 @@ use nlink::netlink::nftables::{
     Verdict, parse_expressions, write_expressions,
 };
 use nlink::netlink::nftables::{CmpOp, MetaKey};
-use nlink::netlink::{Connection, MessageBuilder, Nftables};
+use nlink::netlink::{AttrIter, Connection, MessageBuilder, Nftables};
 
 use super::error::{Doing, KernelError};
-use super::rules::rule_text;
+use super::rules::{Hook, TAG_PRIORITY, rule_text};
 use super::ruleset::{ForeignChain, Mode, Settings, TABLE, TAG};
 
 /// `NLM_F_CREATE` of linux/netlink.h; without `NLM_F_APPEND` a rule goes to the head of its chain.
 const CREATE: u16 = 0x400;
 /// A userdata entry of libnftnl: a rule's comment.
 const COMMENT: u8 = 0;
+/// `NFTA_MATCH_NAME` and `NFTA_MATCH_INFO` of linux/netfilter/nf_tables.h.
+const MATCH_NAME: u16 = 1;
+const MATCH_INFO: u16 = 3;
 /// NF_INET_PRE_ROUTING, NF_INET_LOCAL_IN and NF_INET_FORWARD of linux/netfilter.h.
 const HOOKS: [u32; 3] = [0, 1, 2];
 
@@ -58,6 +61,13 @@ pub(super) async fn check(
         let translates = chain.chain_type == Some(ChainType::Nat);
         if is_elsewhere || translates {
             return Err(KernelError::UnfitForeignChain(wanted.clone()));
+        }
+        let is_early = chain.hook == Some(Hook::Prerouting as u32)
+            && chain
+                .priority
+                .is_some_and(|priority| priority <= TAG_PRIORITY);
+        if is_early {
+            return Err(KernelError::EarlyForeignChain(wanted.clone()));
         }
     }
     Ok(())
@@ -201,28 +211,22 @@ async fn rules_in(nft: &Connection<Nftables>, chain: &ForeignChain) -> Result<Fo
     })
 }
 
-/// Known by its comment and by what it says: an administrator may call a rule of theirs by our name.
+/// Known by its comment and by all that it says: an administrator may call a rule of theirs by our
+/// name.
 fn is_ours(rule: &RuleInfo) -> bool {
-    is_tagged(rule) && accepts_one_bit(&parse_expressions(&rule.expression_bytes))
+    accepts_one_bit(&parse_expressions(&rule.expression_bytes), |rest| {
+        match (&rule.comment_text, rest) {
+            (Some(comment), []) => comment == TAG,
+            // As iptables-restore writes it.
+            (None, [only]) => is_tag(only),
+            _ => false,
+        }
+    })
 }
 
-/// Tagged as we write it, or as iptables-restore did, which turns a comment into an xtables match of
-/// that name.
-fn is_tagged(rule: &RuleInfo) -> bool {
-    if let Some(comment) = &rule.comment_text {
-        return comment == TAG;
-    }
-    let holds = |text: &str| {
-        let text = [text.as_bytes(), b"\0"].concat();
-        rule.expression_bytes
-            .windows(text.len())
-            .any(|bytes| bytes == text)
-    };
-    holds("comment") && holds(TAG)
-}
-
-/// `meta mark & BIT == BIT … accept`, whichever bit the run that wrote it had.
-fn accepts_one_bit(expressions: &[RuleExpr]) -> bool {
+/// `meta mark & BIT == BIT REST accept`, whichever bit the run that wrote it had. Counters, which
+/// iptables puts into every rule, are no part of the rest.
+fn accepts_one_bit(expressions: &[RuleExpr], is_rest: impl Fn(&[RuleExpr]) -> bool) -> bool {
     let [
         RuleExpr::Meta {
             key: MetaKey::Mark, ..
@@ -233,14 +237,34 @@ fn accepts_one_bit(expressions: &[RuleExpr]) -> bool {
             data,
             ..
         },
-        ..,
+        rest @ ..,
         RuleExpr::Verdict(Verdict::Accept),
     ] = expressions
     else {
         return false;
     };
+    let rest: Vec<RuleExpr> = rest
+        .iter()
+        .filter(|expression| !matches!(expression, RuleExpr::Counter { .. }))
+        .cloned()
+        .collect();
     let ones: u32 = mask.iter().map(|octet| octet.count_ones()).sum();
-    mask == data && ones == 1
+    mask == data && ones == 1 && is_rest(&rest)
+}
+
+/// Whether this is xtables' match of the name `comment`, with our tag for its text.
+fn is_tag(expression: &RuleExpr) -> bool {
+    let RuleExpr::Unknown { name, data, .. } = expression else {
+        return false;
+    };
+    let text = |wanted: u16| {
+        let mut attributes = AttrIter::new(data);
+        let (_, value) = attributes.find(|(kind, _)| *kind == wanted)?;
+        value.split(|octet| *octet == 0).next()
+    };
+    name == "match"
+        && text(MATCH_NAME) == Some(b"comment")
+        && text(MATCH_INFO) == Some(TAG.as_bytes())
 }
 
 /// nlink appends rules, or puts them behind others; this is `nft insert rule`.

@@ -58,8 +58,8 @@ pub(super) async fn has_our_shape(
         && planned.iter().all(|plan| {
             found.iter().any(|chain| {
                 chain.name == plan.name
-                    && chain.priority == plan.base
-                    && chain.hook.is_some() == plan.base.is_some()
+                    && chain.priority == plan.base.map(|base| base.priority)
+                    && chain.hook == plan.base.map(|base| base.hook as u32)
                     && chain.policy.is_none_or(|policy| policy == 1)
             })
         }))

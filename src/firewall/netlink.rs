@@ -15,10 +15,12 @@ use nlink::netlink::{Connection, Nftables};
 
 use super::elements::{
     all_elements, door_elements, foreign_set, lease_element, number, opening_element, replace,
-    time_elements,
+    replace_many, time_element,
 };
 use super::error::{Doing, KernelError};
-use super::ruleset::{BUDGET_SET, ENTRANCE_SET, LEASE_SET, Mode, Settings, TABLE, USAGE_SET};
+use super::ruleset::{
+    BUDGET_SET, ENTRANCE_SET, LEASE_SET, Mode, Settings, TABLE, USAGE_SET, budget_set, usage_set,
+};
 use super::{foreign, inspect, record};
 use crate::gate::lease::{Door, Family, Lease};
 use crate::gate::usage::{MAX_LENGTH, Slot};
@@ -27,6 +29,8 @@ use crate::gate::window::{BUDGET_SPAN, Opening, Windows};
 /// Ranges that one message can hold: an nftables attribute ends at 64 KiB, a batch at the socket's
 /// send buffer (212,992 octets by default).
 const RANGES_PER_BATCH: usize = 700;
+/// Openings and slots of time that one batch holds: about 200 octets each.
+const MEMORIES_PER_BATCH: usize = 512;
 /// How often a look-then-change is begun anew because somebody else changed the ruleset between.
 const ATTEMPTS: usize = 10;
 
@@ -290,7 +294,6 @@ impl Kernel {
         }
         // Elements before chains: a window that is open stays open through the change.
         change = all_elements(change, settings, windows, now);
-        change = time_elements(change, windows.usage().slots(), &[], now);
         for chain in settings.chains() {
             change = change.add_chain(chain.to_chain().doing("rendering a chain")?);
             for rule in &chain.rules {
@@ -303,7 +306,7 @@ impl Kernel {
             .doing("installing our table")?;
         self.owned = flags != 0;
         self.is_distrusted = false;
-        Ok(())
+        self.write_memory(windows, now).await
     }
 
     async fn fill(&self, settings: &Settings, family: Family) -> Result<(), KernelError> {
@@ -385,19 +388,24 @@ impl Kernel {
         let doors: BTreeSet<Door> = (earlier.chain([changed]))
             .flat_map(|lease| lease.scope.doors())
             .collect();
-        let openings =
-            (windows.openings().iter()).filter(|opening| !before.openings().contains(opening));
+        // Their numbers only grow.
+        let last = before.openings().iter().map(|opening| opening.id).max();
+        let openings: Vec<SetElement> = (windows.openings().iter())
+            .filter(|opening| last.is_none_or(|last| opening.id > last))
+            .filter_map(|opening| opening_element(opening, now))
+            .collect();
         let (taken, given_back) = windows.usage().changes_since(before.usage());
+        let taken: Vec<SetElement> = (taken.iter())
+            .filter_map(|(account, slot)| time_element(account, slot, now))
+            .collect();
         let mut tries = ATTEMPTS;
         loop {
             tries -= 1;
             let mut change = self.nft.transaction();
             change = lease_element(change, changed, windows.lease(&changed.name).is_some(), now);
             change = door_elements(change, settings, windows, &doors, now);
-            for opening in openings.clone() {
-                change = opening_element(change, *opening, now);
-            }
-            change = time_elements(change, taken.iter().copied(), &given_back, now);
+            change = replace_many(change, &budget_set().to_set(), &openings, &[]);
+            change = replace_many(change, &usage_set().to_set(), &taken, &given_back);
             match change.commit(&self.nft).await {
                 Err(error) if tries > 0 && (error.is_restart() || error.is_busy()) => {}
                 done => return done.doing("changing the window"),
@@ -434,22 +442,28 @@ impl Kernel {
         change.commit(&self.nft).await.doing("writing the windows")
     }
 
-    /// Writes all time anew.
+    /// Writes anew what the budget remembers, of which there may be thousands: piece by piece, for no
+    /// rule reads it.
     ///
     /// # Errors
-    /// [`KernelError`]; then nothing has changed.
-    pub async fn write_time(
-        &self,
-        settings: &Settings,
-        windows: &Windows,
-        now: Instant,
-    ) -> Result<(), KernelError> {
-        if settings.mode == Mode::GateOnly {
-            return Ok(());
+    /// [`KernelError`]; then a part of it is written.
+    pub async fn write_memory(&self, windows: &Windows, now: Instant) -> Result<(), KernelError> {
+        let openings = windows.openings().iter();
+        let openings: Vec<_> = openings
+            .filter_map(|opening| opening_element(opening, now))
+            .collect();
+        let times = windows.usage().slots();
+        let times: Vec<_> = times
+            .filter_map(|(account, slot)| time_element(account, slot, now))
+            .collect();
+        for (set, elements) in [(budget_set(), openings), (usage_set(), times)] {
+            for part in elements.chunks(MEMORIES_PER_BATCH) {
+                let change = replace_many(self.nft.transaction(), &set.to_set(), part, &[]);
+                let done = change.commit(&self.nft).await;
+                done.doing("writing what the budget remembers")?;
+            }
         }
-        let slots = windows.usage().slots();
-        let change = time_elements(self.nft.transaction(), slots, &[], now);
-        change.commit(&self.nft).await.doing("writing the time")
+        Ok(())
     }
 
     /// Takes away everything that is ours. What is not there is not missed.

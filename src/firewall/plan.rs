@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::rules::rule_text;
+use super::rules::{Base, rule_text};
 use super::ruleset::{Mode, Settings, TABLE};
 use crate::gate::lease::Family;
 
@@ -70,10 +70,11 @@ impl Settings {
                 out.push('\n');
             }
             let _ = writeln!(out, "\tchain {} {{", chain.name);
-            if let Some(priority) = chain.base {
+            if let Some(Base { hook, priority }) = chain.base {
                 let _ = writeln!(
                     out,
-                    "\t\ttype filter hook prerouting priority {priority}; policy accept;"
+                    "\t\ttype filter hook {} priority {priority}; policy accept;",
+                    hook.as_str(),
                 );
             }
             for rule in &chain.rules {

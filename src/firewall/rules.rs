@@ -11,6 +11,7 @@
 //! | `attach` | `tag` → `mark` | marks packets by window and grace, before any chain that might drop them |
 //! | | `admit` → `judge` | as in `set` |
 //! | all, with divert | `untrack` → `bypass` | keeps what the gate gets away from conntrack, and so from DNAT |
+//! | | `answers` | the same for what the gate sends, and so from masquerading |
 //! | | `divert` → `decide` | hands it to the gate; with the gate dead it goes nowhere |
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -30,19 +31,37 @@ const GUARD_PRIORITY: i32 = -110;
 /// After conntrack (-200), before mangle (-150), geo-blockers, and every input chain.
 const ADMIT_PRIORITY: i32 = -190;
 /// Before raw (-300), where the first of other people's chains stand.
-const TAG_PRIORITY: i32 = -310;
+pub(super) const TAG_PRIORITY: i32 = -310;
 /// Raw: before conntrack.
 const UNTRACK_PRIORITY: i32 = -300;
 /// After mangle (-150), before DNAT.
 const DIVERT_PRIORITY: i32 = -149;
+
+/// The hooks of our base chains, by the kernel's numbers (`NF_INET_…` of linux/netfilter.h).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Hook {
+    /// What comes in, before it is routed.
+    Prerouting = 0,
+    /// What this host sends.
+    Output = 3,
+}
+
+/// Where a base chain stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// Its hook.
+    pub hook: Hook,
+    /// Its place among the chains of that hook: lower comes first.
+    pub priority: i32,
+}
 
 /// One chain of ours and its rules.
 #[derive(Clone, Debug)]
 pub struct ChainPlan {
     /// Its name.
     pub name: &'static str,
-    /// A base chain's priority in prerouting, or none for a regular chain.
-    pub base: Option<i32>,
+    /// Where a base chain stands, or none for a regular chain.
+    pub base: Option<Base>,
     /// Its rules, in order.
     pub rules: Vec<RuleSpec>,
 }
@@ -59,7 +78,10 @@ impl Settings {
             });
             chains.push(ChainPlan {
                 name: outer,
-                base: Some(priority),
+                base: Some(Base {
+                    hook: Hook::Prerouting,
+                    priority,
+                }),
                 rules: self.to(inner),
             });
         };
@@ -71,6 +93,14 @@ impl Settings {
             (_, Some(port)) => {
                 pair("bypass", self.bypass_rules(), "untrack", UNTRACK_PRIORITY);
                 pair("decide", self.divert_rules(port), "divert", DIVERT_PRIORITY);
+                chains.push(ChainPlan {
+                    name: "answers",
+                    base: Some(Base {
+                        hook: Hook::Output,
+                        priority: UNTRACK_PRIORITY,
+                    }),
+                    rules: self.answers_rules(),
+                });
             }
             (Mode::Guard, None) => pair("decide", self.guard_rules(), "guard", GUARD_PRIORITY),
             (Mode::Set(_) | Mode::Attach(_), None) => {
@@ -149,13 +179,17 @@ impl Settings {
                 port: Some(port),
             };
             let which = self.what_a_window_takes();
-            rules.push(rule([door, which], [tproxy.into()], Verdict::Accept));
+            let then = [tproxy.into(), is_whole_socket().into()];
+            rules.push(rule([door, which], then, Verdict::Accept));
         }
         let is_gates = || Match::eq(Field::Socket(SocketKey::Transparent), Value::Bool(true));
         for door in doors(Doors::Grace) {
             let rest = vec![is_not_first(), is_gates()];
             rules.push(rule([door, rest], [], Verdict::Accept));
         }
+        // A handshake's first packet come again, which its answer outlives; or, with the gate dead,
+        // one to what is left of a connection of the gate's, which would wake whoever else listens.
+        rules.push(rule([vec![is_first(), is_gates()]], [], Verdict::Drop));
         if self.passes_when_shut() {
             // What the gate was given and may no longer have.
             let firm = self.firmly();
@@ -164,6 +198,14 @@ impl Settings {
             for (family, door) in doors_by_family(Doors::Window) {
                 let shut = firm.closed.of(family);
                 rules.push(end(shut, [door, vec![is_first()]].concat()));
+            }
+            // The last packet of a handshake that the gate answered with a cookie is nobody else's.
+            for (family, door) in doors_by_family(Doors::Grace) {
+                let shut = firm.closed.of(family);
+                rules.push(end(
+                    shut,
+                    [door, vec![is_not_first(), is_unknown()]].concat(),
+                ));
             }
         }
         rules.extend(self.shut_what_the_set_opens(&[is_first()]));
@@ -197,6 +239,17 @@ impl Settings {
         let is_gates = Match::eq(Field::Socket(SocketKey::Transparent), Value::Bool(true));
         rules.push(rule([vec![is_gates]], notrack(), Verdict::Accept));
         rules
+    }
+
+    /// Of a connection that was not tracked when it came, an answer would be a new one: given
+    /// another address by who masquerades, or called invalid.
+    fn answers_rules(&self) -> Vec<RuleSpec> {
+        let ports = self.ports.iter().map(|port| {
+            let is_gates = Match::eq(Field::Socket(SocketKey::Transparent), Value::Bool(true));
+            let matches = vec![Match::eq(Field::TcpSport, *port), is_gates];
+            rule([matches], [Item::from(Stmt::Notrack)], Verdict::Accept)
+        });
+        ports.collect()
     }
 
     fn allowed(&self) -> Vec<RuleSpec> {
@@ -276,6 +329,16 @@ impl Settings {
     }
 }
 
+impl Hook {
+    /// Its word in nft(8).
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Prerouting => "prerouting",
+            Self::Output => "output",
+        }
+    }
+}
+
 impl ChainPlan {
     /// The chain as the kernel takes it.
     ///
@@ -284,10 +347,14 @@ impl ChainPlan {
     pub fn to_chain(&self) -> nlink::Result<Chain> {
         let chain = Chain::new(TABLE, self.name)?.family(NftFamily::Inet);
         Ok(match self.base {
-            Some(priority) => chain.base(
-                BaseChain::filter(FilterHook::Prerouting, Priority::Custom(priority))
-                    .policy(Policy::Accept),
-            ),
+            Some(Base { hook, priority }) => {
+                let hook = match hook {
+                    Hook::Prerouting => FilterHook::Prerouting,
+                    Hook::Output => FilterHook::Output,
+                };
+                let base = BaseChain::filter(hook, Priority::Custom(priority));
+                chain.base(base.policy(Policy::Accept))
+            }
             None => chain,
         })
     }
@@ -381,6 +448,22 @@ fn is_first() -> Match {
 /// Not a first packet: it belongs to what the window admitted, or to nothing.
 fn is_not_first() -> Match {
     first(MatchOp::Ne)
+}
+
+/// No packet of a connection that conntrack saw both sides of.
+fn is_unknown() -> Match {
+    Match::new(
+        Field::CtState,
+        MatchOp::Ne,
+        Value::CtState(CtState::ESTABLISHED),
+    )
+}
+
+/// Behind `tproxy`: the packet goes to a listener or an established connection. What is left of a
+/// closed one matches no value; a first packet that comes to that when its listener is gone goes
+/// to whoever else listens on the port it was sent to.
+fn is_whole_socket() -> Match {
+    Match::eq(Field::Socket(SocketKey::Wildcard), Value::Bool(false))
 }
 
 fn bit(mark: u32) -> Value {

@@ -109,6 +109,15 @@ impl Survey {
             Mode::Attach(_) => settings.mark,
             Mode::Guard | Mode::Set(_) | Mode::GateOnly => 0,
         };
+        // And its connection's, before anybody could copy one to the other; what is diverted has none.
+        let ct_mark = match &settings.mode {
+            Mode::Set(_) | Mode::Attach(_) if settings.divert.is_none() => settings.mark,
+            _ => 0,
+        };
+        let attached: Vec<String> = match &settings.mode {
+            Mode::Attach(chains) => chains.iter().map(ToString::to_string).collect(),
+            Mode::Guard | Mode::Set(_) | Mode::GateOnly => Vec::new(),
+        };
         let destination = match scope.entrance {
             Entrance::Address(address) => Some(address),
             Entrance::Any | Entrance::Interface(_) => None,
@@ -133,7 +142,7 @@ impl Survey {
                         ifindex: Some(way.ifindex),
                         destination,
                         mark,
-                        ct_mark: 0,
+                        ct_mark,
                         is_untracked: settings.divert.is_some(),
                         accepted_sets: accepted_sets.clone(),
                     });
@@ -155,7 +164,8 @@ impl Survey {
                 }
                 match shut {
                     Some(culprit) if !is_clear => {
-                        return Ok(Finding::Shut(format!("{culprit}; {}", culprit.advice())));
+                        let advice = culprit.advice(&attached);
+                        return Ok(Finding::Shut(format!("{culprit}; {advice}")));
                     }
                     Some(culprit) => {
                         let doubt = format!("{culprit}, on another interface");

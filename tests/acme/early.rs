@@ -17,9 +17,9 @@ fn certbot_without_a_post_hook_leaves_its_window_to_its_tokens() {
             let options = [
                 "--manual",
                 "--manual-auth-hook",
-                "acmegate hook certbot-auth",
+                "acmegate hook certbot auth",
                 "--manual-cleanup-hook",
-                "acmegate hook certbot-cleanup",
+                "acmegate hook certbot cleanup",
                 "--pre-hook",
                 "acmegate open",
             ];

@@ -178,6 +178,7 @@ fn what_cannot_be_attached_to_is_said_with_the_way_out() {
         lab::nft(
             "table ip nat { chain pre { type nat hook prerouting priority dstnat; }
             chain out { type filter hook output priority 0; }
+            chain early { type filter hook prerouting priority -310; }
             }",
         );
         for (chain, word) in [
@@ -185,6 +186,7 @@ fn what_cannot_be_attached_to_is_said_with_the_way_out() {
             ("inet nothere input", "does not exist"),
             ("ip nat pre", "would open nothing"),
             ("ip nat out", "would open nothing"),
+            ("ip nat early", "before acmegate has marked"),
         ] {
             let config = format!("[firewall]\nmode = \"attach\"\nchains = [\"{chain}\"]\n");
             let daemon = Daemon::start(&config);
@@ -337,6 +339,7 @@ fn what_an_administrator_calls_by_our_name_stays_theirs() {
         lab::nft(SET_BY_ADMINISTRATOR);
         lab::nft(
             "add rule inet filter input tcp dport 22 accept comment \"acmegate\"
+            add rule inet filter input meta mark & 0x4 == 0x4 tcp dport 22 accept comment \"acmegate\"
             table inet other { chain c { meta mark 0x1 drop comment \"acmegate\"; }
             }",
         );
@@ -346,6 +349,8 @@ fn what_an_administrator_calls_by_our_name_stays_theirs() {
             run(command, Duration::from_secs(20)).success();
         };
         sh("-A INPUT -p tcp --dport 80 -m comment --comment acmegate -j ACCEPT");
+        sh("-A INPUT -m mark --mark 0x1/0x1 -m comment --comment before-acmegate -j ACCEPT");
+        sh("-A INPUT -m mark --mark 0x2/0x2 -m comment --comment acmegate-2 -j ACCEPT");
         let before = ruleset();
         let config = "[firewall]\nmode = \"attach\"\nchains = [\"inet filter input\", \"ip filter INPUT\"]\n";
         let mut daemon = Daemon::start(config);
@@ -371,5 +376,44 @@ fn a_window_is_open_to_private_networks_too() {
         assert!(private());
         daemon.cli(&["close", "--lease", "a"]).success();
         assert!(!private());
+    });
+}
+
+/// Who sets the whole mark takes ours away: then nothing is promised. Who brings a connection's own
+/// mark back does not, for that bears our bit as well.
+#[test]
+fn a_mark_that_somebody_erases_is_no_open_window() {
+    inside(|| {
+        let host = Host::new();
+        lab::nft(SET_BY_ADMINISTRATOR);
+        let policy_routing = |rule: &str| {
+            lab::nft(&format!(
+                "table inet routing
+                delete table inet routing
+                table inet routing {{ chain pre {{
+                    type filter hook prerouting priority mangle; policy accept;
+                    {rule}
+                }}
+                }}"
+            ));
+        };
+        let daemon = Daemon::start(ATTACH);
+        for (rule, passes) in [
+            ("meta mark set 0x1", false),
+            ("meta mark set meta mark | 0x1", true),
+            ("meta mark set ct mark", true),
+        ] {
+            policy_routing(rule);
+            let opened = daemon.cli(&["open", "--lease", "a"]);
+            assert_eq!(opened.code == 0, passes, "{rule}: {opened}");
+            if passes {
+                assert!(host.lets_in(80), "{rule}");
+            } else {
+                let word = "its mark does not arrive";
+                assert!(opened.stderr.contains(word), "{opened}");
+            }
+            daemon.cli(&["close", "--lease", "a"]).success();
+            assert!(!host.is_open(80), "{rule}");
+        }
     });
 }

@@ -18,7 +18,7 @@ const THUMBPRINT: &str = "9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI";
 const DIVERT: &str = "[http]\nlisten = \"divert\"\n";
 
 /// A real nginx, on port 80 and 443 of both families.
-struct Site {
+pub struct Site {
     _nginx: Process,
     _directory: TempDir,
 }
@@ -51,7 +51,7 @@ http {
 
 impl Site {
     /// Starts it here, or on another host.
-    fn start(on: Option<&Node>) -> Self {
+    pub fn start(on: Option<&Node>) -> Self {
         let directory = TempDir::new();
         let path = directory.path().display().to_string();
         let file = directory.write("nginx.conf", &CONFIG.replace("DIRECTORY", &path));
@@ -83,7 +83,7 @@ impl Site {
 }
 
 /// What a peer gets: the whole answer, or nothing.
-fn get(host: &Host, address: &str, path: &str) -> String {
+pub fn get(host: &Host, address: &str, path: &str) -> String {
     let mut peer = host.connect(address, 80);
     ask(&mut peer, path, "close")
 }
@@ -448,5 +448,47 @@ fn before_a_container_each_connection_stays_where_it_began() {
             assert_eq!(&answer[..10], b"HTTP/1.1 4");
         }
         greets_all();
+    });
+}
+
+/// The gate's answers are no connection that NAT may take for a new one: a router that masquerades
+/// would give them another address in the middle, a strict host would call them invalid.
+#[test]
+fn the_gates_answers_are_not_tracked_either() {
+    const OTHER: [&str; 2] = ["192.0.2.7", "2001:db8:1::7"];
+    inside(|| {
+        let cases = [
+            "type nat hook postrouting priority srcnat; oifname eth0 masquerade",
+            "type filter hook output priority 0; ct state invalid drop",
+        ];
+        on_each_host(&cases, |host, chain| {
+            ip(&format!("addr add {}/24 dev eth0", OTHER[0]));
+            ip(&format!("addr add {}/64 dev eth0 nodad", OTHER[1]));
+            let _site = Site::start(None);
+            let daemon = Daemon::start(DIVERT);
+            lab::nft(&format!("table inet theirs {{ chain c {{ {chain}; }}; }}"));
+            daemon.cli(&["open", "--lease", "a"]).success();
+            for to in FOREIGN.into_iter().chain(OTHER) {
+                let validated = get(host, to, "/");
+                assert!(
+                    validated.starts_with("HTTP/1.1 4"),
+                    "{chain}, {to}: {validated}"
+                );
+            }
+            let visitor = get(host, HOST_PRIVATE, "/");
+            assert!(visitor.ends_with("greets 10.0.0.2"), "{visitor}");
+        });
+    });
+}
+
+#[test]
+fn a_taken_port_names_its_holder_and_the_key_for_another() {
+    inside(|| {
+        let _taken = std::net::TcpListener::bind("127.0.0.1:8402").expect("a free port");
+        let refused = Daemon::with(DIVERT).refuse();
+        assert!(refused.stderr.contains("holds port 8402"), "{refused}");
+        assert!(refused.stderr.contains("`divert_port`"), "{refused}");
+        let daemon = Daemon::start(&format!("{DIVERT}divert_port = 8403\n"));
+        daemon.cli(&["open", "--lease", "a"]).success();
     });
 }

@@ -30,6 +30,7 @@ mod moments;
 mod pairs;
 mod process;
 mod random_rulesets;
+mod remains;
 mod runner;
 mod scope;
 mod seals;

@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use acmegate::control::protocol::{Ask, CONTROL_SOCKET, Envelope, Open, Response, VERSION};
@@ -89,10 +89,18 @@ fn in_way(way: Way, is_diverted: bool) {
         })
         .collect();
     let each = share.div_ceil(cases.len());
-    on_each_host(&cases, |host, case| many_moments(host, case, each));
+    let open_at_the_end = AtomicUsize::new(0);
+    on_each_host(&cases, |host, case| {
+        let count = many_moments(host, case, each);
+        open_at_the_end.fetch_add(count, Ordering::Relaxed);
+    });
+    // The control: that windows were open when it died, and seen so.
+    let (open, all) = (open_at_the_end.into_inner(), each * cases.len());
+    assert!(open > all / 5, "only {open} of {all}");
 }
 
-fn many_moments(host: &Host, case: Case, count: usize) {
+/// How many of these moments found a window open, which it stayed.
+fn many_moments(host: &Host, case: Case, count: usize) -> usize {
     let (firewall, owner) = (case.way.prepare(), case.owner);
     let listen = match case.is_diverted {
         true => "[http]\nlisten = \"divert\"\n",
@@ -104,11 +112,11 @@ fn many_moments(host: &Host, case: Case, count: usize) {
     let terse = || nft(&["-s", "-t", "list", "ruleset"]);
     let before = terse();
     let mut numbers = Numbers(case.seed);
-    // The control: that windows were open when it died, and that some were not.
     let mut open_at_the_end = 0;
     for moment in 0..count {
         let told = format!("{case:?}, moment {moment}");
         let cycles = Cycles::start(&daemon, Numbers(numbers.below(1 << 31) + 1));
+        cycles.begin();
         pause(Duration::from_micros(numbers.below(60_000)));
         match numbers.below(3) {
             0 => send(daemon.front(), Signal::KILL),
@@ -120,15 +128,16 @@ fn many_moments(host: &Host, case: Case, count: usize) {
         let last = cycles.last();
         // Not shut before its time: the kernel alone keeps what was promised.
         if let Some(until) = last.filter(|until| *until > Instant::now() + ENOUGH) {
-            open_at_the_end += 1;
-            match case.is_diverted {
-                true => assert!(!host.is_open(80), "{told}: the gate is dead"),
-                false => assert!(host.lets_in(80), "{told}: promised, and shut"),
+            let is_right = match case.is_diverted {
+                // The gate is dead, and nobody else gets it.
+                true => !host.is_open(80),
+                false => host.lets_in(80),
+            };
+            // What was seen after the window's end says nothing.
+            if Instant::now() < until {
+                assert!(is_right, "{told}: promised, and not so");
+                open_at_the_end += 1;
             }
-            assert!(
-                Instant::now() < until,
-                "{told}: too slow a host for this test"
-            );
         }
         // An hour's memory of openings is meant to stay; here it would run full.
         forget_openings();
@@ -139,10 +148,7 @@ fn many_moments(host: &Host, case: Case, count: usize) {
         }
         daemon.start_again();
         assert_eq!(terse(), before, "{told}: the rules as before");
-        let leases = daemon.status()["leases"].as_array().map_or(0, Vec::len);
-        if leases == 0 {
-            assert_eq!(open_ports(), SHUT, "{told}: open for nobody");
-        }
+        assert!(!is_open_for_nobody(), "{told}: open for nobody");
         for name in NAMES {
             ask(
                 &daemon.runtime_dir(),
@@ -158,10 +164,6 @@ fn many_moments(host: &Host, case: Case, count: usize) {
             "{told}: open after everything was closed"
         );
     }
-    assert!(
-        open_at_the_end > count / 5,
-        "only {open_at_the_end} of {count}"
-    );
     wait_for(Duration::from_secs(15), "the last grace is over", || {
         let ours = ["grace4", "grace6", "lease", "window4", "window6"].map(elements);
         let theirs = elements_of("inet filter", "acmegate");
@@ -169,6 +171,14 @@ fn many_moments(host: &Host, case: Case, count: usize) {
     });
     assert_eq!(daemon.terminate(), 0, "{}", daemon.log());
     assert_eq!(lab::ruleset(), pristine, "{case:?}");
+    open_at_the_end
+}
+
+/// Whether the kernel holds an open port and no lease that opens it. They end at the same moment and
+/// are read one after the other, so what is seen once may be that moment.
+fn is_open_for_nobody() -> bool {
+    let is_so = || open_ports() != SHUT && elements("lease").is_empty();
+    is_so() && is_so()
 }
 
 /// Whose leases come and go.
@@ -178,12 +188,15 @@ const NAMES: [&str; 3] = ["one", "two", "three"];
 struct Cycles {
     running: std::thread::JoinHandle<Option<Instant>>,
     stop: Arc<AtomicBool>,
+    begun: Arc<AtomicBool>,
 }
 
 impl Cycles {
     fn start(daemon: &Daemon, mut numbers: Numbers) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
+        let begun = Arc::new(AtomicBool::new(false));
         let (runtime_dir, stopped) = (daemon.runtime_dir(), Arc::clone(&stop));
+        let answered = Arc::clone(&begun);
         let running = std::thread::spawn(move || {
             // Until when each lease was promised, if the last thing heard of it was a promise.
             let mut promised: [Option<Instant>; NAMES.len()] = [None; NAMES.len()];
@@ -203,11 +216,23 @@ impl Cycles {
                 };
                 if code == 0 && !close {
                     promised[at] = Some(from + length);
+                    answered.store(true, Ordering::Relaxed);
                 }
             }
             promised.into_iter().flatten().max()
         });
-        Self { running, stop }
+        Self {
+            running,
+            stop,
+            begun,
+        }
+    }
+
+    /// Waits until the first window was open, however busy the machine is.
+    fn begin(&self) {
+        wait_for(Duration::from_secs(20), "a first window", || {
+            self.begun.load(Ordering::Relaxed).then_some(())
+        });
     }
 
     /// Until when a window was promised that nobody asked to close.

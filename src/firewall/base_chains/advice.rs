@@ -8,15 +8,24 @@ use super::IpFamily;
 use super::report::{Attach, Cause, Culprit, Manager};
 
 impl Culprit {
-    /// One sentence: in which mode acmegate works here, and what to write for it.
-    pub fn advice(&self) -> String {
+    /// One sentence: in which mode acmegate works here, and what to write for it. `attached` are the
+    /// chains that our rule stands in already, as they are configured.
+    pub fn advice(&self, attached: &[String]) -> String {
         let port = self.port;
+        let place = &self.place;
+        let base = [place.family.name(), &place.table, &place.base_chain].join(" ");
+        if attached.contains(&base) {
+            return "our rule stands in this chain and its mark does not arrive: somebody before it sets the whole \
+                    mark (`nft list ruleset` shows `mark set`), and must set bits of its own alone."
+                .to_owned();
+        }
         let own_words = self.own_words();
         match &self.attach {
             // Not a firewall to go through: somebody listed the port on purpose.
             Attach::To(_) if self.manager == Manager::Blocklist => format!("{own_words}."),
             Attach::To(chains) => {
-                let names: Vec<String> = chains.iter().map(|name| format!("\"{name}\"")).collect();
+                let all = attached.iter().chain(chains);
+                let names: Vec<String> = all.map(|name| format!("\"{name}\"")).collect();
                 let chains = names.join(", ");
                 format!("use mode `attach` with `chains = [{chains}]`, or {own_words}.")
             }

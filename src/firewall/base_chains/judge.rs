@@ -15,6 +15,7 @@ use super::rule::Scope;
 use super::ruleset::{Base, Chain, Hook, Ruleset, Table};
 use super::step::{End, Leaves, Step};
 use super::{IpFamily, Probe};
+use crate::firewall::rules::TAG_PRIORITY;
 
 /// The rules that one judgement runs, each counted as often as it is run. Generated rulesets have
 /// some 20,000; this many take a fifth of a second.
@@ -353,7 +354,11 @@ fn attach(ruleset: &Ruleset, table: Option<&Table>, place: &Place) -> Attach {
         let mut chains = table.chains.iter();
         let base = chains.find(|chain| chain.name == place.base_chain);
         base.and_then(|chain| chain.base.as_ref())
-            .is_some_and(|base| base.hook != Hook::Ingress)
+            .is_some_and(|base| match base.hook {
+                Hook::Ingress => false,
+                Hook::Prerouting => base.priority > TAG_PRIORITY,
+                _ => true,
+            })
     };
     if !table.is_some_and(has_it) {
         return Attach::TooEarly;

@@ -112,7 +112,8 @@ pub(super) enum Attach {
     To(Vec<String>),
     /// Nobody but its owner may write into the table (`flags owner`).
     Owned,
-    /// The chain stands before every place where a packet could be marked: an ingress hook.
+    /// The chain stands before the place where a packet could be marked: an ingress hook, or early in
+    /// prerouting.
     TooEarly,
 }
 

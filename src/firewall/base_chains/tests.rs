@@ -638,16 +638,26 @@ fn each_manager_is_recognised_and_has_its_own_advice() {
     ];
     for (culprit, manager, advice) in cases {
         assert_eq!(culprit.manager, manager);
-        assert_eq!(culprit.advice(), advice);
+        assert_eq!(culprit.advice(&[]), advice);
     }
 }
 
 #[test]
 fn a_manager_of_both_families_is_attached_to_in_both() {
     let tables = [Family::Ip6, Family::Ip].map(|family| dropping(family, "filter", "INPUT", &[]));
-    let advice = culprit(judged(&ruleset(tables.into()))).advice();
+    let advice = culprit(judged(&ruleset(tables.into()))).advice(&[]);
     let line = "use mode `attach` with `chains = [\"ip filter INPUT\", \"ip6 filter INPUT\"]`, or";
     assert!(advice.starts_with(line), "{advice}");
+}
+
+#[test]
+fn who_is_attached_already_is_told_what_is_missing() {
+    let culprit = dropped_by(Family::Inet, "filter", "input", &[]);
+    let advice = culprit.advice(&["inet geoip-shell GEOIP-BASE_IN".to_owned()]);
+    let line = "use mode `attach` with `chains = [\"inet geoip-shell GEOIP-BASE_IN\", \"inet filter input\"]`, or";
+    assert!(advice.starts_with(line), "{advice}");
+    let advice = culprit.advice(&["inet filter input".to_owned()]);
+    assert!(advice.contains("its mark does not arrive"), "{advice}");
 }
 
 #[test]
@@ -655,7 +665,7 @@ fn attach_is_not_advised_where_the_table_has_an_owner() {
     let advice = |name: &str, chain: &str| {
         let mut table = dropping(Family::Inet, name, chain, &[]);
         table.is_owned = true;
-        culprit(judged(&ruleset(vec![table]))).advice()
+        culprit(judged(&ruleset(vec![table]))).advice(&[])
     };
     assert_eq!(
         advice("firewalld", "filter_INPUT"),
@@ -672,7 +682,7 @@ fn attach_is_not_advised_where_the_table_has_an_owner() {
 
 #[test]
 fn the_advice_names_the_rule_to_stand_before() {
-    let advice = culprit(judged(&input(vec![for_port(80, drop())]))).advice();
+    let advice = culprit(judged(&input(vec![for_port(80, drop())]))).advice(&[]);
     assert!(
         advice.contains("to its chain input before rule handle 1, and"),
         "{advice}"

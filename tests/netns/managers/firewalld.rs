@@ -3,6 +3,8 @@
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::Signal;
+
 use crate::host::Host;
 use crate::lab::{Daemon, Process, TempDir, inside, ruleset, run, wait_for};
 use crate::managers::life::{Outside, attach, leaves_nothing, open_is_refused, window_and_reloads};
@@ -28,7 +30,7 @@ struct Firewalld {
     directory: TempDir,
     _bus: Process,
     // Killed before its bus.
-    _firewalld: Process,
+    firewalld: Process,
 }
 
 impl Firewalld {
@@ -43,23 +45,29 @@ impl Firewalld {
         wait_for(START, "the bus listens", || {
             directory.path().join("bus").exists().then_some(())
         });
-        let mut firewalld = Command::new("firewalld");
-        firewalld
-            .args(["--nofork", "--nopid", "--log-target", "console"])
-            .args(["--system-config", &directory.at("")])
-            .env("DBUS_SYSTEM_BUS_ADDRESS", address(&directory));
-        let firewalld = Process::spawn(firewalld);
         let firewalld = Self {
+            firewalld: start(&directory),
             directory,
             _bus: bus,
-            _firewalld: firewalld,
         };
-        wait_for(START, "firewalld answers", || {
-            (firewalld.ask(&["--state"]) == 0).then_some(())
-        });
+        firewalld.wait();
         firewalld.cmd(&["--permanent", "--zone=trusted", "--add-source=10.0.0.0/8"]);
         firewalld.cmd(&["--reload"]);
         firewalld
+    }
+
+    /// `systemctl restart firewalld`: for a while there is no firewall at all.
+    fn restart(&mut self) {
+        self.firewalld.signal(Signal::TERM);
+        self.firewalld.wait(START);
+        self.firewalld = start(&self.directory);
+        self.wait();
+    }
+
+    fn wait(&self) {
+        wait_for(START, "firewalld answers", || {
+            (self.ask(&["--state"]) == 0).then_some(())
+        });
     }
 
     #[track_caller]
@@ -74,6 +82,15 @@ impl Firewalld {
             .env("DBUS_SYSTEM_BUS_ADDRESS", address(&self.directory));
         run(command, START).code
     }
+}
+
+fn start(directory: &TempDir) -> Process {
+    let mut command = Command::new("firewalld");
+    command
+        .args(["--nofork", "--nopid", "--log-target", "console"])
+        .args(["--system-config", &directory.at("")])
+        .env("DBUS_SYSTEM_BUS_ADDRESS", address(directory));
+    Process::spawn(command)
 }
 
 fn address(directory: &TempDir) -> String {
@@ -110,13 +127,18 @@ fn a_guarded_window_outlives_firewalld() {
 fn a_window_in_firewallds_chain_outlives_firewalld() {
     inside(|| {
         let host = Host::new();
-        let firewalld = Firewalld::new();
+        let mut firewalld = Firewalld::new();
         let before = ruleset();
         let chains = ["inet firewalld filter_INPUT"];
         let daemon = Daemon::start(&format!("{}{}", site(), attach(&chains)));
-        let mut ways = ["--reload", "--complete-reload"].iter().cycle();
-        window_and_reloads(&host, &daemon, Outside::Theirs, 4, || {
-            firewalld.cmd(&[ways.next().expect("it goes round")]);
+        let mut round = 0;
+        window_and_reloads(&host, &daemon, Outside::TheirsRejecting, 3, || {
+            round += 1;
+            match round % 3 {
+                0 => firewalld.restart(),
+                1 => firewalld.cmd(&["--reload"]),
+                _ => firewalld.cmd(&["--complete-reload"]),
+            }
         });
         leaves_nothing(daemon, &before);
     });

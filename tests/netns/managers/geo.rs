@@ -72,10 +72,19 @@ fn a_guarded_port_is_the_countrys_own_but_for_windows() {
 fn a_window_in_the_blockers_own_chain_outlives_new_lists() {
     inside(|| {
         let host = Host::new();
+        // Behind it stands a firewall that lets its own country in, and nobody else.
         let lists = geoip_shell("");
-        lab::nft(&lists);
+        lab::nft(&format!(
+            "table inet filter {{ chain input {{
+                type filter hook input priority filter; policy drop;
+                iif lo accept
+                meta l4proto ipv6-icmp accept
+                ip saddr {{ 10.0.0.0/8, {OTHER_PEER_4} }} accept
+                ip6 saddr {OTHER_PEER_6} accept
+            }}\n}}\n{lists}"
+        ));
         let before = ruleset();
-        let chains = ["inet geoip-shell GEOIP-BASE_IN"];
+        let chains = ["inet geoip-shell GEOIP-BASE_IN", "inet filter input"];
         let daemon = Daemon::start(&format!("{}{}", site(), attach(&chains)));
         let from_home = || host.probe_from_the_other(80);
         window_and_reloads(&host, &daemon, Outside::Ours, 3, || {
