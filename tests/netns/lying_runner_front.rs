@@ -24,15 +24,18 @@ const PATIENCE: Duration = Duration::from_secs(5);
 struct Runner {
     child: Child,
     stream: UnixStream,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Runner {
     fn start(script: &Script, more: &str) -> Self {
-        let directory = TempDir::new();
+        Self::start_in(TempDir::new(), script, more, "2m")
+    }
+
+    fn start_in(directory: TempDir, script: &Script, more: &str, max: &str) -> Self {
         let state = directory.path().display();
         let config = format!(
-            "{}ports = [80]\n{more}\n[window]\nmax = \"2m\"\n[budget]\nper_hour = 8\nper_caller = 4\nreserve = 2\n\
+            "{}ports = [80]\n{more}\n[window]\nmax = \"{max}\"\n[budget]\nper_hour = 8\nper_caller = 4\nreserve = 2\n\
              [daemon]\nuser = \"0\"\nstate_dir = \"{state}\"\n",
             script.config()
         );
@@ -49,7 +52,7 @@ impl Runner {
         Self {
             child,
             stream: ours,
-            _directory: directory,
+            directory,
         }
     }
 
@@ -183,6 +186,26 @@ fn the_runner_closes_on_time_even_if_its_front_never_says_so() {
         assert!(matches!(runner.ask(&living), Reply::Opened(Some(1))));
         wait_for(SOON, "closed", || {
             (script.calls() == ["open 80 1 a", "close 80"]).then_some(())
+        });
+    });
+}
+
+#[test]
+fn what_a_restart_finds_lives_no_longer_than_the_configuration_says() {
+    inside(|| {
+        let script = Script::new("");
+        let mut runner = Runner::start(&script, "");
+        runner.ask(&open(claim()));
+        let directory = std::mem::replace(&mut runner.directory, TempDir::new());
+        drop(runner);
+        let mut runner = Runner::start_in(directory, &script, "", "1s");
+        let living = Request::Living {
+            lease: claim().lease,
+            length: Duration::from_secs(3600),
+        };
+        assert!(matches!(runner.ask(&living), Reply::Opened(Some(1))));
+        wait_for(SOON, "closed", || {
+            (script.calls() == ["open 80 120 a", "close 80"]).then_some(())
         });
     });
 }

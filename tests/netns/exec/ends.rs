@@ -104,6 +104,25 @@ fn whoever_is_killed_the_window_shuts_at_once() {
 }
 
 #[test]
+fn what_is_to_be_open_at_once_is_opened_again_after_a_stop() {
+    inside(|| {
+        let host = Host::new();
+        let mut stage = Stage::new("");
+        let mut process = stage.spawn(&["--now"], "touch $DIR/runs; await end");
+        stage.wait("runs");
+        assert!(host.lets_in(80));
+        // Unlike a restart, it takes every window away.
+        assert_eq!(stage.daemon.terminate(), 0);
+        stage.daemon.start_again();
+        wait_for(SOON, "open again", || host.lets_in(80).then_some(()));
+        stage.make("end");
+        assert_eq!(process.wait(SOON), 0);
+        assert!(!host.is_open(80));
+        stage.is_over();
+    });
+}
+
+#[test]
 fn a_restart_of_the_daemon_disarms_nothing() {
     inside(|| {
         let host = Host::new();
