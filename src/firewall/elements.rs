@@ -6,11 +6,15 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use nlink::netlink::nftables::{Set, SetElement, SetKeyType, Transaction};
+use nlink::netlink::MessageBuilder;
+use nlink::netlink::nftables::{
+    Family as NftFamily, NFT_MSG_DELSETELEM, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE,
+    RawMessage, Set, SetElement, SetKeyType, Transaction,
+};
 
 use super::record;
 use super::ruleset::{
-    Doors, ForeignSet, Mode, Settings, door_element, entrance_set, lease_set, opened_set,
+    Doors, ForeignSet, Mode, Settings, TABLE, door_element, entrance_set, lease_set, opened_set,
 };
 use crate::gate::lease::{Door, Entrance, Family, Lease};
 use crate::gate::usage::{Account, Slot};
@@ -24,6 +28,17 @@ pub(super) fn foreign_set(set: &ForeignSet) -> Set {
         .family(set.family)
         .key_type(SetKeyType::InetService)
         .per_element_timeouts()
+}
+
+/// Takes every element out of a set of ours: a deletion that names none (nft's `flush set`), which nlink
+/// does not model.
+pub(super) fn emptied(change: Transaction, set: &str) -> Transaction {
+    let mut message = MessageBuilder::new(0, 0);
+    let header = message.len();
+    message.append_attr_str(NFTA_SET_ELEM_LIST_TABLE, TABLE);
+    message.append_attr_str(NFTA_SET_ELEM_LIST_SET, set);
+    let attributes = message.as_bytes()[header..].to_vec();
+    change.raw(RawMessage::new(NFT_MSG_DELSETELEM, NftFamily::Inet).attrs(attributes))
 }
 
 /// Puts an element in place, or takes it away, whether or not one is there: a bare delete of an

@@ -4,7 +4,7 @@
 //! that the front says. It executes nothing, and the only bytes it reads are fixed frames, netlink
 //! and its own configuration. When the front goes away, so does it; the kernel keeps the windows.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
@@ -21,6 +21,9 @@ use super::ruleset::{Mode, Settings};
 use super::survey::{Finding, Survey};
 use crate::gate::lease::{Lease, Scope};
 use crate::gate::window::{Limits, Refusal, Windows};
+
+/// Events that are looked after at once, before the front is heard again.
+const EVENTS_AT_ONCE: usize = 4096;
 
 /// What the enforcer holds itself to.
 #[derive(Clone, Debug)]
@@ -122,7 +125,15 @@ impl Enforcer {
                     }
                 }
                 change = changes.next() => {
-                    let Some(by) = batch.committed_by(change) else { continue };
+                    let Some(mut by) = batch.committed_by(change) else { continue };
+                    // A busy host commits faster than its rules are read: what waits is one look.
+                    for _ in 0..EVENTS_AT_ONCE {
+                        let waiting = tokio::time::timeout(Duration::ZERO, changes.next());
+                        let Ok(change) = waiting.await else { break };
+                        if let Some(later) = batch.committed_by(change) {
+                            by = by.and(later);
+                        }
+                    }
                     let before = self.health.clone();
                     self.look_after(&by).await;
                     if !self.tell_if_changed(&before, &mut to_front).await {
@@ -463,18 +474,24 @@ impl Enforcer {
             return;
         }
         let nft = self.kernel.connection();
+        let is_anyones = !self.kernel.is_owned();
         // Lists are known by their names and never read back, so one that was touched is made anew.
-        let intact = self.health.is_installed
-            && !by.touched_our_elements
+        let is_touched = by.touched_our_elements && is_anyones;
+        let mut intact = self.health.is_installed
+            && !is_touched
             && matches!(inspect::is_current(nft, settings).await, Ok(true))
             && matches!(
                 inspect::foreign_is_current(nft, settings, &self.windows, now).await,
                 Ok(true)
             );
+        // What nobody heard of is no more than noise where all else stands; the doors are made anew.
+        if intact && by.were_lost && is_anyones {
+            intact = (self.kernel.rewrite(settings, &self.windows, now).await).is_ok();
+        }
         if intact {
             return;
         }
-        if by.touched_our_elements {
+        if is_touched {
             self.kernel.distrust();
         }
         self.restore(&by.name).await;

@@ -24,6 +24,19 @@ pub(super) struct Batch {
 pub(super) struct Committed {
     pub(super) name: String,
     pub(super) touched_our_elements: bool,
+    /// There were more events than could be heard: what was in them is not known.
+    pub(super) were_lost: bool,
+}
+
+impl Committed {
+    /// Both, to be looked after at once; who came last is named.
+    pub(super) fn and(self, later: Self) -> Self {
+        Self {
+            name: later.name,
+            touched_our_elements: self.touched_our_elements || later.touched_our_elements,
+            were_lost: self.were_lost || later.were_lost,
+        }
+    }
 }
 
 impl Batch {
@@ -35,8 +48,7 @@ impl Batch {
         }
     }
 
-    /// The end of a batch that is not our own doing. When events were lost, anything may have been
-    /// in it.
+    /// The end of a batch that is not our own doing.
     pub(super) fn committed_by(
         &mut self,
         change: Option<nlink::Result<NftablesEvent>>,
@@ -53,6 +65,7 @@ impl Batch {
                         .proc_name
                         .unwrap_or_else(|| "somebody".to_owned()),
                     touched_our_elements,
+                    were_lost: false,
                 })
             }
             Some(Ok(
@@ -65,7 +78,8 @@ impl Batch {
             Some(Ok(_)) => None,
             Some(Err(_)) | None => Some(Committed {
                 name: "somebody (events were lost)".to_owned(),
-                touched_our_elements: true,
+                touched_our_elements: std::mem::take(&mut self.touches_our_elements),
+                were_lost: true,
             }),
         }
     }

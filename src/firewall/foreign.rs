@@ -41,12 +41,7 @@ pub(super) async fn check(
     let tables = nft.list_tables().await.doing("listing tables")?;
     let found = nft.list_chains().await.doing("listing chains")?;
     for wanted in chains {
-        let is_its = |chain: &&ChainInfo| {
-            chain.family == wanted.family
-                && chain.table == wanted.table
-                && chain.name == wanted.name
-        };
-        let Some(chain) = found.iter().find(is_its) else {
+        let Some(chain) = found.iter().find(|found| is_that(found, wanted)) else {
             return Err(KernelError::NoForeignChain(wanted.clone()));
         };
         let is_owned = tables.iter().any(|table| {
@@ -73,6 +68,10 @@ pub(super) async fn check(
     Ok(())
 }
 
+fn is_that(found: &ChainInfo, wanted: &ForeignChain) -> bool {
+    found.family == wanted.family && found.table == wanted.table && found.name == wanted.name
+}
+
 /// Whether our rule stands at the head of every configured chain, once and as we write it.
 ///
 /// # Errors
@@ -96,7 +95,7 @@ pub(super) async fn is_attached(
 /// behind a rule that came later; says whether anything had to be done.
 ///
 /// # Errors
-/// [`KernelError`]; then the chains are as they were, or a later one is.
+/// [`KernelError`]; where a chain is missing, after all others were seen to.
 pub(super) async fn attach(
     nft: &Connection<Nftables>,
     settings: &Settings,
@@ -104,8 +103,14 @@ pub(super) async fn attach(
     let Mode::Attach(chains) = &settings.mode else {
         return Ok(false);
     };
+    let there = nft.list_chains().await.doing("listing chains")?;
     let mut changed = false;
+    let mut missing = None;
     for chain in chains {
+        if !there.iter().any(|found| is_that(found, chain)) {
+            missing.get_or_insert(KernelError::NoForeignChain(chain.clone()));
+            continue;
+        }
         let rules = rules_in(nft, chain).await?;
         if rules.are_right(settings) {
             continue;
@@ -121,7 +126,10 @@ pub(super) async fn attach(
             .doing("putting our rule into a chain of [firewall] chains")?;
         changed = true;
     }
-    Ok(changed)
+    match missing {
+        Some(error) => Err(error),
+        None => Ok(changed),
+    }
 }
 
 /// Takes our rule out of every chain but `kept`, wherever some run of ours put it.

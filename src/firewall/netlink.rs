@@ -14,8 +14,8 @@ use nlink::netlink::nftables::{
 use nlink::netlink::{Connection, Nftables};
 
 use super::elements::{
-    all_elements, door_elements, foreign_set, lease_element, number, opening_element, replace,
-    replace_many, time_element,
+    all_elements, door_elements, emptied, foreign_set, lease_element, number, opening_element,
+    replace, replace_many, time_element,
 };
 use super::error::{Doing, KernelError};
 use super::ruleset::{
@@ -52,6 +52,8 @@ pub struct Kernel {
     owned: bool,
     can_own: Option<bool>,
     is_distrusted: bool,
+    /// Our table stood before: what takes its place must be shut first and complete later.
+    has_stood: bool,
 }
 
 impl Kernel {
@@ -65,6 +67,7 @@ impl Kernel {
             owned: false,
             can_own: None,
             is_distrusted: false,
+            has_stood: false,
         })
     }
 
@@ -148,7 +151,11 @@ impl Kernel {
         if settings.mode == Mode::GateOnly {
             return Ok(Ensured::Untouched);
         }
-        inspect::check_foreign(&self.nft, settings).await?;
+        match inspect::check_foreign(&self.nft, settings).await {
+            // The others are attached to all the same; that one is missing is said in the end.
+            Err(KernelError::NoForeignChain(_)) => {}
+            checked => checked?,
+        }
         let mut tries = ATTEMPTS;
         loop {
             tries -= 1;
@@ -196,6 +203,7 @@ impl Kernel {
                 }
             }
         };
+        self.has_stood = true;
         // Ours first: a rule that accepts our mark is of use only where something sets it.
         let attached = foreign::attach(&self.nft, settings).await?;
         let done = match (done, attached) {
@@ -275,7 +283,10 @@ impl Kernel {
         }
         let lists = Family::ALL.map(|family| settings.allow_elements(family));
         let small = lists.iter().flatten().map(Vec::len).sum::<usize>() <= RANGES_PER_BATCH;
-        if !small {
+        let is_filled_last = !small && self.has_stood;
+        if is_filled_last {
+            // Shut at once, to the allow-list too for as long as its lists take.
+        } else if !small {
             // A long list is filled before any chain stands: until then the port is as it was.
             change.commit(&self.nft).await.doing("making our table")?;
             for family in Family::ALL {
@@ -305,6 +316,13 @@ impl Kernel {
             .await
             .doing("installing our table")?;
         self.owned = flags != 0;
+        if is_filled_last {
+            // Until its lists are whole it is no table to be recognised.
+            self.is_distrusted = true;
+            for family in Family::ALL {
+                self.fill(settings, family).await?;
+            }
+        }
         self.is_distrusted = false;
         self.write_memory(windows, now).await
     }
@@ -423,6 +441,25 @@ impl Kernel {
             Mode::Guard | Mode::Set(_) | Mode::GateOnly => &[],
         };
         foreign::detach(&self.nft, kept).await
+    }
+
+    /// Empties every set of doors and fills it again, in one transaction: what somebody may have put
+    /// there is gone, and what is open stays so.
+    ///
+    /// # Errors
+    /// [`KernelError`]; then nothing has changed.
+    pub async fn rewrite(
+        &self,
+        settings: &Settings,
+        windows: &Windows,
+        now: Instant,
+    ) -> Result<(), KernelError> {
+        let mut change = self.nft.transaction();
+        for set in settings.door_sets() {
+            change = emptied(change, &set.name);
+        }
+        change = all_elements(change, settings, windows, now);
+        change.commit(&self.nft).await.doing("writing the windows")
     }
 
     /// Writes every lease, window and grace anew, with the time that is left.

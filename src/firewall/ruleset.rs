@@ -298,8 +298,8 @@ impl Settings {
             && self.divert == before.divert
     }
 
-    /// Every timed set of ours, in the order they are made and listed.
-    pub fn timed_sets(&self) -> Vec<TimedSet> {
+    /// The sets of doors, which rules read.
+    pub fn door_sets(&self) -> Vec<TimedSet> {
         let mut sets = Vec::new();
         for doors in [Doors::Window, Doors::Grace] {
             for key in Key::ALL {
@@ -309,6 +309,12 @@ impl Settings {
         if matches!(self.mode, Mode::Set(_)) {
             sets.push(opened_set());
         }
+        sets
+    }
+
+    /// Every timed set of ours, in the order they are made and listed.
+    pub fn timed_sets(&self) -> Vec<TimedSet> {
+        let mut sets = self.door_sets();
         sets.extend([lease_set(), entrance_set(), budget_set(), usage_set()]);
         sets
     }

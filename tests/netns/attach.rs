@@ -171,6 +171,40 @@ fn ruleset_without_elements() -> String {
 }
 
 #[test]
+fn the_other_chains_are_attached_to_where_one_is_missing() {
+    inside(|| {
+        let _host = Host::new();
+        lab::nft(SET_BY_ADMINISTRATOR);
+        let second = "table inet other { chain input { type filter hook input priority 1; }; }";
+        lab::nft(second);
+        let daemon = Daemon::start(
+            "[firewall]\nmode = \"attach\"\nchains = [\"inet other input\", \"inet filter input\"]\n",
+        );
+        let rules = || ruleset().matches(RULE).count();
+        assert_eq!(rules(), 2);
+        lab::nft("delete table inet other");
+        lab::nft("flush chain inet filter input");
+        wait_for(BACK, "the one that is there has it back", || {
+            (rules() == 1).then_some(())
+        });
+        wait_for(BACK, "and the other is said to be missing", || {
+            let problems = daemon.status()["problems"].to_string();
+            problems
+                .contains("`inet other input` of [firewall] chains does not exist")
+                .then_some(())
+        });
+        let refused = daemon.cli(&["open", "--lease", "a"]);
+        assert_eq!(refused.code, 78, "{refused}");
+        lab::nft(second);
+        wait_for(BACK, "both, and all is well", || {
+            let is_well = daemon.status()["problems"] == serde_json::json!([]);
+            (rules() == 2 && is_well).then_some(())
+        });
+        daemon.cli(&["open", "--lease", "a"]).success();
+    });
+}
+
+#[test]
 fn what_cannot_be_attached_to_is_said_with_the_way_out() {
     inside(|| {
         let host = Host::new();

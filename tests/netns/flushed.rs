@@ -303,6 +303,51 @@ fn a_flood_of_events_hides_no_flush() {
     });
 }
 
+/// Where nobody touched our table, a storm of other changes is no reason to make it anew; what was
+/// put into it unheard is out again.
+#[test]
+fn lost_events_alone_are_no_gap() {
+    inside(|| {
+        let host = Host::new();
+        let daemon = Daemon::start("[firewall]\nowner = \"never\"\n");
+        daemon
+            .cli(&["open", "--lease", "a", "--for", "5m"])
+            .success();
+        let list: Vec<_> = (0..1000u32)
+            .map(|number| std::net::Ipv4Addr::from(0x0b00_0000 + number * 2).to_string())
+            .collect();
+        let storm = format!(
+            "table ip blocker {{\n set many {{\n type ipv4_addr; elements = {{ {} }}\n }}\n }}\ndelete table ip blocker\n",
+            list.join(", ")
+        );
+        let lost = || {
+            let sockets = std::fs::read_to_string("/proc/thread-self/net/netlink");
+            let sockets = sockets.expect("netlink(7)");
+            sockets.lines().skip(1).filter_map(drops).sum::<u64>()
+        };
+        lab::send(daemon.enforcer(), Signal::STOP);
+        for _ in 0..500 {
+            lab::nft(&storm);
+            if lost() > 0 {
+                break;
+            }
+        }
+        assert!(lost() > 0, "the control: events were lost");
+        // After the first that was lost nobody hears of this one.
+        let foreign = "{ 192.0.2.1 . 443 timeout 1h }";
+        nft(&["add", "element", "inet", "acmegate", "window_to4", foreign]);
+        lab::send(daemon.enforcer(), Signal::CONT);
+        wait_for(BACK, "what was put there unheard is gone", || {
+            let set = nft(&["list", "set", "inet", "acmegate", "window_to4"]);
+            (!set.contains("443")).then_some(())
+        });
+        assert!(host.lets_in(80));
+        assert_eq!(gaps(&daemon), 0, "{}", daemon.log());
+        daemon.cli(&["close", "--lease", "a"]).success();
+        assert!(!host.is_open(80));
+    });
+}
+
 /// `sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode`.
 fn drops(line: &str) -> Option<u64> {
     line.split_whitespace().nth(8)?.parse().ok()
