@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::leases::LeaseError;
+use super::lease_error::LeaseError;
 use super::link::{Link, Lost, Running};
 use super::now;
 use crate::firewall::message::Claim;

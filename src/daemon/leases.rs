@@ -3,79 +3,26 @@
 //! The front never opens anything: it asks the enforcer, which may refuse, and writes down only
 //! what was confirmed. A lease whose holder died is released a grace later.
 
+mod ends;
 mod repair;
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use tokio::io::unix::AsyncFd;
 use tokio::sync::{Mutex, mpsc, watch};
-use tokio::task::{AbortHandle, JoinSet};
 
+pub use self::ends::{watch_deadlines, watch_holders};
 pub use self::repair::watch_commands;
 use super::commands::Commands;
+use super::lease_error::LeaseError;
 use super::link::{Enforcing, Link, Lost};
 use super::now;
 use crate::config::Config;
 use crate::firewall::message::{Claim, Health, Reply, Request};
 use crate::gate::identifier::Identifier;
 use crate::gate::lease::{Holder, Lease, LeaseName, Scope};
-use crate::gate::usage::{Account, Kind, Shortage, Slot, TimeLimits};
-use crate::gate::window::{GRACE, MAX_LEASES, Opening, Refusal, Windows};
-use crate::runner::message::Fault;
-
-/// Why a lease was not given or not released.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LeaseError {
-    /// Out of bounds.
-    Refused(Refusal),
-    /// Too little is left of the time of this account.
-    Spent(Account, Shortage),
-    /// A foreign chain would drop the packets.
-    Blocked(String),
-    /// The kernel, or the enforcer, could not.
-    Failed(String),
-    /// A command that the configuration names did not do its work.
-    Command(Fault, String),
-    /// The enforcer, or the runner, is gone.
-    Lost,
-}
-
-impl std::fmt::Display for LeaseError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Refused(refusal) => write!(f, "not opened: {refusal}"),
-            Self::Spent(_, shortage) => write!(f, "not opened: {}", Refusal::Time(*shortage)),
-            Self::Blocked(why) => write!(f, "not opened: {why}"),
-            Self::Failed(why) | Self::Command(_, why) => f.write_str(why),
-            Self::Lost => Lost.fmt(f),
-        }
-    }
-}
-
-impl LeaseError {
-    /// Whose time it is that is short, where that is what the enforcer said of `lease`.
-    fn of(self, lease: &Lease) -> Self {
-        match self {
-            Self::Refused(Refusal::Time(shortage)) => {
-                let account = match shortage.kind {
-                    Kind::Lease => lease.account(),
-                    Kind::Total | Kind::Identifier => Account::Total,
-                };
-                Self::Spent(account, shortage)
-            }
-            other => other,
-        }
-    }
-}
-
-impl From<Lost> for LeaseError {
-    fn from(_: Lost) -> Self {
-        Self::Lost
-    }
-}
+use crate::gate::usage::{Slot, TimeLimits};
+use crate::gate::window::{MAX_LEASES, Opening, Windows};
 
 /// The book.
 pub struct Leases {
@@ -438,93 +385,5 @@ fn to_lease(claim: Claim, identifiers: Option<Vec<Identifier>>, now: Instant) ->
             identifiers,
         },
         deadline: now + claim.length,
-    }
-}
-
-/// Releases the leases of holders that died, a grace after their death. Runs until dropped.
-pub async fn watch_holders(leases: Arc<Leases>, mut to_watch: mpsc::Receiver<(LeaseName, Holder)>) {
-    let mut watched: JoinSet<(LeaseName, Holder)> = JoinSet::new();
-    // One watch for each lease: a client that lives for months opens again and again, and its
-    // watches must not take the places of others.
-    let mut watches: HashMap<LeaseName, AbortHandle> = HashMap::new();
-    loop {
-        tokio::select! {
-            Some((name, holder)) = to_watch.recv() => {
-                let windows = leases.windows.borrow().clone();
-                watches.retain(|other, watch| {
-                    let lives = windows.lease(other).is_some();
-                    if !lives {
-                        watch.abort();
-                    }
-                    lives
-                });
-                let watch = watched.spawn({
-                    let name = name.clone();
-                    async move {
-                        died(&holder).await;
-                        tokio::time::sleep(GRACE).await;
-                        (name, holder)
-                    }
-                });
-                if let Some(earlier) = watches.insert(name, watch) {
-                    earlier.abort();
-                }
-            }
-            Some(ended) = watched.join_next() => {
-                // One that was called off has nothing to say.
-                let Ok((name, holder)) = ended else { continue };
-                if let Ok(true) = leases.close_of(&name, &holder).await {
-                    tracing::info!(lease = %name, holder = %holder.command, "the holder of a lease is gone: released");
-                }
-            }
-            else => return,
-        }
-    }
-}
-
-/// Returns once the process is gone; never, if it cannot be watched.
-async fn died(holder: &Holder) {
-    let pid = i32::try_from(holder.pid).ok().and_then(Pid::from_raw);
-    let Some(pid) = pid else {
-        return;
-    };
-    #[expect(
-        deprecated,
-        reason = "its successor is unsafe; an owned pidfd stays the same open descriptor until dropped"
-    )]
-    let watched = match pidfd_open(pid, PidfdFlags::NONBLOCK) {
-        Ok(descriptor) => AsyncFd::new(descriptor).ok(),
-        Err(rustix::io::Errno::SRCH) => return,
-        Err(_) => None,
-    };
-    match watched {
-        // A pidfd becomes readable when its process ends (pidfd_open(2)).
-        Some(watched) => drop(watched.readable().await),
-        None => std::future::pending().await,
-    }
-}
-
-/// Sweeps expired leases out of the front's book when their time comes, so that whoever follows
-/// the windows hears of it. Runs until dropped.
-pub async fn watch_deadlines(leases: Arc<Leases>) {
-    let mut windows = leases.windows();
-    loop {
-        let next = windows.borrow_and_update().next_change();
-        let sleep = async {
-            match next {
-                Some(next) => tokio::time::sleep_until(next.into()).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            () = sleep => {
-                leases.windows.send_modify(|windows| Arc::make_mut(windows).expire(now()));
-            }
-            changed = windows.changed() => {
-                if changed.is_err() {
-                    return;
-                }
-            }
-        }
     }
 }

@@ -2,9 +2,10 @@
 //! pushes its first token, tells `exec` of what fails, and ends it.
 
 use super::armed::{MAX_ARMED, MAX_ARMED_OF_ONE, NotArmed, Terms};
-use super::desk::{Desk, Refused, lease_name, not_yours};
-use super::leases::LeaseError;
+use super::desk::{Desk, lease_name};
+use super::lease_error::LeaseError;
 use super::now;
+use super::refused::{Refused, not_yours};
 use crate::control::protocol::{Exit, Open, Response};
 use crate::control::server::Arming;
 use crate::gate::caller::{Ask as GateAsk, Caller};

@@ -8,10 +8,12 @@
 //! | `ruleset.rs` `rules.rs` `plan.rs` | what should stand in the kernel, as data and as text; pure |
 //! | `inspect.rs` `events.rs` | what does stand there, and who changed it |
 //! | `netlink.rs` `elements.rs` `record.rs` | puts it there; what changes with every window; how a lease survives |
+//! | `netlink/table.rs` | our table as a whole: made, taken over, brought up to date |
 //! | `foreign.rs` | one rule of ours in somebody else's chain |
 //! | `base_chains/` `survey.rs` | whether somebody else's chain makes it useless |
 //! | `message.rs` `wire.rs` | what front and enforcer say to each other |
-//! | `enforcer.rs` `fight.rs` | the process that ties them together; when it stops putting things back |
+//! | `enforcer.rs` | the process that ties them together |
+//! | `enforcer/watch.rs` `fight.rs` | puts back what somebody took away; when it stops doing so |
 
 pub mod base_chains;
 mod elements;

@@ -1,16 +1,16 @@
 //! The kernel, asked over netlink: read, install, change and remove what is ours.
 //!
 //! It touches nothing but our table and, by `elements.rs` and `foreign.rs`, single elements of the
-//! administrator's set and single rules in somebody else's chains. It never runs a program. A live table changes only in ways that lose no packet: chains and
-//! sets stay, rules are flushed and added, lists are filled before any rule names them.
+//! administrator's set and single rules in somebody else's chains. It never runs a program. A live
+//! table changes only in ways that lose no packet: chains and sets stay, rules are flushed and
+//! added, lists are filled before any rule names them.
+
+mod table;
 
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use nlink::netlink::nftables::{
-    Family as NftFamily, NFT_TABLE_F_OWNER, NFT_TABLE_F_PERSIST, Rule, RuleSpec, SetElement,
-    Transaction,
-};
+use nlink::netlink::nftables::{Family as NftFamily, SetElement};
 use nlink::netlink::{Connection, Nftables};
 
 use super::elements::{
@@ -22,13 +22,10 @@ use super::ruleset::{
     BUDGET_SET, ENTRANCE_SET, LEASE_SET, Mode, Settings, TABLE, USAGE_SET, budget_set, usage_set,
 };
 use super::{foreign, inspect, record};
-use crate::gate::lease::{Door, Family, Lease};
+use crate::gate::lease::{Door, Lease};
 use crate::gate::usage::{MAX_LENGTH, Slot};
 use crate::gate::window::{BUDGET_SPAN, Opening, Windows};
 
-/// Ranges that one message can hold: an nftables attribute ends at 64 KiB, a batch at the socket's
-/// send buffer (212,992 octets by default).
-const RANGES_PER_BATCH: usize = 700;
 /// Openings and slots of time that one batch holds: about 200 octets each.
 const MEMORIES_PER_BATCH: usize = 512;
 /// How often a look-then-change is begun anew because somebody else changed the ruleset between.
@@ -135,253 +132,6 @@ impl Kernel {
             }
         }
         Ok(windows)
-    }
-
-    /// Brings the kernel to what `settings` and `windows` say, whatever it was before, and reads
-    /// it back.
-    ///
-    /// # Errors
-    /// [`KernelError`]; then the port is as shut as it was.
-    pub async fn ensure(
-        &mut self,
-        settings: &Settings,
-        windows: &Windows,
-        now: Instant,
-    ) -> Result<Ensured, KernelError> {
-        if settings.mode == Mode::GateOnly {
-            return Ok(Ensured::Untouched);
-        }
-        match inspect::check_foreign(&self.nft, settings).await {
-            // The others are attached to all the same; that one is missing is said in the end.
-            Err(KernelError::NoForeignChain(_)) => {}
-            checked => checked?,
-        }
-        let mut tries = ATTEMPTS;
-        loop {
-            tries -= 1;
-            match self.ensure_once(settings, windows, now).await {
-                Err(KernelError::Refused(_, error)) if tries > 0 && is_race(&error) => {}
-                Err(error) => return Err(error),
-                Ok(done) => return Ok(done),
-            }
-        }
-    }
-
-    async fn ensure_once(
-        &mut self,
-        settings: &Settings,
-        windows: &Windows,
-        now: Instant,
-    ) -> Result<Ensured, KernelError> {
-        let generation = self
-            .nft
-            .generation()
-            .await
-            .doing("reading the ruleset's generation")?;
-        let done = match inspect::table_flags(&self.nft).await? {
-            None => {
-                self.install(settings, windows, now, self.nft.transaction())
-                    .await?;
-                Ensured::Installed
-            }
-            Some(flags) => {
-                let adoptable = self.take_hold(settings, flags).await?;
-                if adoptable
-                    && !self.is_distrusted
-                    && inspect::has_our_shape(&self.nft, settings).await?
-                {
-                    self.update(settings, windows, now).await?
-                } else {
-                    // Not recognisable: the one case in which a moment's packets may be lost.
-                    let change = self
-                        .nft
-                        .transaction()
-                        .expect_generation(generation)
-                        .del_table(TABLE, NftFamily::Inet);
-                    self.install(settings, windows, now, change).await?;
-                    Ensured::Installed
-                }
-            }
-        };
-        self.has_stood = true;
-        // Ours first: a rule that accepts our mark is of use only where something sets it.
-        let attached = foreign::attach(&self.nft, settings).await?;
-        let done = match (done, attached) {
-            (Ensured::Untouched, true) => Ensured::Updated,
-            (done, _) => done,
-        };
-        if done != Ensured::Untouched
-            && !(inspect::is_current(&self.nft, settings).await?
-                && foreign::is_attached(&self.nft, settings).await?)
-        {
-            return Err(KernelError::ReadBack(format!("table inet {TABLE}")));
-        }
-        Ok(done)
-    }
-
-    /// Makes the table ours if it can be: an orphan of a killed enforcer is adopted. `false` when
-    /// only making it anew gives the ownership that is wanted.
-    async fn take_hold(&mut self, settings: &Settings, flags: u32) -> Result<bool, KernelError> {
-        if self.owned {
-            return Ok(true);
-        }
-        if flags & NFT_TABLE_F_OWNER != 0 {
-            return Err(KernelError::Owned);
-        }
-        if !settings.owned {
-            return Ok(true);
-        }
-        if flags & NFT_TABLE_F_PERSIST == 0 {
-            return Ok(!self.can_own().await);
-        }
-        let change = self.nft.transaction().update_table(
-            TABLE,
-            NftFamily::Inet,
-            NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST,
-        );
-        change.commit(&self.nft).await.doing("adopting our table")?;
-        self.owned = true;
-        Ok(true)
-    }
-
-    /// Owned and persistent tables came with Linux 6.9. The kernel is asked, not its version: a
-    /// table of a name that nobody uses is made and taken away in one transaction.
-    async fn can_own(&mut self) -> bool {
-        const PROBE: &str = "acmegate-probe";
-        if let Some(known) = self.can_own {
-            return known;
-        }
-        let flags = NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST;
-        let probe = self
-            .nft
-            .transaction()
-            .add_table_with_flags(PROBE, NftFamily::Inet, flags)
-            .del_table(PROBE, NftFamily::Inet);
-        let can_own = probe.commit(&self.nft).await.is_ok();
-        self.can_own = Some(can_own);
-        can_own
-    }
-
-    async fn install(
-        &mut self,
-        settings: &Settings,
-        windows: &Windows,
-        now: Instant,
-        change: Transaction,
-    ) -> Result<(), KernelError> {
-        let flags = if settings.owned && self.can_own().await {
-            NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST
-        } else {
-            0
-        };
-        let mut change = change.add_table_with_flags(TABLE, NftFamily::Inet, flags);
-        for set in settings.timed_sets() {
-            change = change.add_set(set.to_set());
-        }
-        for family in Family::ALL {
-            change = change.add_set(settings.allow_set(family));
-        }
-        let lists = Family::ALL.map(|family| settings.allow_elements(family));
-        let small = lists.iter().flatten().map(Vec::len).sum::<usize>() <= RANGES_PER_BATCH;
-        let is_filled_last = !small && self.has_stood;
-        if is_filled_last {
-            // Shut at once, to the allow-list too for as long as its lists take.
-        } else if !small {
-            // A long list is filled before any chain stands: until then the port is as it was.
-            change.commit(&self.nft).await.doing("making our table")?;
-            for family in Family::ALL {
-                self.fill(settings, family).await?;
-            }
-            change = self.nft.transaction();
-        } else {
-            for family in Family::ALL {
-                let elements = settings
-                    .allow_elements(family)
-                    .doing("rendering the allow-list")?;
-                if !elements.is_empty() {
-                    change = change.add_set_elements(&settings.allow_set(family), &elements);
-                }
-            }
-        }
-        // Elements before chains: a window that is open stays open through the change.
-        change = all_elements(change, settings, windows, now);
-        for chain in settings.chains() {
-            change = change.add_chain(chain.to_chain().doing("rendering a chain")?);
-            for rule in &chain.rules {
-                change = change.add_rule(our_rule(chain.name, rule));
-            }
-        }
-        change
-            .commit(&self.nft)
-            .await
-            .doing("installing our table")?;
-        self.owned = flags != 0;
-        if is_filled_last {
-            // Until its lists are whole it is no table to be recognised.
-            self.is_distrusted = true;
-            for family in Family::ALL {
-                self.fill(settings, family).await?;
-            }
-        }
-        self.is_distrusted = false;
-        self.write_memory(windows, now).await
-    }
-
-    async fn fill(&self, settings: &Settings, family: Family) -> Result<(), KernelError> {
-        let elements = settings
-            .allow_elements(family)
-            .doing("rendering the allow-list")?;
-        for part in elements.chunks(RANGES_PER_BATCH) {
-            let change = self
-                .nft
-                .transaction()
-                .add_set_elements(&settings.allow_set(family), part);
-            change
-                .commit(&self.nft)
-                .await
-                .doing("filling the allow-list")?;
-        }
-        Ok(())
-    }
-
-    /// Brings rules and lists up to date, chains and timed sets staying as they are.
-    async fn update(
-        &self,
-        settings: &Settings,
-        windows: &Windows,
-        now: Instant,
-    ) -> Result<Ensured, KernelError> {
-        if inspect::rules_are_current(&self.nft, settings).await? {
-            return Ok(Ensured::Untouched);
-        }
-        let found = inspect::our_sets(&self.nft).await?;
-        let wanted = Family::ALL.map(|family| settings.allow_set(family));
-        for (family, set) in Family::ALL.into_iter().zip(&wanted) {
-            if !found.iter().any(|old| old.name == set.name()) {
-                let change = self.nft.transaction().add_set(set.clone());
-                change
-                    .commit(&self.nft)
-                    .await
-                    .doing("making the allow-list")?;
-                self.fill(settings, family).await?;
-            }
-        }
-        let mut change = self.nft.transaction();
-        for chain in settings.chains() {
-            change = change.flush_chain(TABLE, chain.name, NftFamily::Inet);
-            for rule in &chain.rules {
-                change = change.add_rule(our_rule(chain.name, rule));
-            }
-        }
-        let stale = found.iter().filter(|old| {
-            old.name.starts_with("allow") && !wanted.iter().any(|set| set.name() == old.name)
-        });
-        for old in stale {
-            change = change.del_set(TABLE, &old.name, NftFamily::Inet);
-        }
-        change = all_elements(change, settings, windows, now);
-        change.commit(&self.nft).await.doing("changing our rules")?;
-        Ok(Ensured::Updated)
     }
 
     /// Tells the kernel of one lease, from the book as it was to the book as it is: acquired or
@@ -532,13 +282,4 @@ impl Kernel {
         self.owned = false;
         first_error
     }
-}
-
-/// Somebody else changed the ruleset between our look and our change.
-fn is_race(error: &nlink::Error) -> bool {
-    error.is_restart() || error.is_busy() || error.is_not_found() || error.is_already_exists()
-}
-
-fn our_rule(chain: &str, spec: &RuleSpec) -> Rule {
-    Rule::from_spec(TABLE, chain, spec.clone()).family(NftFamily::Inet)
 }

@@ -6,7 +6,6 @@ use std::net::IpAddr;
 use std::time::Instant;
 
 use super::identifier::Identifier;
-use super::usage::Account;
 
 /// The longest lease name, in octets. With holder, trigger and ports it fits the 127 octets of an
 /// nftables comment, where a lease survives every process.
@@ -294,11 +293,6 @@ impl Lease {
             LeaseName::parse(name.strip_suffix('-')?)
         });
         counted.unwrap_or_else(|| self.name.clone())
-    }
-
-    /// Whose time it takes, besides that of all windows.
-    pub fn account(&self) -> Account {
-        Account::Lease(self.counted_as(), self.caller)
     }
 
     /// Whether root itself asked for it.

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use super::identifier::Identifier;
-use super::lease::LeaseName;
+use super::lease::{Lease, LeaseName};
 
 /// The most lease names whose time is remembered. Those that were open least are forgotten first;
 /// the time of all together never is.
@@ -66,11 +66,18 @@ impl Span {
 pub enum Account {
     /// Everybody's: what several leases have open at once counts once.
     Total,
-    /// One lease name's of one caller, by [`super::lease::Lease::counted_as`]: nobody uses up what
+    /// One lease name's of one caller, by [`Account::of`]: nobody uses up what
     /// somebody else's leases may have by calling their own the same.
     Lease(LeaseName, u32),
     /// One identifier's, of leases that name it. Only the front knows these.
     Identifier(Identifier),
+}
+
+impl Account {
+    /// Whose time a lease takes, besides that of all windows.
+    pub fn of(lease: &Lease) -> Self {
+        Self::Lease(lease.counted_as(), lease.caller)
+    }
 }
 
 /// How much time one account may have; `None` is any.

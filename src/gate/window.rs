@@ -502,7 +502,7 @@ impl Windows {
 /// Whose time a lease takes.
 fn accounts_of(lease: &Lease) -> impl Iterator<Item = Account> + '_ {
     let identifiers = lease.scope.identifiers.iter().flatten();
-    [Account::Total, lease.account()]
+    [Account::Total, Account::of(lease)]
         .into_iter()
         .chain(identifiers.cloned().map(Account::Identifier))
 }

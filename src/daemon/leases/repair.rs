@@ -6,8 +6,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::{LeaseError, Leases};
+use super::Leases;
 use crate::daemon::commands::Commands;
+use crate::daemon::lease_error::LeaseError;
 use crate::daemon::now;
 use crate::firewall::message::{Claim, Request};
 use crate::gate::lease::Lease;
