@@ -283,11 +283,13 @@ async fn runner_lost_by(child: Option<Child>) -> Fatal {
 }
 
 async fn enforcer_lost(child: Child) -> Fatal {
-    let how = reap(child)
-        .await
-        .map_or_else(String::new, |status| format!(" ({status})"));
+    let status = reap(child).await;
+    let how = status.map_or_else(String::new, |status| format!(" ({status})"));
+    // Why it ended it has said itself, and its code says whose matter that is.
+    let code = status.and_then(|status| u8::try_from(status.code()?).ok());
     Fatal::new(
-        Exit::Software,
+        code.filter(|code| *code != 0)
+            .map_or(Exit::Software, Exit::from_code),
         format!("the enforcer is gone{how}; what is open closes in the kernel by itself"),
     )
 }

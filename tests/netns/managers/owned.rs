@@ -106,3 +106,22 @@ fn a_table_with_an_owner_is_named_and_guarded_beside() {
         assert!(!ruleset().contains("acmegate"));
     });
 }
+
+/// Where a living process that is no acmegate of this host's lock owns the very table.
+#[test]
+fn a_table_of_our_name_that_somebody_owns_is_refused_with_a_code_to_wait_for() {
+    inside(|| {
+        let _host = Host::new();
+        let mut owner = Owner::new();
+        owner.does("add table inet acmegate { flags owner; }");
+        wait_for(SOON, "it is there", || {
+            ruleset().contains("table inet acmegate").then_some(())
+        });
+        let before = ruleset();
+        let refused = Daemon::with(&site()).refuse();
+        assert_eq!(refused.code, 75, "{refused}");
+        let word = "owned by another living process";
+        assert!(refused.stderr.contains(word), "{refused}");
+        assert_eq!(ruleset(), before);
+    });
+}
