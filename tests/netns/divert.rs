@@ -23,10 +23,10 @@ pub struct Site {
     _directory: TempDir,
 }
 
-/// What nginx answers, with the source address it sees.
+/// What nginx answers, with the source address it sees. One process: nobody's workers outlive it.
 const CONFIG: &str = "daemon off;
+master_process off;
 user root;
-worker_processes 1;
 error_log stderr;
 pid DIRECTORY/pid;
 events { worker_connections 64; }
