@@ -264,31 +264,13 @@ fn a_flood_of_events_hides_no_flush() {
         daemon
             .cli(&["open", "--lease", "a", "--for", "5m"])
             .success();
-        let list: Vec<_> = (0..1000u32)
-            .map(|number| std::net::Ipv4Addr::from(0x0b00_0000 + number * 2).to_string())
-            .collect();
-        let flood = format!(
-            "table ip blocker {{\n set many {{\n type ipv4_addr; elements = {{ {} }}\n }}\n }}\nflush ruleset\n",
-            list.join(", ")
-        );
-        let lost = || {
-            let sockets = std::fs::read_to_string("/proc/thread-self/net/netlink");
-            let sockets = sockets.expect("netlink(7)");
-            sockets.lines().skip(1).filter_map(drops).sum::<u64>()
-        };
-        lab::send(daemon.enforcer(), Signal::STOP);
-        for _ in 0..500 {
-            lab::nft(&flood);
-            if lost() > 0 {
-                break;
-            }
-        }
+        deafen(&daemon, "flush ruleset");
         assert!(elements("window4").is_empty(), "the control: it is gone");
         lab::send(daemon.enforcer(), Signal::CONT);
         wait_for(BACK, "our element is back", || {
             elements("window4").contains_key(&80).then_some(())
         });
-        assert!(lost() > 0, "the control: events were lost");
+        assert!(lost_events() > 0, "the control: events were lost");
         assert!(host.lets_in(80));
         daemon.cli(&["close", "--lease", "a"]).success();
         assert!(!host.is_open(80));
@@ -313,26 +295,8 @@ fn lost_events_alone_are_no_gap() {
         daemon
             .cli(&["open", "--lease", "a", "--for", "5m"])
             .success();
-        let list: Vec<_> = (0..1000u32)
-            .map(|number| std::net::Ipv4Addr::from(0x0b00_0000 + number * 2).to_string())
-            .collect();
-        let storm = format!(
-            "table ip blocker {{\n set many {{\n type ipv4_addr; elements = {{ {} }}\n }}\n }}\ndelete table ip blocker\n",
-            list.join(", ")
-        );
-        let lost = || {
-            let sockets = std::fs::read_to_string("/proc/thread-self/net/netlink");
-            let sockets = sockets.expect("netlink(7)");
-            sockets.lines().skip(1).filter_map(drops).sum::<u64>()
-        };
-        lab::send(daemon.enforcer(), Signal::STOP);
-        for _ in 0..500 {
-            lab::nft(&storm);
-            if lost() > 0 {
-                break;
-            }
-        }
-        assert!(lost() > 0, "the control: events were lost");
+        deafen(&daemon, "delete table ip blocker");
+        assert!(lost_events() > 0, "the control: events were lost");
         // After the first that was lost nobody hears of this one.
         let foreign = "{ 192.0.2.1 . 443 timeout 1h }";
         nft(&["add", "element", "inet", "acmegate", "window_to4", foreign]);
@@ -346,6 +310,31 @@ fn lost_events_alone_are_no_gap() {
         daemon.cli(&["close", "--lease", "a"]).success();
         assert!(!host.is_open(80));
     });
+}
+
+/// Stops the enforcer and has a geo-blocker come and go, by `last`, until events are lost to it.
+fn deafen(daemon: &Daemon, last: &str) {
+    let list: Vec<_> = (0..1000u32)
+        .map(|number| std::net::Ipv4Addr::from(0x0b00_0000 + number * 2).to_string())
+        .collect();
+    let script = format!(
+        "table ip blocker {{\n set many {{\n type ipv4_addr; elements = {{ {} }}\n }}\n }}\n{last}\n",
+        list.join(", ")
+    );
+    lab::send(daemon.enforcer(), Signal::STOP);
+    for _ in 0..500 {
+        lab::nft(&script);
+        if lost_events() > 0 {
+            break;
+        }
+    }
+}
+
+/// The events that sockets of this namespace have lost.
+fn lost_events() -> u64 {
+    let sockets = std::fs::read_to_string("/proc/thread-self/net/netlink");
+    let sockets = sockets.expect("netlink(7)");
+    sockets.lines().skip(1).filter_map(drops).sum()
 }
 
 /// `sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode`.
