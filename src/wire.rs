@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use crate::gate::lease::{LeaseName, MAX_LEASE_NAME_BYTES, MAX_PORTS};
+use crate::gate::lease::{Families, LeaseName, MAX_LEASE_NAME_BYTES, MAX_PORTS, Trigger};
 
 /// The size of every frame, in octets.
 pub const FRAME_BYTES: usize = 512;
@@ -73,6 +73,17 @@ impl Writer {
         }
         self.bytes(&(end as u16).to_be_bytes())
             .bytes(&text.as_bytes()[..end])
+    }
+
+    pub(crate) fn trigger(self, trigger: Trigger) -> Self {
+        self.u8(match trigger {
+            Trigger::Asked => 1,
+            Trigger::Automatic => 2,
+        })
+    }
+
+    pub(crate) fn families(self, families: Families) -> Self {
+        self.u8(u8::from(families.v4)).u8(u8::from(families.v6))
     }
 
     pub(crate) fn ports(self, ports: &[u16]) -> Self {
@@ -156,6 +167,21 @@ impl<'frame> Reader<'frame> {
 
     pub(crate) fn name(&mut self) -> Result<LeaseName, Malformed> {
         LeaseName::parse(self.short(MAX_LEASE_NAME_BYTES)?).ok_or(Malformed)
+    }
+
+    pub(crate) fn trigger(&mut self) -> Result<Trigger, Malformed> {
+        match self.u8()? {
+            1 => Ok(Trigger::Asked),
+            2 => Ok(Trigger::Automatic),
+            _ => Err(Malformed),
+        }
+    }
+
+    pub(crate) fn families(&mut self) -> Result<Families, Malformed> {
+        Ok(Families {
+            v4: self.flag()?,
+            v6: self.flag()?,
+        })
     }
 
     pub(crate) fn ports(&mut self) -> Result<Vec<u16>, Malformed> {

@@ -19,15 +19,14 @@ mod words;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nlink::netlink::nftables::{
-    BaseChain, Chain, ChainName, CtKey, CtState, Family as NftFamily, FibFlags, FibResult, Field,
-    FilterHook, Item, Match, MatchOp, MetaKey, Policy, Priority, RuleSpec, SocketKey, Stmt, Value,
-    Verdict,
+    BaseChain, Chain, ChainName, CtState, Family as NftFamily, FibFlags, FibResult, Field,
+    FilterHook, Item, Match, MatchOp, Policy, Priority, RuleSpec, SocketKey, Stmt, Value, Verdict,
 };
 use nlink::netlink::types::route::RouteType;
 
 use self::words::{
-    bit, doors, doors_by_family, end, is_first, is_not_first, is_unknown, is_whole_socket, nfproto,
-    rule, set_bit,
+    Mark, bit, doors, doors_by_family, end, is_first, is_not_first, is_unknown, is_whole_socket,
+    nfproto, rule, set_bit,
 };
 use super::ruleset::{Closed, Doors, Mode, OPENED_SET, Settings, Shut, TABLE, TAG};
 use crate::gate::lease::Family;
@@ -132,7 +131,7 @@ impl Settings {
         let is_new = || Match::eq(Field::CtState, Value::CtState(CtState::NEW));
         let mut rules = self.allowed();
         for door in doors(Doors::Window) {
-            let mark = set_bit(self.mark, CtKey::Mark, CtKey::Mark);
+            let mark = set_bit(self.mark, Mark::Connection);
             rules.push(rule([vec![is_new()], door], mark, Verdict::Accept));
         }
         rules.extend(self.shut_what_the_set_opens(&[is_new()]));
@@ -162,7 +161,7 @@ impl Settings {
             Some(_) => self.allowed(),
             None => Vec::new(),
         };
-        let mark = || set_bit(self.mark, MetaKey::Mark, MetaKey::Mark);
+        let mark = || set_bit(self.mark, Mark::Packet);
         for door in doors(Doors::Window) {
             rules.push(rule([door], mark(), Verdict::Accept));
         }

@@ -3,9 +3,7 @@
 use std::net::IpAddr;
 
 use super::message::Claim;
-use crate::gate::lease::{
-    Entrance, Families, Holder, Interface, MAX_COMMAND_BYTES, MAX_INTERFACE_BYTES, Trigger,
-};
+use crate::gate::lease::{Entrance, Holder, Interface, MAX_COMMAND_BYTES, MAX_INTERFACE_BYTES};
 use crate::gate::usage::{Account, Kind, Shortage, Span};
 use crate::wire::{Malformed, Reader, Writer};
 
@@ -64,12 +62,8 @@ impl Writer {
         };
         writer
             .u32(claim.caller)
-            .u8(match claim.trigger {
-                Trigger::Asked => 1,
-                Trigger::Automatic => 2,
-            })
-            .u8(u8::from(claim.families.v4))
-            .u8(u8::from(claim.families.v6))
+            .trigger(claim.trigger)
+            .families(claim.families)
             .u8(u8::from(claim.is_scoped))
             .entrance(&claim.entrance)
             .millis(claim.length)
@@ -129,15 +123,8 @@ impl Reader<'_> {
             name,
             holder,
             caller: self.u32()?,
-            trigger: match self.u8()? {
-                1 => Trigger::Asked,
-                2 => Trigger::Automatic,
-                _ => return Err(Malformed),
-            },
-            families: Families {
-                v4: self.flag()?,
-                v6: self.flag()?,
-            },
+            trigger: self.trigger()?,
+            families: self.families()?,
             is_scoped: self.flag()?,
             entrance: self.entrance()?,
             length: self.millis()?,

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use super::book::Claim;
-use crate::gate::lease::{Families, LeaseName, Trigger};
+use crate::gate::lease::LeaseName;
 use crate::wire::{Frame, Malformed, Reader, Writer};
 
 /// The longest of the two texts of a [`Health`], in octets; longer ones are cut.
@@ -95,12 +95,8 @@ impl Request {
             Self::Open { claim, within } => Writer::new(1, sequence)
                 .short(claim.lease.as_str())
                 .u32(claim.caller)
-                .u8(match claim.trigger {
-                    Trigger::Asked => 1,
-                    Trigger::Automatic => 2,
-                })
-                .u8(u8::from(claim.families.v4))
-                .u8(u8::from(claim.families.v6))
+                .trigger(claim.trigger)
+                .families(claim.families)
                 .millis(claim.length)
                 .ports(&claim.ports)
                 .millis(*within),
@@ -134,15 +130,8 @@ impl Request {
                 claim: Claim {
                     lease: reader.name()?,
                     caller: reader.u32()?,
-                    trigger: match reader.u8()? {
-                        1 => Trigger::Asked,
-                        2 => Trigger::Automatic,
-                        _ => return Err(Malformed),
-                    },
-                    families: Families {
-                        v4: reader.flag()?,
-                        v6: reader.flag()?,
-                    },
+                    trigger: reader.trigger()?,
+                    families: reader.families()?,
                     length: reader.millis()?,
                     ports: reader.ports()?,
                 },
@@ -254,6 +243,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::gate::lease::{Families, Trigger};
     use crate::wire::FRAME_BYTES;
 
     fn requests() -> Vec<Request> {

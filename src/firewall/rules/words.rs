@@ -122,52 +122,46 @@ pub(super) fn bit(mark: u32) -> Value {
     }
 }
 
-/// A mark that can be read and written.
-pub(super) trait MarkKey {
-    fn load(self) -> Expr;
-    fn store(self) -> Expr;
-}
-
-impl MarkKey for CtKey {
-    fn load(self) -> Expr {
-        Expr::Ct {
-            dreg: Register::R0,
-            key: self,
-        }
-    }
-
-    fn store(self) -> Expr {
-        Expr::CtSet {
-            key: self,
-            sreg: Register::R0,
-        }
-    }
-}
-
-impl MarkKey for MetaKey {
-    fn load(self) -> Expr {
-        Expr::Meta {
-            dreg: Register::R0,
-            key: self,
-        }
-    }
-
-    fn store(self) -> Expr {
-        Expr::MetaSet {
-            key: self,
-            sreg: Register::R0,
-        }
-    }
+/// Whose mark.
+#[derive(Clone, Copy)]
+pub(super) enum Mark {
+    /// The packet's.
+    Packet,
+    /// Its connection's.
+    Connection,
 }
 
 /// `ct mark set ct mark | bit`: every other bit stays as it is.
-pub(super) fn set_bit(bit: u32, load: impl MarkKey, store: impl MarkKey) -> [Item; 3] {
+pub(super) fn set_bit(bit: u32, mark: Mark) -> [Item; 3] {
+    let register = Register::R0;
+    let (load, store) = match mark {
+        Mark::Packet => (
+            Expr::Meta {
+                dreg: register,
+                key: MetaKey::Mark,
+            },
+            Expr::MetaSet {
+                key: MetaKey::Mark,
+                sreg: register,
+            },
+        ),
+        Mark::Connection => (
+            Expr::Ct {
+                dreg: register,
+                key: CtKey::Mark,
+            },
+            Expr::CtSet {
+                key: CtKey::Mark,
+                sreg: register,
+            },
+        ),
+    };
     let or = Expr::Bitwise {
-        sreg: Register::R0,
-        dreg: Register::R0,
+        sreg: register,
+        dreg: register,
         len: 4,
         mask: (!bit).to_ne_bytes().to_vec(),
         xor: bit.to_ne_bytes().to_vec(),
     };
-    [load.load().into(), or.into(), store.store().into()]
+    [load.into(), or.into(), store.into()]
 }
