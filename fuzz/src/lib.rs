@@ -108,7 +108,7 @@ pub fn decide(bytes: &[u8]) {
         };
         let gate = |sites| Gate {
             sites,
-            allow: AllowList::new(AllowList::local()),
+            allow: AllowList::new(AllowList::local()).into(),
             exposure: Exposure::Windowed,
         };
         let mut with_default = own();
@@ -397,7 +397,7 @@ pub fn config(bytes: &[u8]) {
             let limits = config.limits();
             assert!(limits.ports.len() <= 4 && limits.max <= Duration::from_secs(24 * 3600));
             assert!(limits.budget.reserve < limits.budget.per_hour);
-            assert_eq!(config.gate().sites.len(), config.sites.len());
+            assert_eq!(config.gate_sites().len(), config.sites.len());
             assert!(
                 config
                     .sites
@@ -407,7 +407,9 @@ pub fn config(bytes: &[u8]) {
                     <= 1
             );
             assert!(config.daemon.state_dir.starts_with(Path::new("/")));
-            let rules = orders(&config).settings.to_nft();
+            let rules = orders(&config, config.allow.list().into())
+                .settings
+                .to_nft();
             assert_eq!(rules.matches('{').count(), rules.matches('}').count());
             drop(config.warnings());
             if let Some(commands) = &config.firewall.commands {

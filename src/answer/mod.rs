@@ -21,6 +21,7 @@ pub use self::pushed::Pushed;
 pub use self::upstream::Upstream;
 pub use self::webroot::Webroot;
 use crate::gate::event::{Answer, Responder};
+use crate::gate::tls::{Server, TlsPermit, TlsResponder};
 use crate::gate::token::Thumbprint;
 use crate::gate::{Permit, Reason};
 
@@ -41,13 +42,19 @@ pub enum Source {
 pub struct Answers {
     pushed: Arc<Pushed>,
     sources: Vec<Source>,
+    tls: Vec<Option<Server>>,
 }
 
 impl Answers {
-    /// The answers for a gate whose sites are, in this order, served by `sources`. A reload builds
-    /// new answers over the same `pushed`.
-    pub fn new(pushed: Arc<Pushed>, sources: Vec<Source>) -> Self {
-        Self { pushed, sources }
+    /// The answers for a gate whose sites are, in this order, served by `sources`, and by the
+    /// responders `tls` for TLS-ALPN-01 where nothing was pushed. A reload builds new answers over the
+    /// same `pushed`.
+    pub fn new(pushed: Arc<Pushed>, sources: Vec<Source>, tls: Vec<Option<Server>>) -> Self {
+        Self {
+            pushed,
+            sources,
+            tls,
+        }
     }
 
     fn source(&self, permit: &Permit) -> &Source {
@@ -69,6 +76,14 @@ impl Responder for Answers {
             // identifier makes it worth asking (RFC 8555 §10.2: anybody can order for any name).
             Source::Upstream(_) if permit.is_covered() => None,
             Source::Upstream(_) => Some(Err((Reason::NotCovered, None))),
+        }
+    }
+
+    fn recall_tls(&self, permit: &TlsPermit, _now: Instant) -> Result<TlsResponder, Reason> {
+        match self.tls.get(permit.site().0) {
+            Some(Some(server)) if permit.is_covered() => Ok(TlsResponder::Upstream(*server)),
+            Some(Some(_)) => Err(Reason::NotCovered),
+            _ => Err(Reason::NoAnswer),
         }
     }
 

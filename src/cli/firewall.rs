@@ -37,7 +37,7 @@ pub fn run(
     let settings = || -> Result<Settings, Failure> {
         let config = Config::load_with(config, &AnyAccount, &Unchecked)
             .map_err(|error| Failure::new(Exit::Config, error))?;
-        Ok(parts::orders(&config).settings)
+        Ok(parts::orders(&config, config.allow.list().into()).settings)
     };
     let ask = match command {
         FirewallCommand::Plan => {

@@ -25,6 +25,7 @@ mod webroot;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -393,11 +394,16 @@ impl Default for Config {
 }
 
 impl Config {
-    /// What the gate decides by.
-    pub fn gate(&self) -> Gate {
+    /// The sites, as far as the gate needs them.
+    pub fn gate_sites(&self) -> Vec<gate_site::Site> {
+        self.sites.iter().map(|site| site.gate.clone()).collect()
+    }
+
+    /// What the gate decides by, with the allow-list that `[allow]` led to.
+    pub fn gate(&self, allow: Arc<AllowList>) -> Gate {
         Gate {
-            sites: self.sites.iter().map(|site| site.gate.clone()).collect(),
-            allow: self.allow.list(),
+            sites: self.gate_sites(),
+            allow,
             exposure: match self.firewall.mode {
                 Mode::Guard | Mode::Set(_) | Mode::Attach(_) => Exposure::Windowed,
                 Mode::GateOnly => Exposure::Open,

@@ -46,7 +46,7 @@ fn an_empty_file_is_the_defaults() {
     assert_eq!(format!("{empty:?}"), format!("{default:?}"));
     assert_eq!(default.http.listen[0].to_string(), "[::]:80");
     assert_eq!(default.limits().ports, [80]);
-    assert_eq!(default.gate().exposure, Exposure::Windowed);
+    assert_eq!(default.gate(Arc::default()).exposure, Exposure::Windowed);
     assert_eq!(default.warnings(), [""; 0]);
 }
 
@@ -110,7 +110,7 @@ fn ports_are_those_of_the_listeners_unless_named() {
     assert_eq!(config.firewall.ports, [443, 80]);
     let config = good("[http]\nlisten = []\n[firewall]\nmode = \"gate-only\"\n");
     assert_eq!(config.firewall.ports, [0; 0]);
-    assert_eq!(config.gate().exposure, Exposure::Open);
+    assert_eq!(config.gate(Arc::default()).exposure, Exposure::Open);
     assert!(bad("[http]\nlisten = [\"[::]:0\"]\n").contains("no port to open or shut"));
 }
 
@@ -243,9 +243,10 @@ fn the_built_in_site_follows_the_state_directory_and_redirects_nobody() {
         host: Host::Value("evil.test"),
         local_port: 80,
     };
-    let decision = config
-        .gate()
-        .decide(&request, &Windows::default(), Instant::now());
+    let decision =
+        config
+            .gate(Arc::default())
+            .decide(&request, &Windows::default(), Instant::now());
     assert!(matches!(
         decision,
         Decision::Refuse {
@@ -307,12 +308,12 @@ fn open_time_is_limited_as_it_is_written() {
 
 #[test]
 fn the_allow_list_is_local_and_what_is_written() {
-    let gate = |text: &str| good(text).gate();
+    let list = |text: &str| good(text).allow.list();
     let outside = "192.0.2.7".parse().unwrap();
     let inside = "10.0.0.1".parse().unwrap();
-    let both = gate("[allow]\nprefixes = [\"192.0.2.7\"]\n").allow;
+    let both = list("[allow]\nprefixes = [\"192.0.2.7\"]\n");
     assert!(both.contains(outside) && both.contains(inside));
-    let written = gate("[allow]\nlocal = false\nprefixes = [\"192.0.2.0/24\"]\n").allow;
+    let written = list("[allow]\nlocal = false\nprefixes = [\"192.0.2.0/24\"]\n");
     assert!(written.contains(outside) && !written.contains(inside));
 }
 

@@ -71,8 +71,8 @@ impl Config {
             return;
         }
         let list: AllowList = self.allow.list();
-        let all_v4 = list.v4().iter().any(|prefix| prefix.prefix_len() == 0);
-        let all_v6 = list.v6().iter().any(|prefix| prefix.prefix_len() == 0);
+        let all_v4 = list.v4().as_slice() == [(0, u32::MAX)];
+        let all_v6 = list.v6().as_slice() == [(0, u128::MAX)];
         let who = match (all_v4, all_v6) {
             (true, true) => "the whole Internet",
             (true, false) => "every IPv4 address",

@@ -297,8 +297,8 @@ impl Desk {
         })?;
         {
             let config = self.config.borrow();
-            let gate = config.gate();
-            let Some((_, site)) = site_for(&gate.sites, &identifier) else {
+            let sites = config.gate_sites();
+            let Some((_, site)) = site_for(&sites, &identifier) else {
                 return Err(Refused::new(
                     Exit::Config,
                     format!(

@@ -63,7 +63,7 @@ impl EarlyClose {
         {
             let mut book = self.lock();
             book.early = Early::new(rule);
-            book.sites = config.gate().sites;
+            book.sites = config.gate_sites();
             book.is_any = config
                 .sites
                 .iter()

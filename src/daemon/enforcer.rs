@@ -37,7 +37,7 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
     let config = load(config_path).map_err(|error| Fatal::new(Exit::Config, error))?;
     super::start_log(&config);
     super::name_process(c"acmegate-enf");
-    let orders = parts::orders(&config);
+    let orders = parts::orders(&config, config.allow.list().into());
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -45,7 +45,7 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
         .map_err(|error| Fatal::new(Exit::Os, error))?;
     let path = config.source.clone();
     let reload: Reload = Box::new(move || -> Result<Orders, String> {
-        load(path.as_deref()).map(|config| parts::orders(&config))
+        load(path.as_deref()).map(|config| parts::orders(&config, config.allow.list().into()))
     });
     runtime.block_on(async {
         front

@@ -124,8 +124,14 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
     // Only the built-in one is ours to make; a configured webroot belongs to its ACME client.
     let _ = fs::create_dir_all(parts::built_in_webroot(&config));
     let pushed = Arc::new(Pushed::default());
-    let rules = parts::rules(&config, &pushed, room, &mut problems)
-        .map_err(|error| Fatal::new(Exit::Config, error))?;
+    let rules = parts::rules(
+        &config,
+        config.allow.list().into(),
+        &pushed,
+        room,
+        &mut problems,
+    )
+    .map_err(|error| Fatal::new(Exit::Config, error))?;
     let notify = Notify::from_env();
     let (enforcer, child) = start_enforcer(&config)?;
     let runner = runner::start(&config)?;

@@ -13,11 +13,12 @@ use crate::config::{self, Accounts, Config, Group};
 use crate::firewall::enforcer::Orders;
 use crate::firewall::ruleset::{Closed, ForeignChain, ForeignSet, Mode, Settings, Shut};
 use crate::front::{self, RedirectStatus, Rules};
+use crate::gate::allow_list::AllowList;
 use crate::gate::command::Commands;
 use crate::runner;
 
-/// What the enforcer holds itself to.
-pub fn orders(config: &Config) -> Orders {
+/// What the enforcer holds itself to, with the allow-list that `[allow]` led to.
+pub fn orders(config: &Config, allow: Arc<AllowList>) -> Orders {
     let mode = match &config.firewall.mode {
         config::Mode::Guard => Mode::Guard,
         config::Mode::GateOnly => Mode::GateOnly,
@@ -41,7 +42,7 @@ pub fn orders(config: &Config) -> Orders {
         settings: Settings {
             mode,
             ports,
-            allow: config.allow.list(),
+            allow,
             owned: config.firewall.owned,
             mark: config.firewall.mark,
             closed: Closed {
@@ -107,6 +108,7 @@ pub fn missing_programs(config: &Config) -> Vec<String> {
 /// A configured webroot cannot be opened. The built-in one may be missing.
 pub fn rules(
     config: &Config,
+    allow: Arc<AllowList>,
     pushed: &Arc<Pushed>,
     room: usize,
     problems: &mut Vec<String>,
@@ -140,8 +142,8 @@ pub fn rules(
         });
     }
     Ok(Rules {
-        gate: config.gate(),
-        responder: Arc::new(Answers::new(Arc::clone(pushed), sources)),
+        gate: config.gate(allow),
+        responder: Arc::new(Answers::new(Arc::clone(pushed), sources, Vec::new())),
         settings: front::Settings {
             head_timeout: config.http.head_timeout,
             // No more than there are descriptors for.

@@ -404,8 +404,14 @@ impl Reloader {
         self.compare(&config, problems)?;
         problems.extend(parts::missing_programs(&config));
         problems.extend(unnamed_ports(&config, self.desk.listeners.iter().copied()));
-        let rules = parts::rules(&config, &self.pushed, self.room, problems)
-            .map_err(|error| error.to_string())?;
+        let rules = parts::rules(
+            &config,
+            config.allow.list().into(),
+            &self.pushed,
+            self.room,
+            problems,
+        )
+        .map_err(|error| error.to_string())?;
         // The enforcer reads the same files itself; if it refuses, nobody changes.
         self.desk
             .leases

@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use super::commands::Commands;
 use super::desk::Desk;
 use super::now;
-use super::parts;
 use crate::config::{Config, Source};
 use crate::control::protocol::VERSION;
 use crate::control::status::{self, Status};
@@ -51,7 +50,9 @@ pub fn tell(desk: &Desk) -> Status {
     }
     let commands = desk.leases.commands();
     problems.extend(commands.and_then(|commands| commands.fight(&windows)));
-    let gate = config.gate();
+    let sites = config.gate_sites();
+    let mut guarded = config.firewall.ports.clone();
+    guarded.sort_unstable();
     let seen = desk.observer.thumbprints();
     Status {
         version: VERSION,
@@ -82,9 +83,7 @@ pub fn tell(desk: &Desk) -> Status {
                     .map(|health| health.failure)
                     .filter(|failure| !failure.is_empty()),
             }),
-        windows: parts::orders(&config)
-            .settings
-            .ports
+        windows: guarded
             .iter()
             .flat_map(|port| Family::ALL.map(|family| (*port, family)))
             .map(|(port, family)| {
@@ -198,9 +197,7 @@ pub fn tell(desk: &Desk) -> Status {
                     .collect(),
                 seen: seen
                     .iter()
-                    .filter(|(name, _)| {
-                        site_for(&gate.sites, name).is_some_and(|(id, _)| id.0 == at)
-                    })
+                    .filter(|(name, _)| site_for(&sites, name).is_some_and(|(id, _)| id.0 == at))
                     .map(|(_, account)| account.as_str().to_owned())
                     .collect::<BTreeSet<_>>()
                     .into_iter()

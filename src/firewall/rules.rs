@@ -393,7 +393,7 @@ mod tests {
         Settings {
             mode,
             ports: vec![80, 443],
-            allow: AllowList::new(AllowList::local()),
+            allow: AllowList::new(AllowList::local()).into(),
             owned: true,
             mark: 0x0800_0000,
             closed: SILENCE,
@@ -492,7 +492,7 @@ mod tests {
     fn a_list_is_known_by_its_name() {
         let one = settings(Mode::Guard);
         let mut other = one.clone();
-        other.allow = AllowList::new(["192.0.2.0/24".parse().unwrap()]);
+        other.allow = AllowList::new(["192.0.2.0/24".parse().unwrap()]).into();
         assert_ne!(
             one.allow_set(Family::V4).name(),
             other.allow_set(Family::V4).name()

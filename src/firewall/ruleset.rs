@@ -2,7 +2,8 @@
 //!
 //! Which rules follow from them is `rules.rs`'s. Nothing here talks to a kernel.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
 
 use nlink::netlink::nftables::{Family as NftFamily, Set, SetElement, SetKeyType};
 
@@ -38,7 +39,7 @@ pub struct Settings {
     /// The guarded ports, ascending.
     pub ports: Vec<u16>,
     /// Whose packets are never judged.
-    pub allow: AllowList,
+    pub allow: Arc<AllowList>,
     /// Ask the kernel for an owned, persistent table, where it has them (6.9).
     pub owned: bool,
     /// The one bit of the packet's and the connection's mark that is ours.
@@ -337,49 +338,66 @@ impl Settings {
     }
 
     /// The allow-list's ranges of one family, ascending.
-    ///
-    /// # Errors
-    /// Never for a prefix that `ipnet` made; the kernel's bounds are nlink's to check.
-    pub fn allow_elements(&self, family: Family) -> nlink::Result<Vec<SetElement>> {
+    pub fn allow_elements(&self, family: Family) -> Vec<SetElement> {
         match family {
-            Family::V4 => self
-                .allow
-                .v4()
-                .iter()
-                .map(|net| SetElement::ipv4_prefix(net.network(), net.prefix_len()))
-                .collect(),
-            Family::V6 => self
-                .allow
-                .v6()
-                .iter()
-                .map(|net| SetElement::ipv6_prefix(net.network(), net.prefix_len()))
-                .collect(),
+            Family::V4 => {
+                let ranges = self.allow.v4().as_slice().iter();
+                ranges
+                    .map(|(first, last)| {
+                        SetElement::ipv4_range(
+                            Ipv4Addr::from_bits(*first),
+                            Ipv4Addr::from_bits(*last),
+                        )
+                    })
+                    .collect()
+            }
+            Family::V6 => {
+                let ranges = self.allow.v6().as_slice().iter();
+                ranges
+                    .map(|(first, last)| {
+                        SetElement::ipv6_range(
+                            Ipv6Addr::from_bits(*first),
+                            Ipv6Addr::from_bits(*last),
+                        )
+                    })
+                    .collect()
+            }
         }
     }
 
     pub(super) fn allow_text(&self, family: Family) -> Vec<String> {
         match family {
-            Family::V4 => self
-                .allow
-                .v4()
-                .iter()
-                .map(|net| short(IpAddr::V4(net.network()), net.prefix_len(), 32))
-                .collect(),
-            Family::V6 => self
-                .allow
-                .v6()
-                .iter()
-                .map(|net| short(IpAddr::V6(net.network()), net.prefix_len(), 128))
-                .collect(),
+            Family::V4 => {
+                let ranges = self.allow.v4().as_slice().iter();
+                ranges
+                    .map(|(first, last)| {
+                        let ends = [*first, *last].map(|bits| Ipv4Addr::from_bits(bits).into());
+                        range_text(ends, u128::from(*first), u128::from(*last), 32)
+                    })
+                    .collect()
+            }
+            Family::V6 => {
+                let ranges = self.allow.v6().as_slice().iter();
+                ranges
+                    .map(|(first, last)| {
+                        let ends = [*first, *last].map(|bits| Ipv6Addr::from_bits(bits).into());
+                        range_text(ends, *first, *last, 128)
+                    })
+                    .collect()
+            }
         }
     }
 }
 
-fn short(address: IpAddr, length: u8, whole: u8) -> String {
-    if length == whole {
-        address.to_string()
-    } else {
-        format!("{address}/{length}")
+/// A range as nft lists it: one address, a prefix where it is one, or from first to last.
+fn range_text([from, to]: [IpAddr; 2], first: u128, last: u128, bits: u32) -> String {
+    let differing = first ^ last;
+    let free = u128::BITS - differing.leading_zeros();
+    let is_prefix = differing.count_ones() == free && first & differing == 0;
+    match (free, is_prefix) {
+        (0, _) => from.to_string(),
+        (_, true) => format!("{from}/{}", bits - free),
+        (_, false) => format!("{from}-{to}"),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use ipnet::IpNet;
 
 /// Loopback, link-local and private ranges, there by default (RFC 1122, RFC 1918, RFC 3927,
 /// RFC 4193, RFC 4291): a firewall that shuts out its own network is switched off soon.
@@ -17,26 +17,172 @@ pub const LOCAL_PREFIXES: [&str; 8] = [
     "fc00::/7",
 ];
 
-/// Prefixes whose members are never kept out, aggregated per family and sorted.
+/// What [`Ranges`] count in: an address as a number.
+pub trait Bits: Copy + Ord {
+    /// The address after this one; `None` after the last.
+    fn next(self) -> Option<Self>;
+    /// The address before this one; `None` before the first.
+    fn previous(self) -> Option<Self>;
+    /// The number, for sums of both families.
+    fn widen(self) -> u128;
+}
+
+impl Bits for u32 {
+    fn next(self) -> Option<Self> {
+        self.checked_add(1)
+    }
+
+    fn previous(self) -> Option<Self> {
+        self.checked_sub(1)
+    }
+
+    fn widen(self) -> u128 {
+        self.into()
+    }
+}
+
+impl Bits for u128 {
+    fn next(self) -> Option<Self> {
+        self.checked_add(1)
+    }
+
+    fn previous(self) -> Option<Self> {
+        self.checked_sub(1)
+    }
+
+    fn widen(self) -> u128 {
+        self
+    }
+}
+
+/// Addresses of one family as inclusive ranges: ascending, disjoint, and no two of them neighbours,
+/// as interval sets demand.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ranges<Number>(Vec<(Number, Number)>);
+
+impl<Number> Default for Ranges<Number> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<Number: Bits> Ranges<Number> {
+    /// Sorts and joins ranges in any order, of first and last address; one that ends before it begins
+    /// holds nothing.
+    pub fn new(mut unsorted: Vec<(Number, Number)>) -> Self {
+        unsorted.retain(|(first, last)| first <= last);
+        unsorted.sort_unstable();
+        unsorted.dedup_by(|(first, last), (_, before)| {
+            let touches = before.next().is_none_or(|next| *first <= next);
+            if touches {
+                *before = (*before).max(*last);
+            }
+            touches
+        });
+        unsorted.shrink_to_fit();
+        Self(unsorted)
+    }
+
+    /// Whether one of the ranges holds `address`.
+    pub fn contains(&self, address: Number) -> bool {
+        let at = self.0.partition_point(|(first, _)| *first <= address);
+        at > 0 && address <= self.0[at - 1].1
+    }
+
+    /// What is left without the addresses of `other`.
+    pub fn without(&self, other: &Self) -> Self {
+        let mut left = Vec::with_capacity(self.0.len());
+        let mut holes = other.0.iter().copied().peekable();
+        for &(first, last) in &self.0 {
+            let mut from = Some(first);
+            while let (Some(start), Some(&(hole, end))) = (from, holes.peek()) {
+                if end < start {
+                    holes.next();
+                } else if hole > last {
+                    break;
+                } else {
+                    if let Some(before) = hole.previous().filter(|_| hole > start) {
+                        left.push((start, before));
+                    }
+                    // A hole that goes on beyond this range may reach into the next one.
+                    from = end.next().filter(|next| *next <= last);
+                }
+            }
+            left.extend(from.map(|start| (start, last)));
+        }
+        Self(left)
+    }
+
+    /// The ranges, first and last address of each.
+    pub fn as_slice(&self) -> &[(Number, Number)] {
+        &self.0
+    }
+
+    /// How many addresses there are; at most 2^128 - 1 is said.
+    pub fn addresses(&self) -> u128 {
+        self.0.iter().fold(0, |sum: u128, (first, last)| {
+            sum.saturating_add((last.widen() - first.widen()).saturating_add(1))
+        })
+    }
+}
+
+/// Ranges of both families as they are found, in any order and overlapping.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Entries {
+    /// IPv4, first and last address of each.
+    pub v4: Vec<(u32, u32)>,
+    /// IPv6.
+    pub v6: Vec<(u128, u128)>,
+}
+
+impl Entries {
+    /// Adds a prefix; bits behind its length do not count.
+    pub fn add(&mut self, prefix: IpNet) {
+        match prefix {
+            IpNet::V4(net) => self
+                .v4
+                .push((net.network().to_bits(), net.broadcast().to_bits())),
+            IpNet::V6(net) => self
+                .v6
+                .push((net.network().to_bits(), net.broadcast().to_bits())),
+        }
+    }
+
+    /// Adds what another has.
+    pub fn extend(&mut self, other: &Self) {
+        self.v4.extend_from_slice(&other.v4);
+        self.v6.extend_from_slice(&other.v6);
+    }
+}
+
+impl Extend<IpNet> for Entries {
+    fn extend<Prefixes: IntoIterator<Item = IpNet>>(&mut self, prefixes: Prefixes) {
+        for prefix in prefixes {
+            self.add(prefix);
+        }
+    }
+}
+
+/// Those who are never kept out.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AllowList {
-    v4: Vec<Ipv4Net>,
-    v6: Vec<Ipv6Net>,
+    v4: Ranges<u32>,
+    v6: Ranges<u128>,
 }
 
 impl AllowList {
-    /// Aggregates prefixes: overlaps and neighbours become one, as interval sets demand.
+    /// A list of prefixes.
     pub fn new(prefixes: impl IntoIterator<Item = IpNet>) -> Self {
-        let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        for prefix in prefixes {
-            match prefix {
-                IpNet::V4(prefix) => v4.push(prefix.trunc()),
-                IpNet::V6(prefix) => v6.push(prefix.trunc()),
-            }
-        }
+        let mut listed = Entries::default();
+        Extend::extend(&mut listed, prefixes);
+        Self::from_entries(listed, Entries::default())
+    }
+
+    /// What is `listed`, without what is `taken_off`, whoever listed it.
+    pub fn from_entries(listed: Entries, taken_off: Entries) -> Self {
         Self {
-            v4: Ipv4Net::aggregate(&v4),
-            v6: Ipv6Net::aggregate(&v6),
+            v4: Ranges::new(listed.v4).without(&Ranges::new(taken_off.v4)),
+            v6: Ranges::new(listed.v6).without(&Ranges::new(taken_off.v6)),
         }
     }
 
@@ -50,28 +196,18 @@ impl AllowList {
     /// Whether `address` is a member. An IPv4-mapped address is judged as the IPv4 that it is.
     pub fn contains(&self, address: IpAddr) -> bool {
         match address.to_canonical() {
-            IpAddr::V4(address) => {
-                let at = self
-                    .v4
-                    .partition_point(|prefix| prefix.network() <= address);
-                at > 0 && self.v4[at - 1].contains(&address)
-            }
-            IpAddr::V6(address) => {
-                let at = self
-                    .v6
-                    .partition_point(|prefix| prefix.network() <= address);
-                at > 0 && self.v6[at - 1].contains(&address)
-            }
+            IpAddr::V4(address) => self.v4.contains(address.to_bits()),
+            IpAddr::V6(address) => self.v6.contains(address.to_bits()),
         }
     }
 
-    /// The IPv4 prefixes, disjoint and ascending.
-    pub fn v4(&self) -> &[Ipv4Net] {
+    /// The IPv4 ranges.
+    pub fn v4(&self) -> &Ranges<u32> {
         &self.v4
     }
 
-    /// The IPv6 prefixes, disjoint and ascending.
-    pub fn v6(&self) -> &[Ipv6Net] {
+    /// The IPv6 ranges.
+    pub fn v6(&self) -> &Ranges<u128> {
         &self.v6
     }
 }
@@ -109,7 +245,50 @@ mod tests {
         }
     }
 
+    #[test]
+    fn neighbours_become_one_up_to_the_last_address() {
+        let list = AllowList::new(
+            [
+                "10.0.0.0/25",
+                "10.0.0.128/25",
+                "255.255.255.255/32",
+                "255.255.255.254/32",
+                "::/1",
+                "8000::/1",
+            ]
+            .map(|text| text.parse().unwrap()),
+        );
+        assert_eq!(
+            list.v4().as_slice(),
+            [(0x0a00_0000, 0x0a00_00ff), (0xffff_fffe, 0xffff_ffff)]
+        );
+        assert_eq!(list.v6().as_slice(), [(0, u128::MAX)]);
+        assert_eq!(list.v4().addresses(), 258);
+        assert_eq!(list.v6().addresses(), u128::MAX);
+    }
+
     proptest! {
+        #[test]
+        fn what_is_taken_off_agrees_with_a_naive_loop(
+            listed in prop::collection::vec((any::<u8>(), any::<u8>()), 0..12),
+            taken_off in prop::collection::vec((any::<u8>(), any::<u8>()), 0..12),
+        ) {
+            // At the upper end, where an addition could run over.
+            let at = |offset: u8| u32::MAX - 255 + u32::from(offset);
+            let ranges = |pairs: &[(u8, u8)]| {
+                Ranges::new(pairs.iter().map(|(first, last)| (at(*first), at(*last))).collect())
+            };
+            let left = ranges(&listed).without(&ranges(&taken_off));
+            let holds = |pairs: &[(u8, u8)], offset| pairs.iter().any(|(first, last)| (*first..=*last).contains(&offset));
+            for offset in 0..=255 {
+                let naive = holds(&listed, offset) && !holds(&taken_off, offset);
+                prop_assert_eq!(left.contains(at(offset)), naive, "{}", offset);
+            }
+            for pair in left.as_slice().windows(2) {
+                prop_assert!(pair[0].1 < pair[1].0 - 1);
+            }
+        }
+
         #[test]
         fn membership_agrees_with_a_naive_loop(
             prefixes in prop::collection::vec((any::<u32>(), 0u8..=32), 0..40),

@@ -1,4 +1,4 @@
-//! Challenge types and the well-known path (RFC 8555 §8.3).
+//! Challenge types and the well-known path (RFC 8555 §8.3, RFC 8737).
 
 use std::fmt;
 
@@ -12,20 +12,27 @@ pub const PREFIX: &str = "/.well-known/acme-challenge/";
 pub enum ChallengeType {
     /// RFC 8555 §8.3: port 80.
     Http01,
+    /// RFC 8737 §3: port 443.
+    TlsAlpn01,
 }
 
 impl ChallengeType {
+    /// Every type that comes to a port of ours.
+    pub const ALL: [Self; 2] = [Self::Http01, Self::TlsAlpn01];
+
     /// The port that validators ask; fixed by the RFC that defines the type.
     pub fn port(self) -> u16 {
         match self {
             Self::Http01 => 80,
+            Self::TlsAlpn01 => 443,
         }
     }
 
-    /// The name registered for the type (RFC 8555 §9.7.8).
+    /// The name registered for the type (RFC 8555 §9.7.8, RFC 8737 §6.3).
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Http01 => "http-01",
+            Self::TlsAlpn01 => "tls-alpn-01",
         }
     }
 }

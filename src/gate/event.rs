@@ -10,6 +10,7 @@ use super::Permit;
 use super::identifier::Identifier;
 use super::lease::LeaseName;
 use super::reason::Reason;
+use super::tls::{TlsPermit, TlsResponder};
 use super::token::{KeyAuthorization, Thumbprint, Token};
 
 /// How one connection ended. Told exactly once per connection.
@@ -46,6 +47,13 @@ pub type Answer = Result<KeyAuthorization, (Reason, Option<String>)>;
 pub trait Responder: Send + Sync {
     /// Answers from memory, or says that this needs [`Responder::look_up`] by `None`.
     fn recall(&self, permit: &Permit, now: Instant) -> Option<Answer>;
+
+    /// Who answers a validation by TLS-ALPN-01; from memory alone.
+    ///
+    /// # Errors
+    /// [`Reason::NoAnswer`], or [`Reason::NotCovered`] for a responder that only a window makes worth
+    /// asking.
+    fn recall_tls(&self, permit: &TlsPermit, now: Instant) -> Result<TlsResponder, Reason>;
 
     /// Answers with files and upstreams. Has its own deadlines and never waits for ever.
     fn look_up(&self, permit: Permit) -> Pin<Box<dyn Future<Output = Answer> + Send>>;

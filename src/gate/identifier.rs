@@ -131,6 +131,21 @@ impl Identifier {
         Self::parse(name)
     }
 
+    /// Parses the server name of a TLS-ALPN-01 validation: a name, or the reverse name of an address
+    /// (RFC 8738 §6). Other names below `in-addr.arpa` and `ip6.arpa` are nobody's.
+    ///
+    /// # Errors
+    /// [`IdentifierError`]; all of them are the peer's fault.
+    pub fn from_server_name(value: &str) -> Result<Self, IdentifierError> {
+        let name = DnsName::parse(value)?;
+        let v4 = name.0.strip_suffix(".in-addr.arpa").map(reverse_v4);
+        let v6 = name.0.strip_suffix(".ip6.arpa").map(reverse_v6);
+        match v4.or(v6) {
+            Some(address) => address.map(Self::Ip).ok_or(IdentifierError::Address),
+            None => Ok(Self::Dns(name)),
+        }
+    }
+
     /// As it stands in a URL's authority: addresses of family IPv6 in brackets.
     pub fn to_authority(&self) -> String {
         match self {
@@ -155,6 +170,28 @@ fn canonical_v6(text: &str) -> Result<IpAddr, IdentifierError> {
         return Err(IdentifierError::Address);
     }
     Ok(IpAddr::V6(address))
+}
+
+/// The address of `4.3.2.1`, the front of a reverse name (RFC 1035 §3.5).
+fn reverse_v4(labels: &str) -> Option<IpAddr> {
+    let labels: Vec<&str> = labels.rsplit('.').collect();
+    let address: Ipv4Addr = labels.join(".").parse().ok()?;
+    Some(IpAddr::V4(address))
+}
+
+/// The address of 32 nibbles, least significant first (RFC 3596 §2.5).
+fn reverse_v6(labels: &str) -> Option<IpAddr> {
+    let mut bits: u128 = 0;
+    let mut count = 0;
+    for label in labels.rsplit('.') {
+        let nibble = match label.as_bytes() {
+            [digit] => char::from(*digit).to_digit(16)?,
+            _ => return None,
+        };
+        bits = bits << 4 | u128::from(nibble);
+        count += 1;
+    }
+    (count == 32).then(|| IpAddr::V6(Ipv6Addr::from_bits(bits)))
 }
 
 impl Pattern {

@@ -14,11 +14,13 @@ pub mod identifier;
 pub mod lease;
 pub mod reason;
 pub mod site;
+pub mod tls;
 pub mod token;
 pub mod usage;
 pub mod window;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use self::allow_list::AllowList;
@@ -49,7 +51,7 @@ pub struct Gate {
     /// Every `[[site]]`, in the order of the configuration.
     pub sites: Vec<Site>,
     /// Whose traffic is never kept out.
-    pub allow: AllowList,
+    pub allow: Arc<AllowList>,
     /// What holds while no window is open.
     pub exposure: Exposure,
 }

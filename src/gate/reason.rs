@@ -38,7 +38,7 @@ macro_rules! reasons {
             }
 
             /// The HTTP status that a refusal is answered with; `None` closes without a word.
-            /// For the two accepting reasons the answer itself knows its status.
+            /// For accepting reasons the answer itself knows its status.
             pub fn status(self) -> Option<u16> {
                 match self { $(Self::$name => $status,)* }
             }
@@ -51,6 +51,10 @@ reasons! {
     Answered, "answered", Accept, Some(200);
     /// Everything but a challenge is sent to HTTPS.
     Redirected, "redirected", Accept, None;
+    /// A TLS handshake, and nothing but it, was carried to a responder and back.
+    Relayed, "relayed", Accept, None;
+    /// A visitor from the allow-list was led to the site's server.
+    Passed, "passed", Accept, None;
 
     /// No lease lives and the peer is not on the allow-list.
     NoLease, "no-lease", Drop, None;
@@ -80,6 +84,36 @@ reasons! {
     TargetForm, "target-form", Drop, Some(400);
     /// A body was announced where none may be.
     Body, "body", Drop, Some(400);
+    /// The bytes of a peer that must tell by the PROXY protocol whom it speaks for do not.
+    ProxyHeader, "proxy-header", Drop, None;
+    /// The fields of a peer that must tell whom it speaks for do not.
+    Forwarded, "forwarded", Drop, Some(400);
+    /// No validation, and the peer is not on the allow-list.
+    NotAllowed, "not-allowed", Drop, Some(403);
+    /// No TLS, where nothing else is spoken.
+    NotTls, "not-tls", Drop, None;
+    /// A ClientHello that is not as RFC 8446 §4.1.2 and RFC 5246 §7.4.1.2 have it.
+    MalformedHello, "malformed-hello", Drop, None;
+    /// A ClientHello of more than 16 KiB.
+    HelloTooLarge, "hello-too-large", Drop, None;
+    /// The ClientHello was not complete in time.
+    HelloTimeout, "hello-timeout", Drop, None;
+    /// `acme-tls/1` beside other names: no validator offers that.
+    MixedAlpn, "mixed-alpn", Drop, None;
+    /// A validation that announces data before its handshake is complete.
+    EarlyData, "early-data", Drop, None;
+    /// A validation without a server name.
+    NoServerName, "no-server-name", Drop, None;
+    /// A server name that is neither an LDH name nor the reverse name of an address.
+    MalformedServerName, "malformed-server-name", Drop, None;
+    /// Nobody announced an answer by TLS-ALPN-01 for this identifier.
+    NoAnswer, "no-answer", Drop, None;
+    /// The handshake with our responder came to no good end.
+    HandshakeFailed, "handshake-failed", Drop, None;
+    /// More than a handshake was sent to a responder.
+    NotHandshake, "not-handshake", Drop, None;
+    /// A visitor asks for a name for which no server is configured.
+    NoServer, "no-server", Drop, None;
     /// No Host field, or more than one.
     HostCount, "host-count", Drop, Some(400);
     /// The Host field holds neither an LDH name nor a canonical address.

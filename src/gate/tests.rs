@@ -23,7 +23,7 @@ fn site(identifiers: &[&str]) -> Site {
 fn gate(sites: Vec<Site>) -> Gate {
     Gate {
         sites,
-        allow: AllowList::new(AllowList::local()),
+        allow: AllowList::new(AllowList::local()).into(),
         exposure: Exposure::Windowed,
     }
 }

@@ -1,4 +1,4 @@
-//! Tokens, thumbprints and key authorizations (RFC 8555 §8.1, §8.3).
+//! Tokens, thumbprints, key authorizations (RFC 8555 §8.1, §8.3) and their digests (RFC 8737 §3).
 //!
 //! What it is for: turning untrusted bytes into values that cannot be wrong. What it never does:
 //! normalise. A byte that does not belong makes the whole value invalid.
@@ -120,10 +120,113 @@ impl KeyAuthorization {
         &self.thumbprint
     }
 
+    /// Its SHA-256 digest.
+    pub fn digest(&self) -> KeyAuthorizationDigest {
+        let mut digest = [0; 32];
+        let sha256 = ring::digest::digest(&ring::digest::SHA256, self.to_body().as_bytes());
+        digest.copy_from_slice(sha256.as_ref());
+        KeyAuthorizationDigest(digest)
+    }
+
     /// The exact body of a 200: no line end.
     pub fn to_body(&self) -> String {
         format!("{}.{}", self.token.0, self.thumbprint.0)
     }
+}
+
+/// The SHA-256 digest of a key authorization: what the certificate of TLS-ALPN-01 carries (RFC 8737
+/// §3), and all that some clients tell of it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct KeyAuthorizationDigest([u8; 32]);
+
+impl KeyAuthorizationDigest {
+    /// Parses 43 octets of base64url without padding; anything else is `None`.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
+        if bytes.len() != THUMBPRINT_BYTES {
+            return None;
+        }
+        let mut digest = [0; 32];
+        let (mut bits, mut count, mut at) = (0_u32, 0, 0);
+        for byte in bytes {
+            bits = bits << 6 | sextet(*byte)?;
+            count += 6;
+            if count >= 8 {
+                count -= 8;
+                *digest.get_mut(at)? = (bits >> count) as u8;
+                bits &= (1 << count) - 1;
+                at += 1;
+            }
+        }
+        // What is left over of the last sextet must be nothing, or two texts would be one digest.
+        (bits == 0).then_some(Self(digest))
+    }
+
+    /// Its 32 octets.
+    pub fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for KeyAuthorizationDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("KeyAuthorizationDigest(…)")
+    }
+}
+
+/// What a responder of TLS-ALPN-01 proves, and as far as it is known for which account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsAnswer {
+    token: Token,
+    digest: KeyAuthorizationDigest,
+    thumbprint: Option<Thumbprint>,
+}
+
+impl TlsAnswer {
+    /// An answer of which only the digest is known: whose account it is, nobody has said.
+    pub fn of_digest(token: Token, digest: KeyAuthorizationDigest) -> Self {
+        Self {
+            token,
+            digest,
+            thumbprint: None,
+        }
+    }
+
+    /// The token that it answers.
+    pub fn token(&self) -> &Token {
+        &self.token
+    }
+
+    /// What the certificate carries.
+    pub fn digest(&self) -> &KeyAuthorizationDigest {
+        &self.digest
+    }
+
+    /// The account that vouches, if it is known.
+    pub fn thumbprint(&self) -> Option<&Thumbprint> {
+        self.thumbprint.as_ref()
+    }
+}
+
+impl From<KeyAuthorization> for TlsAnswer {
+    fn from(key_authorization: KeyAuthorization) -> Self {
+        Self {
+            digest: key_authorization.digest(),
+            token: key_authorization.token,
+            thumbprint: Some(key_authorization.thumbprint),
+        }
+    }
+}
+
+fn sextet(byte: u8) -> Option<u32> {
+    let value = match byte {
+        b'A'..=b'Z' => byte - b'A',
+        b'a'..=b'z' => byte - b'a' + 26,
+        b'0'..=b'9' => byte - b'0' + 52,
+        b'-' => 62,
+        b'_' => 63,
+        _ => return None,
+    };
+    Some(value.into())
 }
 
 impl fmt::Debug for KeyAuthorization {
@@ -146,6 +249,23 @@ mod tests {
 
     const TOKEN: &str = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0";
     const THUMBPRINT: &str = "9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI";
+
+    #[test]
+    fn a_digest_is_the_same_from_the_key_authorization_and_from_its_text() {
+        // By `printf %s TOKEN.THUMBPRINT | openssl dgst -sha256 -binary | basenc --base64url`.
+        let text = b"LPsIwTo7o8BoG0-vjCyGQGBWSVIPxI-i_X336eUOQZo";
+        let digest = KeyAuthorization::parse(format!("{TOKEN}.{THUMBPRINT}").as_bytes())
+            .unwrap()
+            .digest();
+        assert_eq!(KeyAuthorizationDigest::parse(text), Some(digest.clone()));
+        assert!(!format!("{digest:?}").contains("["));
+        // The last character has two bits that say nothing.
+        let mut other = *text;
+        other[42] += 1;
+        for bad in [&other[..], &text[..42], b"", &[b'+'; 43]] {
+            assert_eq!(KeyAuthorizationDigest::parse(bad), None);
+        }
+    }
 
     #[test]
     fn the_token_of_rfc_8555_is_a_token() {

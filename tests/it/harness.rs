@@ -263,10 +263,10 @@ fn rules(plan: Plan, pushed: &Arc<Pushed>) -> Rules {
     Rules {
         gate: Gate {
             sites,
-            allow: plan.allow,
+            allow: plan.allow.into(),
             exposure: plan.exposure,
         },
-        responder: Arc::new(Answers::new(Arc::clone(pushed), sources)),
+        responder: Arc::new(Answers::new(Arc::clone(pushed), sources, Vec::new())),
         settings: plan.settings,
     }
 }

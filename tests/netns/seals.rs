@@ -82,7 +82,11 @@ fn a_sealed_enforcer_changes_the_firewall_and_nothing_else() {
                 .build()
                 .expect("a runtime");
             runtime.block_on(async {
-                let settings = acmegate::daemon::parts::orders(&ground.config).settings;
+                let settings = acmegate::daemon::parts::orders(
+                    &ground.config,
+                    ground.config.allow.list().into(),
+                )
+                .settings;
                 let mut kernel = acmegate::firewall::netlink::Kernel::connect().expect("netlink");
                 enforcer_seal(&ground.config).apply().expect("a seal");
                 refused(ground.try_everything());
