@@ -11,7 +11,7 @@ use nlink::netlink::nftables::Family as NftFamily;
 use crate::answer::{Answers, Pushed, Source, Upstream, Webroot};
 use crate::config::{self, Accounts, Config, Group};
 use crate::firewall::enforcer::Orders;
-use crate::firewall::ruleset::{Closed, ForeignChain, ForeignSet, Mode, Settings, Shut};
+use crate::firewall::ruleset::{Closed, Divert, ForeignChain, ForeignSet, Mode, Settings, Shut};
 use crate::front::{self, RedirectStatus, Rules};
 use crate::gate::allow_list::AllowList;
 use crate::gate::command::Commands;
@@ -38,6 +38,10 @@ pub fn orders(config: &Config, allow: Arc<AllowList>) -> Orders {
     };
     let mut ports = config.firewall.ports.clone();
     ports.sort_unstable();
+    let divert = config.http.divert.map_or_else(Vec::new, |to| {
+        let ports = ports.iter();
+        ports.map(|port| Divert { port: *port, to }).collect()
+    });
     Orders {
         settings: Settings {
             mode,
@@ -49,7 +53,7 @@ pub fn orders(config: &Config, allow: Arc<AllowList>) -> Orders {
                 v4: shut(config.firewall.closed.v4),
                 v6: shut(config.firewall.closed.v6),
             },
-            divert: config.http.divert,
+            divert,
         },
         limits: config.limits(),
     }
