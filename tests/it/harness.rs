@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use acmegate::answer::{Answers, Pushed, Source};
+use acmegate::answer::{Answers, Pushed, PushedAnswer, Source};
 use acmegate::front::{Front, Rules, Settings, serve};
 use acmegate::gate::allow_list::AllowList;
 use acmegate::gate::event::{Ended, Witness};
@@ -176,7 +176,8 @@ impl World {
         let pushed = Arc::new(Pushed::default());
         let hour = Duration::from_secs(3600);
         let name = identifier("example.com");
-        pushed.add(name, key_authorization(), hour, now()).unwrap();
+        let answer = PushedAnswer::Http01(key_authorization());
+        pushed.add(name, answer, hour, now()).unwrap();
         let listener = std::net::TcpListener::bind((plan.listen, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let windows = watch::Sender::new(Arc::new(plan.windows.clone()));
