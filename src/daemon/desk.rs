@@ -240,10 +240,11 @@ impl Desk {
     /// The ports on which a peer that a window let in meets the gate.
     fn gate_ports(&self) -> Vec<u16> {
         let config = self.config.borrow();
-        match config.http.divert {
-            Some(_) => config.firewall.ports.clone(),
-            None => self.listeners.iter().map(SocketAddr::port).collect(),
-        }
+        let targets = [config.http.divert, config.tls.divert];
+        let listened = self.listeners.iter().map(SocketAddr::port);
+        let own = listened.filter(|port| !targets.contains(&Some(*port)));
+        own.chain(config.diverted().into_iter().map(|(port, _)| port))
+            .collect()
     }
 
     /// A name that somebody else's lease has is theirs: renewing it would change its end.
