@@ -12,11 +12,13 @@
 //! | `connection.rs` | what could not be answered at once: slow heads, look-ups, lingering |
 //! | `judge.rs` | from bytes to the next step |
 //! | `head.rs` `http.rs` | reads heads, writes answers; pure |
+//! | `client_hello.rs` | reads a ClientHello out of its records; pure |
 //! | `report.rs` | how a connection ended, told once |
 //! | `sources.rs` | how many connections each source holds |
 //! | `edge.rs` | the clock and the buffer |
 
 mod accept;
+pub mod client_hello;
 mod connection;
 mod edge;
 pub mod head;
