@@ -13,11 +13,13 @@
 //! | `judge.rs` | from bytes to the next step |
 //! | `tls.rs` | port 443: from the ClientHello to a responder, to the site's server, or to nothing |
 //! | `head.rs` `http.rs` | reads heads, writes answers; pure |
+//! | `client_hello.rs` | reads a ClientHello out of its records; pure |
 //! | `report.rs` | how a connection ended, told once |
 //! | `sources.rs` | how many connections each source holds |
 //! | `edge.rs` | the clock and the buffer |
 
 mod accept;
+pub mod client_hello;
 mod connection;
 mod edge;
 pub mod head;
