@@ -14,6 +14,7 @@
 //! | `head.rs` `http.rs` | reads heads, writes answers; pure |
 //! | `report.rs` | how a connection ended, told once |
 //! | `sources.rs` | how many connections each source holds |
+//! | `relay.rs` `pipes.rs` | leads visitors to the site's server, octet by octet |
 //! | `edge.rs` | the clock and the buffer |
 
 mod accept;
@@ -22,6 +23,8 @@ mod edge;
 pub mod head;
 pub mod http;
 mod judge;
+mod pipes;
+mod relay;
 mod report;
 mod sources;
 
