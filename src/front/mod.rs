@@ -16,6 +16,7 @@
 //! | `client_hello.rs` | reads a ClientHello out of its records; pure |
 //! | `report.rs` | how a connection ended, told once |
 //! | `sources.rs` | how many connections each source holds |
+//! | `relay.rs` `pipes.rs` | leads visitors to the site's server, octet by octet |
 //! | `edge.rs` | the clock and the buffer |
 
 mod accept;
@@ -25,6 +26,8 @@ mod edge;
 pub mod head;
 pub mod http;
 mod judge;
+mod pipes;
+mod relay;
 mod report;
 mod sources;
 mod tls;
