@@ -13,6 +13,7 @@
 //! | `judge.rs` | from bytes to the next step |
 //! | `head.rs` `http.rs` | reads heads, writes answers; pure |
 //! | `report.rs` | how a connection ended, told once |
+//! | `responder.rs` | the handshake of a validation by TLS-ALPN-01 |
 //! | `sources.rs` | how many connections each source holds |
 //! | `edge.rs` | the clock and the buffer |
 
@@ -23,6 +24,7 @@ pub mod head;
 pub mod http;
 mod judge;
 mod report;
+mod responder;
 mod sources;
 
 use std::io;
