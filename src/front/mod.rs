@@ -15,6 +15,7 @@
 //! | `head.rs` `http.rs` | reads heads, writes answers; pure |
 //! | `client_hello.rs` | reads a ClientHello out of its records; pure |
 //! | `report.rs` | how a connection ended, told once |
+//! | `responder.rs` | the handshake of a validation by TLS-ALPN-01 |
 //! | `sources.rs` | how many connections each source holds |
 //! | `relay.rs` `pipes.rs` | leads visitors to the site's server, octet by octet |
 //! | `edge.rs` | the clock and the buffer |
@@ -29,6 +30,7 @@ mod judge;
 mod pipes;
 mod relay;
 mod report;
+mod responder;
 mod sources;
 mod tls;
 
