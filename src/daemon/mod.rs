@@ -52,8 +52,6 @@ use crate::control::server;
 use crate::front::{self, Speaks};
 use crate::observe;
 
-/// Descriptors of the pipes that carry what visitors and servers send each other.
-const PIPE_DESCRIPTORS: u64 = 2 * front::MAX_PIPES as u64;
 /// Open descriptors besides connections: the callers of two control sockets (192 each), watched lease
 /// holders (64), listeners, webroots, the runtime's own.
 const OTHER_DESCRIPTORS: u64 = 512;
@@ -302,7 +300,7 @@ fn raise_descriptor_limit(config: &Config) -> Room {
         true => (0, OTHER_DESCRIPTORS),
         false => (
             2 * u64::from(config.tls.max_connections),
-            OTHER_DESCRIPTORS + PIPE_DESCRIPTORS,
+            OTHER_DESCRIPTORS + front::PIPE_DESCRIPTORS as u64,
         ),
     };
     let wanted = http + tls + other;

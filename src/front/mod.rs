@@ -43,12 +43,16 @@ use tokio::sync::watch;
 
 use self::accept::Acceptor;
 pub use self::http::RedirectStatus;
+use self::pipes::Pipes;
 use self::sources::Sources;
 use crate::gate::Gate;
 use crate::gate::event::{Responder, Witness};
 use crate::gate::site::SiteId;
 use crate::gate::tls::Server;
 use crate::gate::window::Windows;
+
+/// How many descriptors the pipes take at most that carry what visitors and servers send each other.
+pub const PIPE_DESCRIPTORS: usize = Pipes::MAX_DESCRIPTORS;
 
 /// What is spoken on a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -165,6 +169,7 @@ pub struct Front {
     witness: Arc<dyn Witness>,
     http: Sources,
     tls: Sources,
+    pipes: Pipes,
 }
 
 impl Front {
@@ -182,6 +187,7 @@ impl Front {
             witness,
             http: Sources::default(),
             tls: Sources::default(),
+            pipes: Pipes::new(),
         }
     }
 

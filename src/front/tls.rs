@@ -21,10 +21,9 @@ use tokio::time::{timeout, timeout_at};
 use super::client_hello::{self, Parsed};
 use super::connection::window_closed;
 use super::edge::{now, with_buffer};
-use super::handshake_only::relay_handshake;
 use super::relay::relay;
 use super::report::{Outcome, Report};
-use super::responder::respond;
+use super::responder::{Failure, respond};
 use super::sources::Ticket;
 use super::{Front, Refusal, Rules, Speaks};
 use crate::gate::identifier::Identifier;
@@ -243,10 +242,7 @@ impl Exchange<'_> {
                 outcome.reason = Reason::Relayed;
                 match self.connect(server).await {
                     Err(failed) => Err(failed),
-                    Ok(upstream) => {
-                        let ended = relay_handshake(self.stream, &upstream, hello, self.last);
-                        return outcome.but(ended.await);
-                    }
+                    Ok(_) => Err((Reason::NoAnswer, None)),
                 }
             }
             Ok(TlsResponder::Certificate(answer)) => {
@@ -255,7 +251,7 @@ impl Exchange<'_> {
                     Err(reason) => Err((reason, None)),
                     Ok(vouched) => {
                         drop(rules);
-                        let ended = respond(self.stream, hello, &vouched, self.last).await;
+                        let ended = respond(self.stream, &hello, &vouched, self.last).await;
                         return outcome.but(ended);
                     }
                 }
@@ -268,11 +264,7 @@ impl Exchange<'_> {
     }
 
     /// Leads a visitor to the site's server, until one of them has enough.
-    async fn pass(
-        &self,
-        server: Option<Server>,
-        hello: Vec<u8>,
-    ) -> Result<(), (Reason, Option<String>)> {
+    async fn pass(&self, server: Option<Server>, hello: Vec<u8>) -> Result<(), Failure> {
         let connected = match server {
             Some(server) => self.connect(server).await,
             None => Err((Reason::NoServer, None)),
@@ -291,7 +283,7 @@ impl Exchange<'_> {
         Ok(())
     }
 
-    async fn connect(&self, server: Server) -> Result<TcpStream, (Reason, Option<String>)> {
+    async fn connect(&self, server: Server) -> Result<TcpStream, Failure> {
         let address = server.address;
         match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
             Ok(Ok(stream)) => Ok(stream),
@@ -317,7 +309,7 @@ impl Exchange<'_> {
 
 impl Outcome {
     /// As it would be, unless it failed.
-    fn but(self, done: Result<(), (Reason, Option<String>)>) -> Self {
+    fn but(self, done: Result<(), Failure>) -> Self {
         match done {
             Ok(()) => self,
             Err((reason, detail)) => Self {
