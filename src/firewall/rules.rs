@@ -8,7 +8,7 @@
 //! | --- | --- | --- |
 //! | `guard` | `guard` → `decide` | judges every packet, without conntrack |
 //! | `set` | `admit` → `judge` | marks the connections that a window admits, and shuts them after its grace |
-//! | `attach` | `tag` → `mark` | marks packets by window and grace, before any chain that might drop them |
+//! | `attach` | `tag` → `stamp` | marks packets by window and grace, before any chain that might drop them |
 //! | | `admit` → `judge` | as in `set` |
 //! | all, for diverted ports | `untrack` → `bypass` | keeps what the gate gets away from conntrack, and so from DNAT |
 //! | | `divert` → `deliver` | hands it to the gate; with the gate dead it goes nowhere |
@@ -99,7 +99,7 @@ impl Settings {
         let diverted: Vec<u16> = self.divert.iter().map(|divert| divert.port).collect();
         let plain: Vec<u16> = self.plain_ports().collect();
         if matches!(self.mode, Mode::Attach(_)) {
-            pair("mark", self.mark_rules(), "tag", TAG_PRIORITY, &self.ports);
+            pair("stamp", self.stamp_rules(), "tag", TAG_PRIORITY, &self.ports);
         }
         if !diverted.is_empty() {
             let (bypass, deliver) = (self.bypass_rules(), self.deliver_rules());
@@ -172,7 +172,7 @@ impl Settings {
         self.shut(&[matches, &[opened]].concat())
     }
 
-    fn mark_rules(&self) -> Vec<RuleSpec> {
+    fn stamp_rules(&self) -> Vec<RuleSpec> {
         // The chain that drops knows no allow-list: a window opens it to everybody, or a CA of one's
         // own would be left out. Where peers are diverted, the allow-list's go to the site, and
         // whether they may is that chain's to say.
