@@ -99,7 +99,13 @@ impl Settings {
         let diverted: Vec<u16> = self.divert.iter().map(|divert| divert.port).collect();
         let plain: Vec<u16> = self.plain_ports().collect();
         if matches!(self.mode, Mode::Attach(_)) {
-            pair("stamp", self.stamp_rules(), "tag", TAG_PRIORITY, &self.ports);
+            pair(
+                "stamp",
+                self.stamp_rules(),
+                "tag",
+                TAG_PRIORITY,
+                &self.ports,
+            );
         }
         if !diverted.is_empty() {
             let (bypass, deliver) = (self.bypass_rules(), self.deliver_rules());
