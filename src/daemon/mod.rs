@@ -208,45 +208,49 @@ pub struct Listener {
 }
 
 fn listeners(config: &Config) -> Result<Vec<Listener>, Fatal> {
-    let inherited = listen::inherited().map_err(|error| Fatal::new(Exit::Config, error))?;
-    let bind = |addresses: &[SocketAddr], divert: Option<u16>| {
-        let bound = match divert {
-            Some(_) => listen::bind_transparent(addresses),
-            None => listen::bind(addresses),
-        };
-        bound.map_err(|error| Fatal::new(Exit::Os, error))
-    };
-    let mut listeners: Vec<(std::net::TcpListener, Option<Speaks>)> = Vec::new();
-    if inherited.is_empty() {
-        let (http, tls) = (&config.http, &config.tls);
-        let of = |sockets: Vec<_>, speaks| sockets.into_iter().map(move |own| (own, Some(speaks)));
-        listeners.extend(of(bind(&http.listen, http.divert)?, Speaks::Http));
-        listeners.extend(of(bind(&tls.listen, tls.divert)?, Speaks::Tls));
-    } else {
-        listeners.extend(inherited.into_iter().map(|own| (own, None)));
-    }
-    let mut bound = Vec::new();
-    for (socket, speaks) in listeners {
-        let address = socket
-            .local_addr()
-            .map_err(|error| Fatal::new(Exit::Os, format!("a listener has no address: {error}")))?;
+    let (http, tls) = (&config.http, &config.tls);
+    let mut listeners = Vec::new();
+    for socket in listen::inherited().map_err(|error| Fatal::new(Exit::Config, error))? {
+        let address = address_of(&socket)?;
         // Of a socket that was handed over, the configuration knows the port alone.
-        let is_tls = config
-            .tls
-            .listen
-            .iter()
-            .any(|own| own.port() == address.port());
-        let speaks = speaks.unwrap_or(match is_tls {
+        let is_tls = tls.listen.iter().any(|own| own.port() == address.port());
+        let speaks = match is_tls {
             true => Speaks::Tls,
             false => Speaks::Http,
-        });
-        bound.push(Listener {
+        };
+        listeners.push(Listener {
             socket,
             speaks,
             address,
         });
     }
-    Ok(bound)
+    for (speaks, addresses, divert) in [
+        (Speaks::Http, &http.listen, http.divert),
+        (Speaks::Tls, &tls.listen, tls.divert),
+    ] {
+        // What was handed over takes the place of what is configured.
+        if listeners.iter().any(|listener| listener.speaks == speaks) {
+            continue;
+        }
+        let bound = match divert {
+            Some(_) => listen::bind_transparent(addresses),
+            None => listen::bind(addresses),
+        };
+        for socket in bound.map_err(|error| Fatal::new(Exit::Os, error))? {
+            listeners.push(Listener {
+                address: address_of(&socket)?,
+                socket,
+                speaks,
+            });
+        }
+    }
+    Ok(listeners)
+}
+
+fn address_of(socket: &std::net::TcpListener) -> Result<SocketAddr, Fatal> {
+    socket
+        .local_addr()
+        .map_err(|error| Fatal::new(Exit::Os, format!("a listener has no address: {error}")))
 }
 
 /// What is wrong with where the gate listens, by this configuration.

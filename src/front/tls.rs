@@ -335,3 +335,19 @@ fn alert(reason: Reason) -> Option<u8> {
         _ => 49,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size_of_output<F>(_: fn(Connection) -> F) -> usize {
+        std::mem::size_of::<F>()
+    }
+
+    #[test]
+    fn a_held_connection_stays_small() {
+        let bytes = size_of_output(Connection::run);
+        println!("{bytes} octets");
+        assert!(bytes <= 768, "{bytes} octets per held connection");
+    }
+}
