@@ -15,11 +15,14 @@
 //! | `report.rs` | how a connection ended, told once |
 //! | `sources.rs` | how many connections each source holds |
 //! | `relay.rs` `pipes.rs` | leads visitors to the site's server, octet by octet |
+//! | `handshake_only.rs` `handshake.rs` | leads a handshake, and nothing else, to a responder |
 //! | `edge.rs` | the clock and the buffer |
 
 mod accept;
 mod connection;
 mod edge;
+pub mod handshake;
+mod handshake_only;
 pub mod head;
 pub mod http;
 mod judge;
