@@ -14,6 +14,7 @@ use acmegate::control::protocol::parse_request;
 use acmegate::daemon::parts::orders;
 use acmegate::firewall::message::{FRAME_BYTES, Frame, Reply, Request as EnforcerRequest};
 use acmegate::firewall::record::{entrance_comment, from_comment, to_comment};
+use acmegate::front::handshake::{Handshake, Refusal};
 use acmegate::front::head::{MAX_HEAD_BYTES, Parsed, parse};
 use acmegate::gate::allow_list::AllowList;
 use acmegate::gate::challenge::PREFIX;
@@ -38,6 +39,7 @@ pub const TARGETS: &[Target] = &[
     ("head", head),
     ("decide", decide),
     ("token", token),
+    ("handshake", handshake),
     ("identifier", identifier),
     ("control", control),
     ("frame", frame),
@@ -440,4 +442,75 @@ pub fn record(bytes: &[u8]) {
         let back = from_comment(&comment, entrance.as_deref(), deadline);
         assert_eq!(back, Some(lease));
     }
+}
+
+/// A handshake, as chunks of both sides (one octet, odd for the server; two of length; the bytes):
+/// the same passes however the bytes are cut; whole records pass, in order, and of the peer's
+/// encrypted ones no more than a Finished and an alert.
+pub fn handshake(bytes: &[u8]) {
+    let flights = flights(bytes);
+    let whole = exchange(&flights, usize::MAX);
+    assert_eq!(whole, exchange(&flights, 1));
+    let [to_server, to_peer, ..] = &whole;
+    for (passed, is_server) in [(to_server, false), (to_peer, true)] {
+        let said: Vec<u8> = flights
+            .iter()
+            .filter(|(by_server, _)| *by_server == is_server)
+            .flat_map(|(_, bytes)| bytes.iter().copied())
+            .collect();
+        let (mut rest, mut encrypted) = (passed.as_slice(), Vec::new());
+        while let [kind, 3, _, high, low, behind @ ..] = rest {
+            let length = usize::from(u16::from_be_bytes([*high, *low]));
+            assert!((20..=23).contains(kind) && (1..=16_640).contains(&length));
+            if *kind == 23 {
+                encrypted.push(length);
+            }
+            rest = &behind[length..];
+        }
+        assert!(rest.is_empty(), "half a record");
+        // Of the server's, what comes after the handshake is left out; of the peer's nothing is.
+        if !is_server {
+            assert!(said.starts_with(passed));
+            assert!(matches!(
+                encrypted.as_slice(),
+                [] | [11 | 19] | [45 | 53 | 69] | [45, 11] | [53 | 69, 19]
+            ));
+        }
+        assert!(encrypted.iter().sum::<usize>() <= 16 * 1024);
+    }
+}
+
+type Flights<'a> = Vec<(bool, &'a [u8])>;
+
+fn flights(mut bytes: &[u8]) -> Flights<'_> {
+    let mut flights = Vec::new();
+    while let [who, high, low, rest @ ..] = bytes {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        let (flight, behind) = rest.split_at(length.min(rest.len()));
+        flights.push((who & 1 == 1, flight));
+        bytes = behind;
+    }
+    flights
+}
+
+/// What passed to the server and to the peer, and how it ended.
+fn exchange(flights: &Flights<'_>, step: usize) -> [Vec<u8>; 3] {
+    let mut handshake = Handshake::new();
+    let (mut to_server, mut to_peer) = (Vec::new(), Vec::new());
+    let mut hear = |is_server: bool, part: &[u8]| -> Result<bool, Refusal> {
+        match is_server {
+            false => handshake.hear_peer(part, &mut to_server)?,
+            true => handshake.hear_server(part, &mut to_peer)?,
+        }
+        Ok(handshake.is_complete())
+    };
+    let mut end = Ok(false);
+    for (is_server, bytes) in flights {
+        for part in bytes.chunks(step) {
+            if end.is_ok() {
+                end = hear(*is_server, part);
+            }
+        }
+    }
+    [to_server, to_peer, format!("{end:?}").into_bytes()]
 }
