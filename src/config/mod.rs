@@ -16,8 +16,10 @@ mod listen;
 mod load;
 mod prefix;
 mod read;
+mod server;
 mod site;
 mod snippet;
+mod tls;
 mod upstream;
 mod value;
 mod warnings;
@@ -37,9 +39,11 @@ pub use self::load::{DEFAULT_PATH, MAX_FILE_BYTES};
 pub use self::webroot::{Disk, Fault, Reader, Unchecked, Webroots};
 use crate::gate::allow_list::AllowList;
 use crate::gate::caller::Grant;
+use crate::gate::challenge::ChallengeType;
 use crate::gate::command::Commands;
 use crate::gate::early;
 use crate::gate::site::{self as gate_site, Redirect};
+use crate::gate::tls::Server;
 use crate::gate::token::Thumbprint;
 use crate::gate::usage::{Allowance, TimeLimits};
 use crate::gate::window::{Budget, Limits};
@@ -54,6 +58,8 @@ pub struct Config {
     pub daemon: Daemon,
     /// `[http]`: how it listens.
     pub http: Http,
+    /// `[tls]`: how port 443 is listened on.
+    pub tls: Tls,
     /// `[window]`: how long.
     pub window: Window,
     /// `[budget]`: how often, and for how long in all.
@@ -95,6 +101,37 @@ pub struct Http {
     pub max_connections: u32,
     /// Connections of one source, at most [`Http::max_connections`].
     pub max_connections_per_source: u32,
+}
+
+/// `[tls]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The addresses to listen on; empty where acmegate does not look at TLS.
+    pub listen: Vec<SocketAddr>,
+    /// The loopback port to which the kernel diverts peers from outside the allow-list, if it does:
+    /// `listen` is that port then.
+    pub divert: Option<u16>,
+    /// Where visitors from the allow-list are led whose name no site has a server for.
+    pub server: Option<Server>,
+    /// What is said to those who are refused.
+    pub refuse: Refusal,
+    /// How long a peer may take to send its ClientHello.
+    pub hello_timeout: Duration,
+    /// How long a visitor and the server may both be silent.
+    pub idle_timeout: Duration,
+    /// Connections of all sources together.
+    pub max_connections: u32,
+    /// Connections of one source, at most [`Tls::max_connections`].
+    pub max_connections_per_source: u32,
+}
+
+/// `[tls] refuse`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nothing: the connection is closed without an octet.
+    Close,
+    /// A TLS alert.
+    Alert,
 }
 
 /// `[window]`.
@@ -250,6 +287,10 @@ pub struct Site {
     pub gate: gate_site::Site,
     /// Where answers come from, after the pushed tokens, which always come first.
     pub source: Source,
+    /// Who answers by TLS-ALPN-01 where nothing was pushed, if anybody does.
+    pub tls_source: Option<Server>,
+    /// Where visitors from the allow-list are led, instead of `[tls] server`.
+    pub server: Option<Server>,
 }
 
 /// Where a site's key authorizations come from, besides pushed tokens.
@@ -283,6 +324,23 @@ impl Default for Http {
             redirect_status: 301,
             // A validation's head is one packet; Let's Encrypt gives up after 10 s itself.
             head_timeout: Duration::from_secs(10),
+            max_connections: 4096,
+            max_connections_per_source: 256,
+        }
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            divert: None,
+            server: None,
+            // What a port-scan learns is that something listens, and that it does at a closed port too.
+            refuse: Refusal::Close,
+            hello_timeout: Duration::from_secs(10),
+            // Web sockets and event streams are silent for minutes; servers close sooner themselves.
+            idle_timeout: Duration::from_secs(600),
             max_connections: 4096,
             max_connections_per_source: 256,
         }
@@ -352,6 +410,8 @@ impl Site {
                 accounts: Vec::new(),
             },
             source: Source::Webroot(state_dir.join("webroot")),
+            tls_source: None,
+            server: None,
         }
     }
 }
@@ -363,6 +423,7 @@ impl Default for Config {
         Self {
             source: None,
             http: Http::default(),
+            tls: Tls::default(),
             window: Window::default(),
             // A host with a dozen certificates renews each every 60 days; a hundred openings an
             // hour is a first setup with retries, or a runaway hook.
@@ -409,6 +470,23 @@ impl Config {
                 Mode::GateOnly => Exposure::Open,
             },
         }
+    }
+
+    /// Which guarded ports are diverted, and to which loopback port of the gate.
+    pub fn diverted(&self) -> Vec<(u16, u16)> {
+        let tls_port = ChallengeType::TlsAlpn01.port();
+        let is_listened_on = |port| self.tls.listen.iter().any(|own| own.port() == port);
+        let mut ports = self.firewall.ports.clone();
+        ports.sort_unstable();
+        let target = |port: u16| match (self.tls.divert, self.http.divert) {
+            (Some(to), _) if port == tls_port => Some(to),
+            (_, Some(to)) if !is_listened_on(port) => Some(to),
+            _ => None,
+        };
+        ports
+            .into_iter()
+            .filter_map(|port| Some((port, target(port)?)))
+            .collect()
     }
 
     /// What no lease exceeds.

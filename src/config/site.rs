@@ -7,7 +7,8 @@ use std::ops::Range;
 use toml::Spanned;
 
 use super::error::{Problem, nearest};
-use super::file::{self, Answer, AnswerTable, Key, Section};
+use super::file::{self, Answer, AnswerTable, Key, Section, WordOr};
+use super::server;
 use super::upstream;
 use super::value::directory;
 use super::webroot::{Reader, Webroots};
@@ -18,7 +19,7 @@ use crate::gate::token::{THUMBPRINT_BYTES, Thumbprint};
 
 /// What sites are checked against.
 pub(super) struct Around<'a> {
-    /// The addresses of `[http] listen`, which no upstream may be.
+    /// The addresses of `listen`, which no upstream may be.
     pub(super) listen: &'a [SocketAddr],
     /// Looks at webroots,
     pub(super) webroots: &'a dyn Webroots,
@@ -95,6 +96,28 @@ fn site(section: &Section<file::Site>, around: &Around<'_>, problems: &mut Vec<P
     {
         agree(answer, &source, is_default, &accounts, keys, problems);
     }
+    let tls_source = server::tls_answer(&keys.tls_answer, around.listen, problems);
+    if let (Some(key), Some(_), true) = (&keys.tls_answer, tls_source, is_default) {
+        problems.push(
+            Problem::new(key.span(), "a default site cannot have an upstream")
+                .fix("give the upstream a site with its own identifiers")
+                .note("whatever name a stranger makes up would be carried to the inner host"),
+        );
+    }
+    if let (Some(key), Some(_), Some(named)) = (&keys.tls_answer, tls_source, &keys.accounts)
+        && !named.get_ref().is_empty()
+    {
+        problems.push(
+            Problem::new(
+                key.span(),
+                "whose answers an upstream gives by TLS-ALPN-01 cannot be seen",
+            )
+            .fix("let a hook push them (tls_answer = \"pushed\"), or leave `accounts` out")
+            .also(named.span(), "these would not be looked at")
+            .note("in TLS 1.3 the certificate that carries the answer is encrypted"),
+        );
+    }
+    let server = server::server(&keys.server, around.listen, problems);
     Site {
         gate: gate_site::Site {
             identifiers,
@@ -103,6 +126,8 @@ fn site(section: &Section<file::Site>, around: &Around<'_>, problems: &mut Vec<P
             accounts,
         },
         source,
+        tls_source,
+        server,
     }
 }
 
@@ -215,13 +240,13 @@ fn redirect(
 
 fn source(answer: &Spanned<Answer>, around: &Around<'_>, problems: &mut Vec<Problem>) -> Source {
     let table = match answer.get_ref() {
-        Answer::Word(word) if word == "pushed" => return Source::Pushed,
-        Answer::Word(word) => {
+        WordOr::Word(word) if word == "pushed" => return Source::Pushed,
+        WordOr::Word(word) => {
             let message = format!("`{word}` is no answer");
             problems.push(Problem::new(answer.span(), message).fix(instead_of(word)));
             return Source::Pushed;
         }
-        Answer::Table(table) => table,
+        WordOr::Table(table) => table,
     };
     match table {
         AnswerTable {

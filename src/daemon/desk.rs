@@ -15,8 +15,8 @@ use super::lease_error::LeaseError;
 use super::leases::Leases;
 use super::now;
 use super::refused::{Refused, explain, not_yours};
-use crate::answer::Pushed;
 use crate::answer::pushed::{DEFAULT_LIFETIME, MAX_LIFETIME};
+use crate::answer::{Pushed, PushedAnswer};
 use crate::config::{Config, format_duration};
 use crate::control::protocol::{Ask, Exit, FamilyName, Open, Response};
 use crate::firewall::message::Claim;
@@ -240,10 +240,11 @@ impl Desk {
     /// The ports on which a peer that a window let in meets the gate.
     fn gate_ports(&self) -> Vec<u16> {
         let config = self.config.borrow();
-        match config.http.divert {
-            Some(_) => config.firewall.ports.clone(),
-            None => self.listeners.iter().map(SocketAddr::port).collect(),
-        }
+        let targets = [config.http.divert, config.tls.divert];
+        let listened = self.listeners.iter().map(SocketAddr::port);
+        let own = listened.filter(|port| !targets.contains(&Some(*port)));
+        own.chain(config.diverted().into_iter().map(|(port, _)| port))
+            .collect()
     }
 
     /// A name that somebody else's lease has is theirs: renewing it would change its end.
@@ -329,7 +330,12 @@ impl Desk {
             .min(MAX_LIFETIME);
         let (token, now) = (answer.token().clone(), now());
         self.pushed
-            .add(identifier.clone(), answer, lifetime, now)
+            .add(
+                identifier.clone(),
+                PushedAnswer::Http01(answer),
+                lifetime,
+                now,
+            )
             .map_err(|full| Refused::new(Exit::TempFail, full.to_string()))?;
         self.early.pushed(&identifier, &token, now + lifetime);
         // Neither token nor thumbprint: this line goes to the log.
@@ -348,7 +354,9 @@ impl Desk {
         )?;
         let token = Token::parse(token.as_bytes())
             .map_err(|error| Refused::new(Exit::Data, error.to_string()))?;
-        let was_there = self.pushed.remove(&identifier, &token, now());
+        let was_there = self
+            .pushed
+            .remove(ChallengeType::Http01, &identifier, &token, now());
         self.early.withdrawn(&identifier, &token);
         Ok(match was_there {
             true => Response::done(format!("no longer answering {identifier} with that token")),

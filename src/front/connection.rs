@@ -23,7 +23,7 @@ use super::edge::{now, with_buffer};
 use super::judge::{Finish, LookUp, Step, conclude, judge, refuse};
 use super::report::{Outcome, Report};
 use super::sources::Ticket;
-use super::{Front, Settings};
+use super::{Front, Settings, Speaks};
 use crate::gate::{Admission, Peer, Reason};
 
 /// How long a connection may last altogether: the head's ten seconds and the upstream's. Boulder
@@ -72,14 +72,14 @@ impl Connection {
         accepted: Instant,
         settings: &Settings,
     ) -> Option<Self> {
-        let (ticket, is_pressed) = match Ticket::take(&report.front, report.peer.address, settings)
-        {
-            Ok(taken) => taken,
-            Err(reason) => {
-                report.tell(reason.into());
-                return None;
-            }
-        };
+        let (ticket, is_pressed) =
+            match Ticket::take(&report.front, Speaks::Http, report.peer.address, settings) {
+                Ok(taken) => taken,
+                Err(reason) => {
+                    report.tell(reason.into());
+                    return None;
+                }
+            };
         let stream = match TcpStream::from_std(StdStream::from(socket)) {
             Ok(stream) => stream,
             Err(error) => {
@@ -143,7 +143,7 @@ impl Connection {
 
 /// Ends when what admitted the peer has ended, its grace included. Windows may be prolonged or
 /// closed meanwhile.
-async fn window_closed(front: &Front, peer: Peer, mut until: Instant) {
+pub(super) async fn window_closed(front: &Front, peer: Peer, mut until: Instant) {
     let mut windows = front.windows.clone();
     let mut is_followed = true;
     loop {

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Front, Settings};
+use super::{Front, Limits, Settings, Speaks};
 use crate::gate::Reason;
 
 /// Who counts as one source: an IPv4 address, or the /64 that an IPv6 host chooses from freely
@@ -42,8 +42,8 @@ struct Table {
 
 impl Sources {
     /// Whether one more connection from `address` may be held.
-    pub(super) fn admit(&self, address: IpAddr, settings: &Settings) -> Result<(), Reason> {
-        self.lock().admit(Source::of(address), settings)
+    pub(super) fn admit(&self, address: IpAddr, limits: Limits) -> Result<(), Reason> {
+        self.lock().admit(Source::of(address), limits)
     }
 
     /// How many connections are held.
@@ -58,12 +58,12 @@ impl Sources {
 }
 
 impl Table {
-    fn admit(&self, source: Source, settings: &Settings) -> Result<(), Reason> {
-        if self.total >= settings.max_connections {
+    fn admit(&self, source: Source, limits: Limits) -> Result<(), Reason> {
+        if self.total >= limits.total {
             return Err(Reason::TotalLimit);
         }
         match self.held.get(&source) {
-            Some(held) if *held >= settings.max_per_source => Err(Reason::SourceLimit),
+            Some(held) if *held >= limits.per_source => Err(Reason::SourceLimit),
             _ => Ok(()),
         }
     }
@@ -72,6 +72,7 @@ impl Table {
 /// The place of one held connection; dropping it gives the place back.
 pub(super) struct Ticket {
     front: Arc<Front>,
+    speaks: Speaks,
     source: Source,
 }
 
@@ -79,23 +80,30 @@ impl Ticket {
     /// Takes a place. The second value says whether three quarters of all places are taken.
     pub(super) fn take(
         front: &Arc<Front>,
+        speaks: Speaks,
         address: IpAddr,
         settings: &Settings,
     ) -> Result<(Self, bool), Reason> {
         let source = Source::of(address);
-        let mut table = front.sources.lock();
-        table.admit(source, settings)?;
+        let limits = settings.limits(speaks);
+        let mut table = front.sources(speaks).lock();
+        table.admit(source, limits)?;
         table.total += 1;
         *table.held.entry(source).or_default() += 1;
-        let is_pressed = table.total >= settings.max_connections / 4 * 3;
-        let front = Arc::clone(front);
-        Ok((Self { front, source }, is_pressed))
+        let is_pressed = table.total >= limits.total / 4 * 3;
+        drop(table);
+        let ticket = Self {
+            front: Arc::clone(front),
+            speaks,
+            source,
+        };
+        Ok((ticket, is_pressed))
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut table = self.front.sources.lock();
+        let mut table = self.front.sources(self.speaks).lock();
         table.total -= 1;
         if let Some(held) = table.held.get_mut(&self.source) {
             *held -= 1;
@@ -121,19 +129,18 @@ mod tests {
 
     #[test]
     fn the_total_is_refused_before_the_source() {
-        let settings = Settings {
-            max_connections: 2,
-            max_per_source: 1,
-            ..Settings::default()
+        let limits = Limits {
+            total: 2,
+            per_source: 1,
         };
         let [a, b] = ["192.0.2.1", "192.0.2.2"].map(|text| Source::of(text.parse().unwrap()));
         let mut table = Table::default();
-        assert_eq!(table.admit(a, &settings), Ok(()));
+        assert_eq!(table.admit(a, limits), Ok(()));
         table.held.insert(a, 1);
         table.total = 1;
-        assert_eq!(table.admit(a, &settings), Err(Reason::SourceLimit));
-        assert_eq!(table.admit(b, &settings), Ok(()));
+        assert_eq!(table.admit(a, limits), Err(Reason::SourceLimit));
+        assert_eq!(table.admit(b, limits), Ok(()));
         table.total = 2;
-        assert_eq!(table.admit(b, &settings), Err(Reason::TotalLimit));
+        assert_eq!(table.admit(b, limits), Err(Reason::TotalLimit));
     }
 }
