@@ -178,6 +178,24 @@ impl Pushed {
         Some(entry.answer.clone())
     }
 
+    /// Until when this token of this identifier is answered, by whatever challenge.
+    pub fn answered_until(
+        &self,
+        identifier: &Identifier,
+        token: &Token,
+        now: Instant,
+    ) -> Option<Instant> {
+        let store = self.lock();
+        let http = store.http.get(token).into_iter().flatten();
+        let http = http.filter(|entry| entry.identifier == *identifier);
+        let tls = store.tls.get(identifier).into_iter().flatten();
+        let tls = tls.filter(|entry| entry.answer.token() == token);
+        let deadlines = http
+            .map(|entry| entry.deadline)
+            .chain(tls.map(|entry| entry.deadline));
+        deadlines.max().filter(|deadline| *deadline > now)
+    }
+
     /// Every living entry, by identifier, challenge and token.
     pub fn list(&self, now: Instant) -> Vec<Listed> {
         let mut store = self.lock();
@@ -394,5 +412,21 @@ mod tests {
         assert!(pushed.remove(ChallengeType::Http01, &a, &token, now));
         assert_eq!(pushed.find(&token, &a, now), None);
         assert_eq!(pushed.find_tls(&a, now), Some(answer(1).into()));
+    }
+
+    #[test]
+    fn a_token_is_answered_until_its_last_entry_ends() {
+        let (pushed, now) = (Pushed::default(), Instant::now());
+        let a = identifier("a.test");
+        let token = answer(1).token().clone();
+        let seconds = Duration::from_secs;
+        let until = |at| pushed.answered_until(&a, &token, at);
+        assert_eq!(until(now), None);
+        pushed.add(a.clone(), tls(1), seconds(60), now).unwrap();
+        pushed.add(a.clone(), http(1), seconds(10), now).unwrap();
+        assert_eq!(until(now), Some(now + seconds(60)));
+        assert!(pushed.remove(ChallengeType::TlsAlpn01, &a, &token, now));
+        assert_eq!(until(now), Some(now + seconds(10)));
+        assert_eq!(until(now + seconds(10)), None);
     }
 }

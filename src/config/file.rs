@@ -167,6 +167,7 @@ pub(super) struct Site {
     pub(super) server: Key<Server>,
     pub(super) redirect: Key<String>,
     pub(super) accounts: Key<Vec<Spanned<String>>>,
+    pub(super) challenges: Key<Vec<Spanned<String>>>,
 }
 
 /// Text, or a number that people forget to quote.

@@ -291,6 +291,8 @@ pub struct Site {
     pub tls_source: Option<Server>,
     /// Where visitors from the allow-list are led, instead of `[tls] server`.
     pub server: Option<Server>,
+    /// How it is validated, and so which ports a window for it opens by default: at least one.
+    pub challenges: Vec<ChallengeType>,
 }
 
 /// Where a site's key authorizations come from, besides pushed tokens.
@@ -412,6 +414,7 @@ impl Site {
             source: Source::Webroot(state_dir.join("webroot")),
             tls_source: None,
             server: None,
+            challenges: vec![ChallengeType::Http01],
         }
     }
 }

@@ -10,9 +10,10 @@ use super::error::{Problem, nearest};
 use super::file::{self, Answer, AnswerTable, Key, Section, WordOr};
 use super::server;
 use super::upstream;
-use super::value::directory;
+use super::value::{directory, word_of};
 use super::webroot::{Reader, Webroots};
 use super::{Site, Source};
+use crate::gate::challenge::ChallengeType;
 use crate::gate::identifier::{Identifier, IdentifierError, Pattern};
 use crate::gate::site::{self as gate_site, Redirect};
 use crate::gate::token::{THUMBPRINT_BYTES, Thumbprint};
@@ -126,9 +127,39 @@ fn site(section: &Section<file::Site>, around: &Around<'_>, problems: &mut Vec<P
             accounts,
         },
         source,
+        challenges: challenges(&keys.challenges, problems),
         tls_source,
         server,
     }
+}
+
+/// Which challenges the site is validated by; http-01 if it does not say.
+fn challenges(key: &Key<Vec<Spanned<String>>>, problems: &mut Vec<Problem>) -> Vec<ChallengeType> {
+    let Some(key) = key else {
+        return vec![ChallengeType::Http01];
+    };
+    if key.get_ref().is_empty() {
+        problems.push(
+            Problem::new(key.span(), "a site that no challenge validates")
+                .fix("write [\"http-01\"], or leave it out"),
+        );
+    }
+    let words = ChallengeType::ALL.map(|challenge| (challenge.as_str(), challenge));
+    let mut challenges = Vec::new();
+    for entry in key.get_ref() {
+        match word_of(entry, &words, &[]) {
+            Ok(challenge) if challenges.contains(&challenge) => {
+                let message = format!("`{challenge}` stands here twice");
+                problems.push(Problem::new(entry.span(), message).fix("leave one out"));
+            }
+            Ok(challenge) => challenges.push(challenge),
+            Err(fix) => {
+                let message = format!("`{}` is no challenge that comes here", entry.get_ref());
+                problems.push(Problem::new(entry.span(), message).fix(fix));
+            }
+        }
+    }
+    challenges
 }
 
 /// Exactly one of `identifiers` and `default = true`; whether it is the latter.

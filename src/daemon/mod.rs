@@ -6,6 +6,7 @@
 //! that a restart sends, leaves it, and the next start adopts it.
 
 pub mod armed;
+mod asked_ports;
 mod authority;
 pub mod commands;
 pub mod desk;
@@ -20,6 +21,7 @@ pub mod notify;
 pub mod parts;
 pub mod port;
 pub mod privilege;
+mod pushing;
 mod refused;
 pub mod runner;
 pub mod seal;
