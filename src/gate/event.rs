@@ -2,7 +2,7 @@
 //! a connection ended. The gate only names these traits; `answer` and `observe` implement them.
 
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::time::Instant;
 
@@ -32,6 +32,15 @@ pub struct Ended<'connection> {
     pub lease: Option<&'connection LeaseName>,
     /// What an operator may want to know besides, such as an upstream's status. Never peer bytes.
     pub detail: Option<&'connection str>,
+}
+
+/// The two ends of the connection that a peer opened, for servers that want to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// The peer; port 0 where only its address is known.
+    pub source: SocketAddr,
+    /// What it reached: of this host, or of the balancer that it came by.
+    pub destination: SocketAddr,
 }
 
 /// Is told how connections end.
