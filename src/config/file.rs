@@ -20,6 +20,7 @@ pub(super) struct File {
     pub(super) budget: Section<Budget>,
     pub(super) firewall: Section<Firewall>,
     pub(super) allow: Section<Allow>,
+    pub(super) proxy: Section<Proxy>,
     pub(super) log: Section<Log>,
     pub(super) grants: Vec<Section<Grant>>,
     pub(super) sites: Vec<Section<Site>>,
@@ -75,6 +76,7 @@ pub(super) struct Http {
     pub(super) listen: Key<Listen>,
     pub(super) divert_port: Key<i64>,
     pub(super) redirect_status: Key<i64>,
+    pub(super) redirect_for: Key<String>,
     pub(super) head_timeout: Key<Word>,
     pub(super) max_connections: Key<i64>,
     pub(super) max_connections_per_source: Key<i64>,
@@ -124,6 +126,13 @@ pub(super) struct Firewall {
 pub(super) struct Allow {
     pub(super) local: Key<bool>,
     pub(super) prefixes: Key<Vec<Spanned<String>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Proxy {
+    pub(super) protocol_from: Key<Vec<Spanned<String>>>,
+    pub(super) headers_from: Key<Vec<Spanned<String>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -188,13 +197,14 @@ pub(super) enum Answer {
     Table(AnswerTable),
 }
 
-/// `answer = { … }`: exactly one of these, which is for `site` to check.
+/// `answer = { … }`: exactly one of the first three, which is for `site` to check.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AnswerTable {
     pub(super) webroot: Key<String>,
     pub(super) upstream: Key<String>,
     pub(super) thumbprint: Key<String>,
+    pub(super) proxy_protocol: Key<String>,
 }
 
 impl<'de> Deserialize<'de> for Word {

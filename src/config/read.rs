@@ -12,11 +12,12 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::error::{Problem, nearest};
 use super::file::{
-    Allow, AnswerTable, Budget, Daemon, File, Firewall, Grant, Http, Log, Section, Site, Window,
+    Allow, AnswerTable, Budget, Daemon, File, Firewall, Grant, Http, Log, Proxy, Section, Site,
+    Window,
 };
 
 /// The tables that may stand in a file, and the keys of each.
-fn tables() -> [(&'static str, &'static [&'static str]); 9] {
+fn tables() -> [(&'static str, &'static [&'static str]); 10] {
     [
         ("daemon", keys::<Daemon>()),
         ("http", keys::<Http>()),
@@ -24,6 +25,7 @@ fn tables() -> [(&'static str, &'static [&'static str]); 9] {
         ("budget", keys::<Budget>()),
         ("firewall", keys::<Firewall>()),
         ("allow", keys::<Allow>()),
+        ("proxy", keys::<Proxy>()),
         ("log", keys::<Log>()),
         ("grant", keys::<Grant>()),
         ("site", keys::<Site>()),
@@ -50,6 +52,7 @@ pub(super) fn read(text: &str, problems: &mut Vec<Problem>) -> Option<File> {
             "budget" => file.budget = table("budget", value, problems),
             "firewall" => file.firewall = table("firewall", value, problems),
             "allow" => file.allow = table("allow", value, problems),
+            "proxy" => file.proxy = table("proxy", value, problems),
             "log" => file.log = table("log", value, problems),
             "grant" => file.grants = tables_of("grant", value, problems),
             "site" => {

@@ -9,11 +9,12 @@ use toml::Spanned;
 use super::error::{Problem, nearest};
 use super::file::{self, Answer, AnswerTable, Key, Section};
 use super::upstream;
-use super::value::directory;
+use super::value::{directory, one_of};
 use super::webroot::{Reader, Webroots};
 use super::{Site, Source};
 use crate::gate::identifier::{Identifier, IdentifierError, Pattern};
 use crate::gate::site::{self as gate_site, Redirect};
+use crate::gate::tls::{ProxyVersion, Server};
 use crate::gate::token::{THUMBPRINT_BYTES, Thumbprint};
 
 /// What sites are checked against.
@@ -223,11 +224,17 @@ fn source(answer: &Spanned<Answer>, around: &Around<'_>, problems: &mut Vec<Prob
         }
         Answer::Table(table) => table,
     };
+    let proxy_protocol = proxy_version(&table.proxy_protocol, problems);
+    if let (Some(key), None) = (&table.proxy_protocol, &table.upstream) {
+        let message = "`proxy_protocol` is for an upstream";
+        problems.push(Problem::new(key.span(), message).fix("leave it out"));
+    }
     match table {
         AnswerTable {
             webroot: Some(key),
             upstream: None,
             thumbprint: None,
+            ..
         } => {
             let before = problems.len();
             let webroot = directory(key, "webroot", problems);
@@ -243,8 +250,12 @@ fn source(answer: &Spanned<Answer>, around: &Around<'_>, problems: &mut Vec<Prob
             webroot: None,
             upstream: Some(key),
             thumbprint: None,
+            ..
         } => match upstream::parse(key.get_ref(), around.listen) {
-            Ok(address) => Source::Upstream(address),
+            Ok(address) => Source::Upstream(Server {
+                address,
+                proxy_protocol,
+            }),
             Err(wrong) => {
                 let problem = Problem::new(key.span(), wrong.message).fix(wrong.fix);
                 problems.push(match wrong.note {
@@ -258,11 +269,13 @@ fn source(answer: &Spanned<Answer>, around: &Around<'_>, problems: &mut Vec<Prob
             webroot: None,
             upstream: None,
             thumbprint: Some(key),
+            ..
         } => thumbprint(key, problems).map_or(Source::Pushed, Source::Thumbprint),
         AnswerTable {
             webroot: None,
             upstream: None,
             thumbprint: None,
+            ..
         } => {
             // An unknown key has been taken out and reported; then the table is not really empty.
             let is_reported = problems.iter().any(|problem| {
@@ -283,6 +296,15 @@ fn source(answer: &Spanned<Answer>, around: &Around<'_>, problems: &mut Vec<Prob
             Source::Pushed
         }
     }
+}
+
+/// Reads by which version of the PROXY protocol a server is told who the peer is.
+pub(super) fn proxy_version(
+    key: &Key<String>,
+    problems: &mut Vec<Problem>,
+) -> Option<ProxyVersion> {
+    let versions = [("v1", ProxyVersion::V1), ("v2", ProxyVersion::V2)];
+    one_of(key, "value of proxy_protocol", &versions, &[], problems)
 }
 
 fn instead_of(word: &str) -> String {

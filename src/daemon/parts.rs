@@ -118,7 +118,7 @@ pub fn rules(
         sources.push(match &site.source {
             config::Source::Pushed => Source::Pushed,
             config::Source::Thumbprint(thumbprint) => Source::Thumbprint(thumbprint.clone()),
-            config::Source::Upstream(address) => Source::Upstream(Upstream::new(*address)),
+            config::Source::Upstream(server) => Source::Upstream(Upstream::new(*server)),
             config::Source::Webroot(path) => match Webroot::open(path) {
                 Ok(webroot) => Source::Webroot(webroot),
                 Err(error) if *path == built_in_webroot(config) => {
@@ -153,6 +153,8 @@ pub fn rules(
                 308 => RedirectStatus::PermanentRedirect,
                 _ => RedirectStatus::MovedPermanently,
             },
+            protocol_from: AllowList::new(config.proxy.protocol_from.iter().copied()),
+            headers_from: AllowList::new(config.proxy.headers_from.iter().copied()),
         },
     })
 }
@@ -186,7 +188,7 @@ pub fn upstream_ports(config: &Config) -> Vec<u16> {
         .sites
         .iter()
         .filter_map(|site| match &site.source {
-            config::Source::Upstream(address) => Some(address.port()),
+            config::Source::Upstream(server) => Some(server.address.port()),
             _ => None,
         })
         .collect();

@@ -10,6 +10,8 @@
 //! | --- | --- |
 //! | `accept.rs` | one task per listener; whole requests are answered without any other |
 //! | `connection.rs` | what could not be answered at once: slow heads, look-ups, lingering |
+//! | `arrival.rs` | who came, by the kernel's word or a balancer's |
+//! | `forwarded.rs` | whom a reverse proxy's fields name; pure |
 //! | `judge.rs` | from bytes to the next step |
 //! | `head.rs` `http.rs` | reads heads, writes answers; pure |
 //! | `report.rs` | how a connection ended, told once |
@@ -17,8 +19,10 @@
 //! | `edge.rs` | the clock and the buffer |
 
 mod accept;
+mod arrival;
 mod connection;
 mod edge;
+mod forwarded;
 pub mod head;
 pub mod http;
 mod judge;
@@ -36,6 +40,7 @@ use self::accept::Acceptor;
 pub use self::http::RedirectStatus;
 use self::sources::Sources;
 use crate::gate::Gate;
+use crate::gate::allow_list::AllowList;
 use crate::gate::event::{Responder, Witness};
 use crate::gate::window::Windows;
 
@@ -50,6 +55,10 @@ pub struct Settings {
     pub max_per_source: usize,
     /// How visitors are sent to HTTPS.
     pub redirect_status: RedirectStatus,
+    /// Whose connections begin with a PROXY protocol header: they must, and nobody else's may.
+    pub protocol_from: AllowList,
+    /// Whose Forwarded and X-Forwarded-For fields are believed, and have to be there.
+    pub headers_from: AllowList,
 }
 
 impl Default for Settings {
@@ -62,6 +71,8 @@ impl Default for Settings {
             // An order of 100 names can bring 100 connections from one perspective at once.
             max_per_source: 256,
             redirect_status: RedirectStatus::default(),
+            protocol_from: AllowList::default(),
+            headers_from: AllowList::default(),
         }
     }
 }

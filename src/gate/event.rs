@@ -64,6 +64,7 @@ pub trait Responder: Send + Sync {
     /// asking.
     fn recall_tls(&self, permit: &TlsPermit, now: Instant) -> Result<TlsResponder, Reason>;
 
-    /// Answers with files and upstreams. Has its own deadlines and never waits for ever.
-    fn look_up(&self, permit: Permit) -> Pin<Box<dyn Future<Output = Answer> + Send>>;
+    /// Answers with files and upstreams. Has its own deadlines and never waits for ever. `ends` are
+    /// for upstreams that are told who asks, and for nobody else.
+    fn look_up(&self, permit: Permit, ends: Ends) -> Pin<Box<dyn Future<Output = Answer> + Send>>;
 }

@@ -162,6 +162,7 @@ fn the_sample_shows_every_key() {
         ("[budget]", &[]),
         ("[firewall]", &["set", "chains"]),
         ("[allow]", &[]),
+        ("[proxy]", &[]),
         ("[log]", &[]),
         ("[[grant]]", &[]),
         ("[[site]]", &[]),

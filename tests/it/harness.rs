@@ -16,7 +16,7 @@ use acmegate::gate::lease::{Entrance, Families, Lease, LeaseName, Scope, Trigger
 use acmegate::gate::site::{Redirect, Site};
 use acmegate::gate::token::{KeyAuthorization, Thumbprint};
 use acmegate::gate::window::Windows;
-use acmegate::gate::{Exposure, Gate, Reason};
+use acmegate::gate::{Exposure, Gate, Reason, RedirectFor};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -120,6 +120,7 @@ pub struct Plan {
     pub sites: Vec<(Site, Source)>,
     pub allow: AllowList,
     pub exposure: Exposure,
+    pub redirect_for: RedirectFor,
     pub settings: Settings,
     pub windows: Windows,
     pub listen: IpAddr,
@@ -131,6 +132,7 @@ impl Default for Plan {
             sites: vec![(site(&["example.com"]), Source::Pushed)],
             allow: AllowList::default(),
             exposure: Exposure::Open,
+            redirect_for: RedirectFor::Everybody,
             settings: Settings::default(),
             windows: Windows::default(),
             listen: Ipv4Addr::LOCALHOST.into(),
@@ -265,6 +267,7 @@ fn rules(plan: Plan, pushed: &Arc<Pushed>) -> Rules {
             sites,
             allow: plan.allow.into(),
             exposure: plan.exposure,
+            redirect_for: plan.redirect_for,
         },
         responder: Arc::new(Answers::new(Arc::clone(pushed), sources, Vec::new())),
         settings: plan.settings,
