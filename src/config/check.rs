@@ -14,11 +14,13 @@ use super::file::{self, File, Key, Section, Word};
 use super::firewall::{Listeners, firewall};
 use super::grant::{self, Accounts, numeric_id};
 use super::listen;
+use super::proxy::proxy;
 use super::site::{self, Around};
 use super::tls::tls;
 use super::value::{allowance, directory, duration, one_of, whole};
 use super::webroot::{Reader, Webroots};
 use super::{Allow, Config, Daemon, Format, Http, Level, Log, Site, Tls, Window};
+use crate::gate::RedirectFor;
 use crate::gate::early::{MAX_QUORUM, Rule, When};
 use crate::gate::usage::{Allowance, MAX_LENGTH, Span, TimeLimits};
 use crate::gate::window::Budget;
@@ -65,6 +67,7 @@ pub(super) fn config(
         window,
         firewall,
         allow: allow(&file.allow, problems),
+        proxy: proxy(&file.proxy, problems),
         log: log(&file.log, problems),
         grants: grants
             .filter_map(|section| grant::grant(section, accounts, problems))
@@ -155,6 +158,17 @@ fn http(section: &Section<file::Http>, problems: &mut Vec<Problem>) -> (Http, bo
             }
         },
     };
+    let everybody_or_list = [
+        ("everybody", RedirectFor::Everybody),
+        ("allow-list", RedirectFor::AllowList),
+    ];
+    let redirect_for = one_of(
+        &keys.redirect_for,
+        "value of redirect_for",
+        &everybody_or_list,
+        &[],
+        problems,
+    );
     let max_connections = whole(
         &keys.max_connections,
         "max_connections",
@@ -166,6 +180,7 @@ fn http(section: &Section<file::Http>, problems: &mut Vec<Problem>) -> (Http, bo
         listen,
         divert,
         redirect_status,
+        redirect_for: redirect_for.unwrap_or(default.redirect_for),
         head_timeout: duration(
             &keys.head_timeout,
             "head_timeout",

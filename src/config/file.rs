@@ -22,6 +22,7 @@ pub(super) struct File {
     pub(super) budget: Section<Budget>,
     pub(super) firewall: Section<Firewall>,
     pub(super) allow: Section<Allow>,
+    pub(super) proxy: Section<Proxy>,
     pub(super) log: Section<Log>,
     pub(super) grants: Vec<Section<Grant>>,
     pub(super) sites: Vec<Section<Site>>,
@@ -77,6 +78,7 @@ pub(super) struct Http {
     pub(super) listen: Key<Listen>,
     pub(super) divert_port: Key<i64>,
     pub(super) redirect_status: Key<i64>,
+    pub(super) redirect_for: Key<String>,
     pub(super) head_timeout: Key<Word>,
     pub(super) max_connections: Key<i64>,
     pub(super) max_connections_per_source: Key<i64>,
@@ -139,6 +141,13 @@ pub(super) struct Firewall {
 pub(super) struct Allow {
     pub(super) local: Key<bool>,
     pub(super) prefixes: Key<Vec<Spanned<String>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Proxy {
+    pub(super) protocol_from: Key<Vec<Spanned<String>>>,
+    pub(super) headers_from: Key<Vec<Spanned<String>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -214,13 +223,14 @@ pub(super) struct ClosedTable {
     pub(super) ipv6: Key<String>,
 }
 
-/// `answer = { … }`: exactly one of these, which is for `site` to check.
+/// `answer = { … }`: exactly one of the first three, which is for `site` to check.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AnswerTable {
     pub(super) webroot: Key<String>,
     pub(super) upstream: Key<String>,
     pub(super) thumbprint: Key<String>,
+    pub(super) proxy_protocol: Key<String>,
 }
 
 /// `tls_answer = { … }`.

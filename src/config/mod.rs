@@ -15,6 +15,7 @@ mod grant;
 mod listen;
 mod load;
 mod prefix;
+mod proxy;
 mod read;
 mod server;
 mod site;
@@ -47,7 +48,7 @@ use crate::gate::tls::Server;
 use crate::gate::token::Thumbprint;
 use crate::gate::usage::{Allowance, TimeLimits};
 use crate::gate::window::{Budget, Limits};
-use crate::gate::{Exposure, Gate};
+use crate::gate::{Exposure, Gate, RedirectFor};
 
 /// The whole checked configuration.
 #[derive(Clone, Debug)]
@@ -68,6 +69,8 @@ pub struct Config {
     pub firewall: Firewall,
     /// `[allow]`: whose traffic is never kept out.
     pub allow: Allow,
+    /// `[proxy]`: who speaks for others.
+    pub proxy: Proxy,
     /// `[log]`: what is written down.
     pub log: Log,
     /// Every `[[grant]]`: what callers besides root may ask.
@@ -95,6 +98,8 @@ pub struct Http {
     pub divert: Option<u16>,
     /// 301 or 308.
     pub redirect_status: u16,
+    /// Who is redirected.
+    pub redirect_for: RedirectFor,
     /// How long a peer may take to send its head.
     pub head_timeout: Duration,
     /// Connections of all sources together.
@@ -247,6 +252,15 @@ pub struct Allow {
     pub prefixes: Vec<IpNet>,
 }
 
+/// `[proxy]`. Nobody, by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxy {
+    /// Whose connections begin with a PROXY protocol header.
+    pub protocol_from: Vec<IpNet>,
+    /// Whose Forwarded and X-Forwarded-For fields are believed.
+    pub headers_from: Vec<IpNet>,
+}
+
 /// `[log]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -303,7 +317,7 @@ pub enum Source {
     /// Files below this absolute directory.
     Webroot(PathBuf),
     /// An HTTP server: never unspecified, multicast, or a listener of our own.
-    Upstream(SocketAddr),
+    Upstream(Server),
     /// Every token is answered for this account.
     Thumbprint(Thumbprint),
 }
@@ -324,6 +338,7 @@ impl Default for Http {
             listen: vec![SocketAddr::from(([0u16; 8], 80))],
             divert: None,
             redirect_status: 301,
+            redirect_for: RedirectFor::default(),
             // A validation's head is one packet; Let's Encrypt gives up after 10 s itself.
             head_timeout: Duration::from_secs(10),
             max_connections: 4096,
@@ -449,6 +464,7 @@ impl Default for Config {
             },
             firewall: Firewall::default(),
             allow: Allow::default(),
+            proxy: Proxy::default(),
             log: Log::default(),
             grants: Vec::new(),
             sites: vec![Site::built_in(&daemon.state_dir)],
@@ -472,6 +488,7 @@ impl Config {
                 Mode::Guard | Mode::Set(_) | Mode::Attach(_) => Exposure::Windowed,
                 Mode::GateOnly => Exposure::Open,
             },
+            redirect_for: self.http.redirect_for,
         }
     }
 

@@ -12,12 +12,12 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::error::{Problem, nearest};
 use super::file::{
-    Allow, AnswerTable, Budget, Daemon, File, Firewall, Grant, Http, Log, Section, ServerTable,
-    Site, Tls, TlsAnswerTable, Window,
+    Allow, AnswerTable, Budget, Daemon, File, Firewall, Grant, Http, Log, Proxy, Section,
+    ServerTable, Site, Tls, TlsAnswerTable, Window,
 };
 
 /// The tables that may stand in a file, and the keys of each.
-fn tables() -> [(&'static str, &'static [&'static str]); 10] {
+fn tables() -> [(&'static str, &'static [&'static str]); 11] {
     [
         ("daemon", keys::<Daemon>()),
         ("http", keys::<Http>()),
@@ -26,6 +26,7 @@ fn tables() -> [(&'static str, &'static [&'static str]); 10] {
         ("budget", keys::<Budget>()),
         ("firewall", keys::<Firewall>()),
         ("allow", keys::<Allow>()),
+        ("proxy", keys::<Proxy>()),
         ("log", keys::<Log>()),
         ("grant", keys::<Grant>()),
         ("site", keys::<Site>()),
@@ -53,6 +54,7 @@ pub(super) fn read(text: &str, problems: &mut Vec<Problem>) -> Option<File> {
             "budget" => file.budget = table("budget", value, problems),
             "firewall" => file.firewall = table("firewall", value, problems),
             "allow" => file.allow = table("allow", value, problems),
+            "proxy" => file.proxy = table("proxy", value, problems),
             "log" => file.log = table("log", value, problems),
             "grant" => file.grants = tables_of("grant", value, problems),
             "site" => {

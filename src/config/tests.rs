@@ -241,6 +241,7 @@ fn the_built_in_site_follows_the_state_directory_and_redirects_nobody() {
         method: "GET",
         target: "/",
         host: Host::Value("evil.test"),
+        peer: [192, 0, 2, 1].into(),
         local_port: 80,
     };
     let decision =

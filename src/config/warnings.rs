@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use super::{Config, Mode, Source};
+use ipnet::IpNet;
+
+use super::{Config, Mode, Proxy, Source};
 use crate::gate::allow_list::AllowList;
 use crate::gate::challenge::ChallengeType;
 use crate::gate::command::Blank;
@@ -19,6 +21,7 @@ impl Config {
     pub fn warnings(&self) -> Vec<String> {
         let mut warnings = Vec::new();
         self.warn_of_allow_list(&mut warnings);
+        self.warn_of_proxies(&mut warnings);
         self.warn_of_ports(&mut warnings);
         self.warn_of_commands(&mut warnings);
         if matches!(self.daemon.user.as_str(), "root" | "0") {
@@ -82,6 +85,41 @@ impl Config {
         warnings.push(format!(
             "[allow] prefixes hold {who}: the ports are open to them at all times, window or not",
         ));
+    }
+
+    fn warn_of_proxies(&self, warnings: &mut Vec<String>) {
+        let Proxy {
+            protocol_from,
+            headers_from,
+        } = &self.proxy;
+        for prefix in protocol_from {
+            let overlaps = |other: &&IpNet| other.contains(prefix) || prefix.contains(*other);
+            if let Some(other) = headers_from.iter().find(overlaps) {
+                warnings.push(format!(
+                    "[proxy] {prefix} of protocol_from is in headers_from too ({other}): its connections must begin with a header, and the fields of their requests are believed only where that header names no other peer",
+                ));
+            }
+        }
+        if self.firewall.mode == Mode::GateOnly {
+            return;
+        }
+        let list: AllowList = self.allow.list();
+        for (key, prefix) in protocol_from
+            .iter()
+            .map(|prefix| ("protocol_from", prefix))
+            .chain(headers_from.iter().map(|prefix| ("headers_from", prefix)))
+        {
+            let is_allowed = list.contains(prefix.network()) && list.contains(prefix.broadcast());
+            match (self.http.divert.is_some(), is_allowed) {
+                (false, false) => warnings.push(format!(
+                    "[proxy] {key}: {prefix} is not on the allow-list: outside of windows the kernel shuts it out, whomever it speaks for",
+                )),
+                (true, true) => warnings.push(format!(
+                    "[proxy] {key}: {prefix} is on the allow-list, which listen = \"divert\" does not hand to the gate: what it tells is not read",
+                )),
+                _ => {}
+            }
+        }
     }
 
     fn warn_of_commands(&self, warnings: &mut Vec<String>) {

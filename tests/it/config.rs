@@ -163,6 +163,7 @@ fn the_sample_shows_every_key() {
         ("[budget]", &[]),
         ("[firewall]", &["set", "chains"]),
         ("[allow]", &[]),
+        ("[proxy]", &[]),
         ("[log]", &[]),
         ("[[grant]]", &[]),
         ("[[site]]", &[]),
