@@ -366,6 +366,10 @@ fn what_is_perhaps_not_meant_is_said() {
             "[http]\nlisten = \"divert\"\n[firewall]\nports = [80, 443]\n",
             "which answers http-01 alone",
         ),
+        (
+            "[[site]]\nidentifiers = [\"a.test\"]\nchallenges = [\"http-01\", \"tls-alpn-01\"]\n",
+            "[tls] does not listen: nothing answers it",
+        ),
     ] {
         let warnings = good(text).warnings();
         assert_eq!(warnings.len(), 1, "{warnings:?}");

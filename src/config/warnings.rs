@@ -143,6 +143,12 @@ impl Config {
         let (tls, port) = (&self.tls, challenge.port());
         let guarded = self.firewall.ports.contains(&port);
         if tls.listen.is_empty() {
+            let mut sites = self.sites.iter();
+            if sites.any(|site| site.challenges.contains(&challenge)) {
+                warnings.push(format!(
+                    "a site has {challenge} among its challenges and [tls] does not listen: nothing answers it here",
+                ));
+            }
             if guarded && self.http.divert.is_none() && self.firewall.mode != Mode::GateOnly {
                 warnings.push(format!(
                     "[firewall] ports hold {port} and [tls] does not listen: a window that opens it shows whatever listens there to the whole world; [tls] listen = \"divert\" lets {challenge} through and nothing else",
