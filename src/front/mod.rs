@@ -18,12 +18,15 @@
 //! | `responder.rs` | the handshake of a validation by TLS-ALPN-01 |
 //! | `sources.rs` | how many connections each source holds |
 //! | `relay.rs` `pipes.rs` | leads visitors to the site's server, octet by octet |
+//! | `handshake_only.rs` `handshake.rs` | leads a handshake, and nothing else, to a responder |
 //! | `edge.rs` | the clock and the buffer |
 
 mod accept;
 pub mod client_hello;
 mod connection;
 mod edge;
+pub mod handshake;
+mod handshake_only;
 pub mod head;
 pub mod http;
 mod judge;

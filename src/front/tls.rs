@@ -276,8 +276,6 @@ impl Exchange<'_> {
                 return Err((reason, detail));
             }
         };
-        let _ = self.stream.set_nodelay(true);
-        let _ = upstream.set_nodelay(true);
         let idle = self.front.rules().settings.idle_timeout;
         relay(self.stream, &upstream, hello, idle, &self.front.pipes).await;
         Ok(())

@@ -9,6 +9,14 @@ const ALPN: u16 = 16;
 const KEY_SHARE: u16 = 51;
 /// X25519MLKEM768, of the named groups.
 const X25519_MLKEM768: u16 = 0x11ec;
+/// The cipher suites and signature algorithms that Go's library offers.
+const SUITES: [u16; 16] = [
+    0xc02b, 0xc02f, 0xc02c, 0xc030, 0xcca9, 0xcca8, 0xc009, 0xc013, 0xc00a, 0xc014, 0x009c, 0x009d,
+    0x002f, 0x1301, 0x1302, 0x1303,
+];
+const SIGNATURES: [u16; 9] = [
+    0x0804, 0x0403, 0x0807, 0x0805, 0x0806, 0x0401, 0x0501, 0x0503, 0x0603,
+];
 
 /// What a ClientHello says. Its lengths are always right; what they are lengths of may be anything.
 #[derive(Clone, Debug)]
@@ -30,13 +38,16 @@ impl ClientHello {
         Self {
             version: [3, 3],
             session_id: vec![7; 32],
-            cipher_suites: vec![0x13, 0x01, 0xc0, 0x2b, 0xc0, 0x2f],
+            cipher_suites: SUITES
+                .iter()
+                .flat_map(|suite| suite.to_be_bytes())
+                .collect(),
             compression_methods: vec![0],
             extensions: Some(vec![
                 (43, vec![4, 3, 4, 3, 3]),
                 (10, vec![0, 4, 0x00, 0x1d, 0x00, 0x17]),
                 (11, vec![1, 0]),
-                (13, vec![0, 4, 0x04, 0x03, 0x08, 0x04]),
+                (13, vector16(&SIGNATURES.map(u16::to_be_bytes).concat())),
                 (KEY_SHARE, vector16(&key_share)),
             ]),
             rest: Vec::new(),
