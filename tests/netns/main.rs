@@ -5,6 +5,7 @@ mod attempts;
 mod base_chains;
 mod budget;
 mod callers;
+mod challenges;
 mod clock;
 mod closed;
 mod commands;
