@@ -18,7 +18,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use self::pushed::Pushed;
+pub use self::pushed::{Pushed, PushedAnswer};
 pub use self::upstream::Upstream;
 pub use self::webroot::Webroot;
 use crate::gate::event::{Answer, Ends, Responder};
@@ -80,7 +80,10 @@ impl Responder for Answers {
         }
     }
 
-    fn recall_tls(&self, permit: &TlsPermit, _now: Instant) -> Result<TlsResponder, Reason> {
+    fn recall_tls(&self, permit: &TlsPermit, now: Instant) -> Result<TlsResponder, Reason> {
+        if let Some(answer) = self.pushed.find_tls(permit.identifier(), now) {
+            return Ok(TlsResponder::Certificate(answer));
+        }
         match self.tls.get(permit.site().0) {
             Some(Some(server)) if permit.is_covered() => Ok(TlsResponder::Upstream(*server)),
             Some(Some(_)) => Err(Reason::NotCovered),

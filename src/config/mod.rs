@@ -17,8 +17,10 @@ mod load;
 mod prefix;
 mod proxy;
 mod read;
+mod server;
 mod site;
 mod snippet;
+mod tls;
 mod upstream;
 mod value;
 mod warnings;
@@ -38,6 +40,7 @@ pub use self::load::{DEFAULT_PATH, MAX_FILE_BYTES};
 pub use self::webroot::{Disk, Fault, Reader, Unchecked, Webroots};
 use crate::gate::allow_list::AllowList;
 use crate::gate::caller::Grant;
+use crate::gate::challenge::ChallengeType;
 use crate::gate::command::Commands;
 use crate::gate::early;
 use crate::gate::site::{self as gate_site, Redirect};
@@ -56,6 +59,8 @@ pub struct Config {
     pub daemon: Daemon,
     /// `[http]`: how it listens.
     pub http: Http,
+    /// `[tls]`: how port 443 is listened on.
+    pub tls: Tls,
     /// `[window]`: how long.
     pub window: Window,
     /// `[budget]`: how often, and for how long in all.
@@ -101,6 +106,37 @@ pub struct Http {
     pub max_connections: u32,
     /// Connections of one source, at most [`Http::max_connections`].
     pub max_connections_per_source: u32,
+}
+
+/// `[tls]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The addresses to listen on; empty where acmegate does not look at TLS.
+    pub listen: Vec<SocketAddr>,
+    /// The loopback port to which the kernel diverts peers from outside the allow-list, if it does:
+    /// `listen` is that port then.
+    pub divert: Option<u16>,
+    /// Where visitors from the allow-list are led whose name no site has a server for.
+    pub server: Option<Server>,
+    /// What is said to those who are refused.
+    pub refuse: Refusal,
+    /// How long a peer may take to send its ClientHello.
+    pub hello_timeout: Duration,
+    /// How long a visitor and the server may both be silent.
+    pub idle_timeout: Duration,
+    /// Connections of all sources together.
+    pub max_connections: u32,
+    /// Connections of one source, at most [`Tls::max_connections`].
+    pub max_connections_per_source: u32,
+}
+
+/// `[tls] refuse`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nothing: the connection is closed without an octet.
+    Close,
+    /// A TLS alert.
+    Alert,
 }
 
 /// `[window]`.
@@ -265,6 +301,12 @@ pub struct Site {
     pub gate: gate_site::Site,
     /// Where answers come from, after the pushed tokens, which always come first.
     pub source: Source,
+    /// Who answers by TLS-ALPN-01 where nothing was pushed, if anybody does.
+    pub tls_source: Option<Server>,
+    /// Where visitors from the allow-list are led, instead of `[tls] server`.
+    pub server: Option<Server>,
+    /// How it is validated, and so which ports a window for it opens by default: at least one.
+    pub challenges: Vec<ChallengeType>,
 }
 
 /// Where a site's key authorizations come from, besides pushed tokens.
@@ -299,6 +341,23 @@ impl Default for Http {
             redirect_for: RedirectFor::default(),
             // A validation's head is one packet; Let's Encrypt gives up after 10 s itself.
             head_timeout: Duration::from_secs(10),
+            max_connections: 4096,
+            max_connections_per_source: 256,
+        }
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            divert: None,
+            server: None,
+            // What a port-scan learns is that something listens, and that it does at a closed port too.
+            refuse: Refusal::Close,
+            hello_timeout: Duration::from_secs(10),
+            // Web sockets and event streams are silent for minutes; servers close sooner themselves.
+            idle_timeout: Duration::from_secs(600),
             max_connections: 4096,
             max_connections_per_source: 256,
         }
@@ -368,6 +427,9 @@ impl Site {
                 accounts: Vec::new(),
             },
             source: Source::Webroot(state_dir.join("webroot")),
+            tls_source: None,
+            server: None,
+            challenges: vec![ChallengeType::Http01],
         }
     }
 }
@@ -379,6 +441,7 @@ impl Default for Config {
         Self {
             source: None,
             http: Http::default(),
+            tls: Tls::default(),
             window: Window::default(),
             // A host with a dozen certificates renews each every 60 days; a hundred openings an
             // hour is a first setup with retries, or a runaway hook.
@@ -427,6 +490,23 @@ impl Config {
             },
             redirect_for: self.http.redirect_for,
         }
+    }
+
+    /// Which guarded ports are diverted, and to which loopback port of the gate.
+    pub fn diverted(&self) -> Vec<(u16, u16)> {
+        let tls_port = ChallengeType::TlsAlpn01.port();
+        let is_listened_on = |port| self.tls.listen.iter().any(|own| own.port() == port);
+        let mut ports = self.firewall.ports.clone();
+        ports.sort_unstable();
+        let target = |port: u16| match (self.tls.divert, self.http.divert) {
+            (Some(to), _) if port == tls_port => Some(to),
+            (_, Some(to)) if !is_listened_on(port) => Some(to),
+            _ => None,
+        };
+        ports
+            .into_iter()
+            .filter_map(|port| Some((port, target(port)?)))
+            .collect()
     }
 
     /// What no lease exceeds.

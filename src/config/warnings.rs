@@ -142,28 +142,67 @@ impl Config {
 
     fn warn_of_ports(&self, warnings: &mut Vec<String>) {
         let ports = &self.firewall.ports;
-        let challenge = ChallengeType::Http01;
-        if !ports.is_empty() && !ports.contains(&challenge.port()) {
+        let of_http = ChallengeType::Http01.port();
+        let speaks_http = !self.http.listen.is_empty() || self.tls.listen.is_empty();
+        if !ports.is_empty() && !ports.contains(&of_http) && speaks_http {
             warnings.push(format!(
-                "[firewall] ports do not hold {}: {challenge} comes to that port alone, unless something in front forwards it",
-                challenge.port(),
+                "[firewall] ports do not hold {of_http}: {} comes to that port alone, unless something in front forwards it",
+                ChallengeType::Http01,
             ));
         }
-        if self.http.divert.is_some() {
-            for port in ports.iter().filter(|port| **port != challenge.port()) {
+        let own = [
+            ("http", &self.http.listen, self.http.divert),
+            ("tls", &self.tls.listen, self.tls.divert),
+        ];
+        for (name, listen, divert) in own {
+            let listened: BTreeSet<u16> = listen.iter().map(SocketAddr::port).collect();
+            for port in listened.iter().filter(|port| !ports.contains(port)) {
+                if self.firewall.mode != Mode::GateOnly && *port != 0 && divert.is_none() {
+                    warnings.push(format!(
+                        "port {port} of [{name}] listen is not in [firewall] ports: no window opens it, so only the allow-list is served there",
+                    ));
+                }
+            }
+        }
+        if let Some(to) = self.http.divert {
+            let diverted = self.diverted().into_iter();
+            for (port, _) in diverted.filter(|own| own.1 == to && own.0 != of_http) {
                 warnings.push(format!(
-                    "[firewall] ports hold {port}: a window that opens it hands everybody off the allow-list who comes there to the gate, which answers {challenge} alone",
+                    "[firewall] ports hold {port}: a window that opens it hands everybody off the allow-list who comes there to the gate, which answers {} alone",
+                    ChallengeType::Http01,
+                ));
+            }
+        }
+        self.warn_of_tls(warnings);
+    }
+
+    fn warn_of_tls(&self, warnings: &mut Vec<String>) {
+        let challenge = ChallengeType::TlsAlpn01;
+        let (tls, port) = (&self.tls, challenge.port());
+        let guarded = self.firewall.ports.contains(&port);
+        if tls.listen.is_empty() {
+            if guarded && self.http.divert.is_none() && self.firewall.mode != Mode::GateOnly {
+                warnings.push(format!(
+                    "[firewall] ports hold {port} and [tls] does not listen: a window that opens it shows whatever listens there to the whole world; [tls] listen = \"divert\" lets {challenge} through and nothing else",
                 ));
             }
             return;
         }
-        let listened: BTreeSet<u16> = self.http.listen.iter().map(SocketAddr::port).collect();
-        for port in listened.iter().filter(|port| !ports.contains(port)) {
-            if self.firewall.mode != Mode::GateOnly && *port != 0 {
+        if tls.divert.is_some() {
+            if !guarded {
                 warnings.push(format!(
-                    "port {port} of [http] listen is not in [firewall] ports: no window opens it, so only the allow-list is served there",
+                    "[firewall] ports do not hold {port}: [tls] listen = \"divert\" gets nobody",
                 ));
             }
+            return;
+        }
+        warnings.push(
+            "[tls] listens itself, so visitors of the sites pass through acmegate: while it is down they reach nothing there; with listen = \"divert\" they never meet it".to_owned(),
+        );
+        if tls.server.is_none() && self.sites.iter().all(|site| site.server.is_none()) {
+            warnings.push(
+                "[tls] has no server, nor has a site: visitors from the allow-list are led nowhere; name one, such as server = \"127.0.0.1:8443\"".to_owned(),
+            );
         }
     }
 }

@@ -21,12 +21,12 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 
-use super::Front;
 use super::arrival::Arrival;
 use super::connection::{Connection, Progress};
 use super::edge::{now, with_buffer};
 use super::judge::{Finish, Step, judge};
 use super::report::{Outcome, Report};
+use super::{Front, Speaks, tls};
 use crate::gate::Peer;
 
 /// How many connections are accepted before the other tasks of the thread get their turn.
@@ -41,6 +41,7 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 /// One listener and the connections that it brought.
 pub(super) struct Acceptor {
     listener: AsyncFd<TcpListener>,
+    speaks: Speaks,
     /// Asked once: every connection of a plain listener has its port.
     local_port: u16,
     /// A transparent listener (ip(7), IP_TRANSPARENT) is handed connections to any address and port
@@ -52,7 +53,11 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
-    pub(super) fn new(listener: TcpListener, front: Arc<Front>) -> io::Result<Self> {
+    pub(super) fn new(
+        listener: TcpListener,
+        speaks: Speaks,
+        front: Arc<Front>,
+    ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let local = listener.local_addr()?;
         let socket = SockRef::from(&listener);
@@ -68,6 +73,7 @@ impl Acceptor {
         let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
         Ok(Self {
             listener,
+            speaks,
             local_port: local.port(),
             is_transparent,
             front,
@@ -131,6 +137,7 @@ impl Acceptor {
                             let own_port = (!self.is_transparent).then_some(self.local_port);
                             greet(
                                 &self.front,
+                                self.speaks,
                                 &mut self.connections,
                                 socket,
                                 address,
@@ -189,6 +196,7 @@ fn tell_panic(ended: Result<(), JoinError>) {
 /// of its connections have that one.
 fn greet(
     front: &Arc<Front>,
+    speaks: Speaks,
     connections: &mut JoinSet<()>,
     socket: OwnedFd,
     address: SocketAddr,
@@ -219,8 +227,17 @@ fn greet(
     }
     report.is_of(&arrival, &windows, now);
     let source = arrival.source(&rules.settings);
-    if let Err(reason) = front.sources.admit(source, &rules.settings) {
+    let limits = rules.settings.limits(speaks);
+    if let Err(reason) = front.sources(speaks).admit(source, limits) {
         return report.tell(reason.into());
+    }
+    if speaks == Speaks::Tls {
+        if let Some(connection) =
+            tls::Connection::hold(socket, report, arrival, now, &rules.settings)
+        {
+            connections.spawn(connection.run());
+        }
+        return;
     }
 
     let (judged, head) =
@@ -246,7 +263,7 @@ fn greet(
         let source = arrival.source(&rules.settings);
         if let (Ok(_), Err(reason)) = (
             arrival.admission,
-            front.sources.admit(source, &rules.settings),
+            front.sources(speaks).admit(source, limits),
         ) {
             return report.tell(reason.into());
         }

@@ -24,7 +24,7 @@ use super::edge::{now, with_buffer};
 use super::judge::{Finish, Judged, LookUp, Step, conclude, judge, refuse};
 use super::report::{Outcome, Report};
 use super::sources::Ticket;
-use super::{Front, Settings};
+use super::{Front, Settings, Speaks};
 use crate::gate::event::Ends;
 use crate::gate::{Admission, Peer, Reason};
 
@@ -38,7 +38,7 @@ const SENDING_TIME: Duration = Duration::from_secs(1);
 const PRESSED_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a balancer may take at least to say for whom it is: its authors ask receivers to wait for
 /// three seconds or more, so that one lost segment can be sent again.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(3);
+pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a peer may go on sending what is not read, so that it finds its answer before a reset.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 /// How much of that is read and thrown away. The rest stays in the peer's and the kernel's buffers.
@@ -84,7 +84,8 @@ impl Connection {
         settings: &Settings,
     ) -> Option<Self> {
         let source = arrival.source(settings);
-        let (ticket, is_pressed) = match Ticket::take(&report.front, source, settings) {
+        let place = Ticket::take(&report.front, Speaks::Http, source, settings);
+        let (ticket, is_pressed) = match place {
             Ok(taken) => taken,
             Err(reason) => {
                 report.tell(reason.into());
@@ -182,7 +183,7 @@ impl Connection {
 
 /// Ends when what admitted the peer has ended, its grace included. Windows may be prolonged or
 /// closed meanwhile.
-async fn window_closed(front: &Front, peer: Peer, mut until: Instant) {
+pub(super) async fn window_closed(front: &Front, peer: Peer, mut until: Instant) {
     let mut windows = front.windows.clone();
     let mut is_followed = true;
     loop {

@@ -222,7 +222,7 @@ pub(super) fn conclude(rules: &Rules, permit: &Permit, answer: Answer, is_head: 
             return refuse(outcome, is_head, false);
         }
     };
-    let answer = Some(Box::new(key_authorization.clone()));
+    let answer = Some(Box::new((&key_authorization).into()));
     match rules.gate.vouch(permit, key_authorization) {
         Ok(vouched) => Finish {
             reply: with_date(|date| render(&Reply::KeyAuthorization(&vouched), is_head, date)),

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Front, Settings};
+use super::{Front, Limits, Settings, Speaks};
 use crate::gate::Reason;
 
 /// Who counts as one source: an IPv4 address, or the /64 that an IPv6 host chooses from freely
@@ -42,8 +42,8 @@ struct Table {
 
 impl Sources {
     /// Whether one more connection from `address` may be held; `None` is nobody's in particular.
-    pub(super) fn admit(&self, address: Option<IpAddr>, settings: &Settings) -> Result<(), Reason> {
-        self.lock().admit(address.map(Source::of), settings)
+    pub(super) fn admit(&self, address: Option<IpAddr>, limits: Limits) -> Result<(), Reason> {
+        self.lock().admit(address.map(Source::of), limits)
     }
 
     /// How many connections are held.
@@ -58,17 +58,17 @@ impl Sources {
 }
 
 impl Table {
-    fn admit(&self, source: Option<Source>, settings: &Settings) -> Result<(), Reason> {
-        if self.total >= settings.max_connections {
+    fn admit(&self, source: Option<Source>, limits: Limits) -> Result<(), Reason> {
+        if self.total >= limits.total {
             return Err(Reason::TotalLimit);
         }
-        self.has_room(source, settings)
+        self.has_room(source, limits)
     }
 
-    fn has_room(&self, source: Option<Source>, settings: &Settings) -> Result<(), Reason> {
+    fn has_room(&self, source: Option<Source>, limits: Limits) -> Result<(), Reason> {
         let held = source.and_then(|source| self.held.get(&source));
         match held {
-            Some(held) if *held >= settings.max_per_source => Err(Reason::SourceLimit),
+            Some(held) if *held >= limits.per_source => Err(Reason::SourceLimit),
             _ => Ok(()),
         }
     }
@@ -94,6 +94,7 @@ impl Table {
 /// The place of one held connection; dropping it gives the place back.
 pub(super) struct Ticket {
     front: Arc<Front>,
+    speaks: Speaks,
     source: Option<Source>,
 }
 
@@ -102,17 +103,24 @@ impl Ticket {
     /// quarters of all places are taken.
     pub(super) fn take(
         front: &Arc<Front>,
+        speaks: Speaks,
         address: Option<IpAddr>,
         settings: &Settings,
     ) -> Result<(Self, bool), Reason> {
         let source = address.map(Source::of);
-        let mut table = front.sources.lock();
-        table.admit(source, settings)?;
+        let limits = settings.limits(speaks);
+        let mut table = front.sources(speaks).lock();
+        table.admit(source, limits)?;
         table.total += 1;
         table.count(source);
-        let is_pressed = table.total >= settings.max_connections / 4 * 3;
-        let front = Arc::clone(front);
-        Ok((Self { front, source }, is_pressed))
+        let is_pressed = table.total >= limits.total / 4 * 3;
+        drop(table);
+        let ticket = Self {
+            front: Arc::clone(front),
+            speaks,
+            source,
+        };
+        Ok((ticket, is_pressed))
     }
 
     /// From now on the place is of this source's share.
@@ -125,8 +133,8 @@ impl Ticket {
         if source == self.source {
             return Ok(());
         }
-        let mut table = self.front.sources.lock();
-        table.has_room(source, settings)?;
+        let mut table = self.front.sources(self.speaks).lock();
+        table.has_room(source, settings.limits(self.speaks))?;
         table.count(source);
         table.discount(std::mem::replace(&mut self.source, source));
         Ok(())
@@ -135,7 +143,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut table = self.front.sources.lock();
+        let mut table = self.front.sources(self.speaks).lock();
         table.total -= 1;
         table.discount(self.source);
     }
@@ -156,22 +164,21 @@ mod tests {
 
     #[test]
     fn the_total_is_refused_before_the_source() {
-        let settings = Settings {
-            max_connections: 2,
-            max_per_source: 1,
-            ..Settings::default()
+        let limits = Limits {
+            total: 2,
+            per_source: 1,
         };
         let [a, b] = ["192.0.2.1", "192.0.2.2"].map(|text| Source::of(text.parse().unwrap()));
         let mut table = Table::default();
-        assert_eq!(table.admit(Some(a), &settings), Ok(()));
+        assert_eq!(table.admit(Some(a), limits), Ok(()));
         table.held.insert(a, 1);
         table.total = 1;
-        assert_eq!(table.admit(None, &settings), Ok(()));
-        assert_eq!(table.admit(Some(a), &settings), Err(Reason::SourceLimit));
-        assert_eq!(table.admit(Some(b), &settings), Ok(()));
+        assert_eq!(table.admit(None, limits), Ok(()));
+        assert_eq!(table.admit(Some(a), limits), Err(Reason::SourceLimit));
+        assert_eq!(table.admit(Some(b), limits), Ok(()));
         table.total = 2;
         for anybody in [Some(b), None] {
-            assert_eq!(table.admit(anybody, &settings), Err(Reason::TotalLimit));
+            assert_eq!(table.admit(anybody, limits), Err(Reason::TotalLimit));
         }
     }
 }

@@ -200,11 +200,12 @@ impl Gate {
     /// [`Reason::NoLease`]: in the modes with windows, the kernel's verdict is repeated here, so
     /// that a rule that somebody removed opens nothing.
     pub fn admit(&self, peer: Peer, windows: &Windows, now: Instant) -> Result<Admission, Reason> {
-        if self.exposure == Exposure::Open {
-            return Ok(Admission::Everybody);
-        }
+        // Who is on it may have more than others, in every mode.
         if self.allow.contains(peer.address) {
             return Ok(Admission::AllowList);
+        }
+        if self.exposure == Exposure::Open {
+            return Ok(Admission::Everybody);
         }
         match windows.open_where(|door| peer.may_use(door), now) {
             Some(deadline) => Ok(Admission::Window {

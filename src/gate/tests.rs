@@ -138,15 +138,17 @@ fn where_one_address_is_open_a_peer_must_have_reached_it() {
 fn in_gate_only_everybody_may_connect() {
     let mut gate = gate(vec![]);
     gate.exposure = Exposure::Open;
-    let peer = Peer {
-        address: "192.0.2.1".parse().unwrap(),
-        local_port: 80,
-        local_address: None,
+    let admit = |address: &str| {
+        let peer = Peer {
+            address: address.parse().unwrap(),
+            local_port: 80,
+            local_address: None,
+        };
+        gate.admit(peer, &Windows::default(), Instant::now())
     };
-    assert_eq!(
-        gate.admit(peer, &Windows::default(), Instant::now()),
-        Ok(Admission::Everybody)
-    );
+    assert_eq!(admit("192.0.2.1"), Ok(Admission::Everybody));
+    // The site itself is for these alone, where the gate leads visitors to it.
+    assert_eq!(admit("10.0.0.1"), Ok(Admission::AllowList));
 }
 
 #[test]

@@ -158,6 +158,7 @@ fn the_sample_shows_every_key() {
         ("[daemon]", &[][..]),
         // These belong to what is not the default, so they are shown in prose.
         ("[http]", &["divert_port"]),
+        ("[tls]", &["divert_port", "server"]),
         ("[window]", &[]),
         ("[budget]", &[]),
         ("[firewall]", &["set", "chains"]),
@@ -180,6 +181,8 @@ fn the_sample_shows_every_key() {
         "chains = [\"inet filter input\"]",
         "listen = \"divert\"",
         "divert_port = 8402",
+        "divert_port = 8403",
+        "server = \"127.0.0.1:8443\"",
     ] {
         assert!(SAMPLE.contains(line), "{line}");
     }

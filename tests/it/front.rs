@@ -9,4 +9,5 @@ mod redirect_for;
 mod reload;
 mod shortage;
 mod strictness;
+mod tls;
 mod windows;

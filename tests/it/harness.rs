@@ -7,13 +7,14 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use acmegate::answer::{Answers, Pushed, Source};
-use acmegate::front::{Front, Rules, Settings, serve};
+use acmegate::answer::{Answers, Pushed, PushedAnswer, Source};
+use acmegate::front::{Front, Rules, Servers, Settings, Speaks, serve};
 use acmegate::gate::allow_list::AllowList;
 use acmegate::gate::event::{Ended, Witness};
 use acmegate::gate::identifier::{Identifier, Pattern};
 use acmegate::gate::lease::{Entrance, Families, Lease, LeaseName, Scope, Trigger};
 use acmegate::gate::site::{Redirect, Site};
+use acmegate::gate::tls::Server;
 use acmegate::gate::token::{KeyAuthorization, Thumbprint};
 use acmegate::gate::window::Windows;
 use acmegate::gate::{Exposure, Gate, Reason, RedirectFor};
@@ -124,6 +125,10 @@ pub struct Plan {
     pub settings: Settings,
     pub windows: Windows,
     pub listen: IpAddr,
+    pub speaks: Speaks,
+    /// The sites' responders for TLS-ALPN-01, in their order.
+    pub tls_sources: Vec<Option<Server>>,
+    pub servers: Servers,
 }
 
 impl Default for Plan {
@@ -136,6 +141,9 @@ impl Default for Plan {
             settings: Settings::default(),
             windows: Windows::default(),
             listen: Ipv4Addr::LOCALHOST.into(),
+            speaks: Speaks::Http,
+            tls_sources: Vec::new(),
+            servers: Servers::default(),
         }
     }
 }
@@ -178,10 +186,12 @@ impl World {
         let pushed = Arc::new(Pushed::default());
         let hour = Duration::from_secs(3600);
         let name = identifier("example.com");
-        pushed.add(name, key_authorization(), hour, now()).unwrap();
+        let answer = PushedAnswer::Http01(key_authorization());
+        pushed.add(name, answer, hour, now()).unwrap();
         let listener = std::net::TcpListener::bind((plan.listen, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let windows = watch::Sender::new(Arc::new(plan.windows.clone()));
+        let speaks = plan.speaks;
         let rules = watch::Sender::new(Arc::new(rules(plan, &pushed)));
         let (teller, events) = mpsc::unbounded_channel();
         let front = Arc::new(Front::new(
@@ -190,7 +200,13 @@ impl World {
             Arc::new(Teller(teller)),
         ));
         let shutdown = watch::Sender::new(false);
-        let server = serve(listener, Arc::clone(&front), shutdown.subscribe(), drain);
+        let server = serve(
+            listener,
+            speaks,
+            Arc::clone(&front),
+            shutdown.subscribe(),
+            drain,
+        );
         let server = tokio::spawn(server);
         Self {
             address,
@@ -269,7 +285,8 @@ fn rules(plan: Plan, pushed: &Arc<Pushed>) -> Rules {
             exposure: plan.exposure,
             redirect_for: plan.redirect_for,
         },
-        responder: Arc::new(Answers::new(Arc::clone(pushed), sources, Vec::new())),
+        responder: Arc::new(Answers::new(Arc::clone(pushed), sources, plan.tls_sources)),
+        servers: plan.servers,
         settings: plan.settings,
     }
 }

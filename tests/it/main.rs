@@ -1,6 +1,7 @@
 //! One file per behaviour; no privileges, loopback only.
 
 mod answer;
+mod client_hello;
 mod config;
 mod daemon;
 mod front;

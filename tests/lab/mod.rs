@@ -10,6 +10,7 @@
 )]
 
 mod daemon;
+pub mod hello;
 mod node;
 mod process;
 mod temp;

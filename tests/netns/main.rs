@@ -26,6 +26,7 @@ mod leases;
 mod lying_front;
 mod lying_runner_front;
 mod managers;
+mod mixed;
 mod moments;
 mod pairs;
 mod process;
