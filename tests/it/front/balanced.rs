@@ -281,7 +281,7 @@ async fn a_window_ends_what_it_let_in_behind_an_allowed_balancer() {
 #[tokio::test]
 async fn each_real_peer_has_its_own_share_of_connections_and_the_balancer_none() {
     let mut plan = behind();
-    plan.settings.max_per_source = 2;
+    plan.settings.http.per_source = 2;
     let mut world = World::start(plan);
     // Of these it is not known yet whose they are.
     let mut waiting = Vec::new();

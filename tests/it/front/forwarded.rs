@@ -150,7 +150,7 @@ async fn a_window_ends_its_look_up_behind_an_allowed_proxy() {
     )];
     plan.exposure = Exposure::Windowed;
     plan.allow = list(&["127.0.0.1/32"]);
-    plan.settings.max_per_source = 1;
+    plan.settings.http.per_source = 1;
     let mut world = World::start(plan);
     let open = lease("test", world.port(), Duration::from_secs(3600));
     world.change_windows(|windows| windows.adopt(open));
