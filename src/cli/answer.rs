@@ -30,12 +30,8 @@ pub enum AnswerCommand {
         #[arg(conflicts_with = "key_authorization")]
         digest: Option<String>,
         /// The token of that digest
-        #[arg(
-            long,
-            value_name = "TOKEN",
-            allow_hyphen_values = true,
-            requires = "digest"
-        )]
+        #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
+        #[arg(requires = "digest", conflicts_with = "key_authorization")]
         token: Option<String>,
         /// For how long at most [default: 1h]
         #[arg(long = "for", value_name = "TIME", value_parser = length)]

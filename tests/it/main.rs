@@ -12,3 +12,4 @@ mod install_hooks;
 mod lab;
 mod seeds;
 mod shipped;
+mod tls_alpn;
