@@ -63,7 +63,7 @@ impl Connection {
         accepted: Instant,
         settings: &Settings,
     ) -> Option<Self> {
-        let source = arrival.source(settings);
+        let source = arrival.source(Speaks::Tls, settings);
         let place = Ticket::take(&report.front, Speaks::Tls, source, settings);
         let (ticket, is_pressed) = match place {
             Ok(taken) => taken,
@@ -168,7 +168,7 @@ impl Connection {
         self.arrival = self.arrival.announced(header.ends, &rules, &windows, now());
         self.report.is_of(&self.arrival, &windows, now());
         self.arrival.admission?;
-        let source = self.arrival.source(&rules.settings);
+        let source = self.arrival.source(Speaks::Tls, &rules.settings);
         self.ticket.pass_to(source, &rules.settings)?;
         bytes.drain(..header.length);
         Ok(bytes)

@@ -3,6 +3,7 @@
 mod attach;
 mod attempts;
 mod base_chains;
+mod behind;
 mod budget;
 mod callers;
 mod challenges;
