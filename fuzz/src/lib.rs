@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use acmegate::config::lists::Lists;
 use acmegate::config::{Accounts, Config, Group, Unchecked};
 use acmegate::control::protocol::parse_request;
 use acmegate::daemon::parts::orders;
@@ -23,13 +24,16 @@ use acmegate::gate::command::{Command, Word};
 use acmegate::gate::identifier::{Identifier, MAX_NAME_BYTES, Pattern};
 use acmegate::gate::lease::{Entrance, Families, Lease, LeaseName, Scope, Trigger};
 use acmegate::gate::site::{Redirect, Site};
-use acmegate::gate::tls::{ACME_TLS, Offer, TlsDecision};
+use acmegate::gate::tls::{ACME_TLS, Offer, ProxyVersion, TlsDecision};
 use acmegate::gate::token::{
     KeyAuthorization, MAX_KEY_AUTHORIZATION_BYTES, MAX_TOKEN_BYTES, MIN_TOKEN_BYTES, Thumbprint,
     Token,
 };
 use acmegate::gate::window::Windows;
-use acmegate::gate::{Admission, Decision, Exposure, Gate, Host, Reason, Request, Verdict};
+use acmegate::gate::{
+    Admission, Decision, Exposure, Gate, Host, Reason, RedirectFor, Request, Verdict,
+};
+use acmegate::proxy_protocol::{self, MAX_V1_BYTES, MAX_V2_BYTES};
 use acmegate::runner::message::{Reply as RunnerReply, Request as RunnerRequest};
 use acmegate::runner::state as runner_state;
 
@@ -41,6 +45,7 @@ pub const TARGETS: &[Target] = &[
     ("head", head),
     ("decide", decide),
     ("hello", hello),
+    ("proxy", proxy),
     ("token", token),
     ("handshake", handshake),
     ("identifier", identifier),
@@ -91,7 +96,7 @@ pub fn head(bytes: &[u8]) {
 
 /// The gate behind the reader: a challenge passes byte-exact, a redirect goes to a name of ours.
 pub fn decide(bytes: &[u8]) {
-    static GATES: LazyLock<[Gate; 2]> = LazyLock::new(|| {
+    static GATES: LazyLock<[Gate; 3]> = LazyLock::new(|| {
         let site = |identifiers: &[&str], redirect| Site {
             identifiers: identifiers
                 .iter()
@@ -115,10 +120,13 @@ pub fn decide(bytes: &[u8]) {
             sites,
             allow: AllowList::new(AllowList::local()).into(),
             exposure: Exposure::Windowed,
+            redirect_for: RedirectFor::Everybody,
         };
         let mut with_default = own();
         with_default.push(site(&[], elsewhere));
-        [gate(own()), gate(with_default)]
+        let mut for_the_list = gate(with_default.clone());
+        for_the_list.redirect_for = RedirectFor::AllowList;
+        [gate(own()), gate(with_default), for_the_list]
     });
     let Parsed::Complete(head) = parse(bytes) else {
         return;
@@ -129,6 +137,7 @@ pub fn decide(bytes: &[u8]) {
         method: head.method,
         target: head.target,
         host: head.host,
+        peer: [192, 0, 2, 1].into(),
         local_port: 80,
     };
     for gate in GATES.iter() {
@@ -164,6 +173,11 @@ pub fn decide(bytes: &[u8]) {
                 location,
                 identifier,
             } => {
+                assert_eq!(
+                    gate.redirect_for,
+                    RedirectFor::Everybody,
+                    "the peer is foreign"
+                );
                 assert!(location.bytes().all(|byte| byte.is_ascii_graphic()));
                 let rest = location.strip_prefix("https://").unwrap();
                 let authority = rest.strip_suffix(head.target).unwrap();
@@ -190,6 +204,41 @@ pub fn decide(bytes: &[u8]) {
                 assert!(identifier.is_none_or(|name| Ok(name) == asked(head.host)));
             }
         }
+    }
+}
+
+/// A PROXY protocol header: one answer however the bytes are cut, and whom it names is read alike when
+/// written anew, by either version.
+pub fn proxy(bytes: &[u8]) {
+    let whole = proxy_protocol::parse(bytes);
+    let step = bytes.len().div_ceil(ALL_CUTS_BYTES).max(1);
+    for cut in (0..bytes.len()).step_by(step) {
+        match proxy_protocol::parse(&bytes[..cut]) {
+            proxy_protocol::Parsed::NeedMore => assert!(cut < MAX_V2_BYTES, "a full one decides"),
+            settled => assert_eq!(settled, whole, "settled after {cut} bytes"),
+        }
+    }
+    let proxy_protocol::Parsed::Complete(header) = whole else {
+        return;
+    };
+    let most = match bytes[0] {
+        b'P' => MAX_V1_BYTES,
+        _ => MAX_V2_BYTES,
+    };
+    assert!(header.length <= bytes.len() && header.length <= most);
+    let Some(ends) = header.ends else {
+        return;
+    };
+    for address in [ends.source.ip(), ends.destination.ip()] {
+        assert_eq!(address, address.to_canonical());
+    }
+    for version in [ProxyVersion::V1, ProxyVersion::V2] {
+        let anew = proxy_protocol::write(version, &ends);
+        let again = proxy_protocol::parse(&anew);
+        let length = anew.len();
+        let ends = header.ends;
+        let same = proxy_protocol::Header { ends, length };
+        assert_eq!(again, proxy_protocol::Parsed::Complete(same));
     }
 }
 
@@ -235,6 +284,7 @@ pub fn hello(bytes: &[u8]) {
         }],
         allow: AllowList::new(AllowList::local()).into(),
         exposure: Exposure::Windowed,
+        redirect_for: RedirectFor::Everybody,
     });
     let whole = client_hello::parse(bytes);
     let step = bytes.len().div_ceil(ALL_CUTS_BYTES).max(1);
@@ -479,11 +529,16 @@ pub fn config(bytes: &[u8]) {
                     <= 1
             );
             assert!(config.daemon.state_dir.starts_with(Path::new("/")));
-            let rules = orders(&config, config.allow.list().into())
-                .settings
-                .to_nft();
+            // The files that it names are this host's, and none of ours.
+            let mut written = config.allow.clone();
+            for named in [&mut written.listed, &mut written.taken_off] {
+                named.files.clear();
+                named.countries.clear();
+            }
+            let list = Lists::read(&written).unwrap().list();
+            let rules = orders(&config, list.clone()).settings.to_nft();
             assert_eq!(rules.matches('{').count(), rules.matches('}').count());
-            drop(config.warnings());
+            drop(config.warnings(&list));
             if let Some(commands) = &config.firewall.commands {
                 assert!(commands.each().count() > 0);
                 assert!(commands.timeout <= Duration::from_secs(7));

@@ -9,16 +9,19 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::allow::allow;
 use super::error::Problem;
 use super::file::{self, File, Key, Section, Word};
 use super::firewall::{Listeners, firewall};
 use super::grant::{self, Accounts, numeric_id};
 use super::listen;
+use super::proxy::proxy;
 use super::site::{self, Around};
 use super::tls::tls;
 use super::value::{allowance, directory, duration, one_of, whole};
 use super::webroot::{Reader, Webroots};
-use super::{Allow, Config, Daemon, Format, Http, Level, Log, Site, Tls, Window};
+use super::{Config, Daemon, Format, Http, Level, Log, Site, Tls, Window};
+use crate::gate::RedirectFor;
 use crate::gate::early::{MAX_QUORUM, Rule, When};
 use crate::gate::usage::{Allowance, MAX_LENGTH, Span, TimeLimits};
 use crate::gate::window::Budget;
@@ -64,7 +67,8 @@ pub(super) fn config(
         budget: budget(&file.budget, window.max, problems),
         window,
         firewall,
-        allow: allow(&file.allow, problems),
+        allow: allow(&file.allow, &file.groups, problems),
+        proxy: proxy(&file.proxy, problems),
         log: log(&file.log, problems),
         grants: grants
             .filter_map(|section| grant::grant(section, accounts, problems))
@@ -155,6 +159,17 @@ fn http(section: &Section<file::Http>, problems: &mut Vec<Problem>) -> (Http, bo
             }
         },
     };
+    let everybody_or_list = [
+        ("everybody", RedirectFor::Everybody),
+        ("allow-list", RedirectFor::AllowList),
+    ];
+    let redirect_for = one_of(
+        &keys.redirect_for,
+        "value of redirect_for",
+        &everybody_or_list,
+        &[],
+        problems,
+    );
     let max_connections = whole(
         &keys.max_connections,
         "max_connections",
@@ -166,6 +181,7 @@ fn http(section: &Section<file::Http>, problems: &mut Vec<Problem>) -> (Http, bo
         listen,
         divert,
         redirect_status,
+        redirect_for: redirect_for.unwrap_or(default.redirect_for),
         head_timeout: duration(
             &keys.head_timeout,
             "head_timeout",
@@ -316,25 +332,6 @@ fn time(
             ["identifier_day", "identifier_month"],
             default.identifier,
         ),
-    }
-}
-
-fn allow(section: &Section<file::Allow>, problems: &mut Vec<Problem>) -> Allow {
-    let default = Allow::default();
-    let keys = &section.keys;
-    let mut prefixes = Vec::new();
-    for entry in keys.prefixes.iter().flat_map(Spanned::get_ref) {
-        match super::prefix::parse(entry.get_ref()) {
-            Ok(prefix) => prefixes.push(prefix),
-            Err((message, fix)) => problems.push(Problem::new(entry.span(), message).fix(fix)),
-        }
-    }
-    Allow {
-        local: keys
-            .local
-            .as_ref()
-            .map_or(default.local, |local| *local.get_ref()),
-        prefixes,
     }
 }
 

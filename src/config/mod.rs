@@ -1,20 +1,25 @@
 //! Reads: the operator's words into values that cannot be wrong.
 //!
-//! `file` follows the TOML and `read` finds every key that it does not know; `check`, `firewall`,
+//! `file` follows the TOML and `read` finds every key that it does not know; `check`, `allow`, `firewall`,
 //! `command`, `site` and `grant` turn words into the types of this page; `error` says what to write instead.
+//! `lists` reads the files that `[allow]` names, now and again.
 //! Nothing here acts on what it reads, and nothing is silently corrected: a file with a mistake is
 //! refused as a whole, with every mistake in it shown at once.
 
+mod allow;
 mod check;
 mod command;
+mod country;
 mod duration;
 mod error;
 mod file;
 mod firewall;
 mod grant;
 mod listen;
+pub mod lists;
 mod load;
 mod prefix;
+mod proxy;
 mod read;
 mod server;
 mod site;
@@ -32,6 +37,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use self::country::Country;
 pub use self::duration::{DurationError, format_duration, parse_duration};
 pub use self::error::{ConfigError, Problem};
 pub use self::grant::{Accounts, Group};
@@ -47,7 +53,7 @@ use crate::gate::tls::Server;
 use crate::gate::token::Thumbprint;
 use crate::gate::usage::{Allowance, TimeLimits};
 use crate::gate::window::{Budget, Limits};
-use crate::gate::{Exposure, Gate};
+use crate::gate::{Exposure, Gate, RedirectFor};
 
 /// The whole checked configuration.
 #[derive(Clone, Debug)]
@@ -66,8 +72,10 @@ pub struct Config {
     pub budget: Budget,
     /// `[firewall]`: what the kernel is told.
     pub firewall: Firewall,
-    /// `[allow]`: whose traffic is never kept out.
+    /// `[allow]` and every `[group.NAME]`: whose traffic is never kept out.
     pub allow: Allow,
+    /// `[proxy]`: who speaks for others.
+    pub proxy: Proxy,
     /// `[log]`: what is written down.
     pub log: Log,
     /// Every `[[grant]]`: what callers besides root may ask.
@@ -95,6 +103,8 @@ pub struct Http {
     pub divert: Option<u16>,
     /// 301 or 308.
     pub redirect_status: u16,
+    /// Who is redirected.
+    pub redirect_for: RedirectFor,
     /// How long a peer may take to send its head.
     pub head_timeout: Duration,
     /// Connections of all sources together.
@@ -243,8 +253,35 @@ pub enum SetFamily {
 pub struct Allow {
     /// Whether loopback, link-local and private ranges are on the list.
     pub local: bool,
-    /// The prefixes as written.
+    /// Who is listed.
+    pub listed: Named,
+    /// Who is taken off, whoever listed it; [`Allow::local`] too.
+    pub taken_off: Named,
+    /// Where the networks of countries are found: an .mmdb file, a directory of lists, or
+    /// delegated-extended files; empty without countries.
+    pub country_source: Vec<PathBuf>,
+    /// Groups that nothing names.
+    pub unused_groups: Vec<String>,
+}
+
+/// What one side of the allow-list names, groups resolved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// Prefixes as written.
     pub prefixes: Vec<IpNet>,
+    /// List files; absolute.
+    pub files: Vec<PathBuf>,
+    /// Countries of [`Allow::country_source`].
+    pub countries: Vec<Country>,
+}
+
+/// `[proxy]`. Nobody, by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxy {
+    /// Whose connections begin with a PROXY protocol header.
+    pub protocol_from: Vec<IpNet>,
+    /// Whose Forwarded and X-Forwarded-For fields are believed.
+    pub headers_from: Vec<IpNet>,
 }
 
 /// `[log]`.
@@ -303,7 +340,7 @@ pub enum Source {
     /// Files below this absolute directory.
     Webroot(PathBuf),
     /// An HTTP server: never unspecified, multicast, or a listener of our own.
-    Upstream(SocketAddr),
+    Upstream(Server),
     /// Every token is answered for this account.
     Thumbprint(Thumbprint),
 }
@@ -324,6 +361,7 @@ impl Default for Http {
             listen: vec![SocketAddr::from(([0u16; 8], 80))],
             divert: None,
             redirect_status: 301,
+            redirect_for: RedirectFor::default(),
             // A validation's head is one packet; Let's Encrypt gives up after 10 s itself.
             head_timeout: Duration::from_secs(10),
             max_connections: 4096,
@@ -378,7 +416,10 @@ impl Default for Allow {
     fn default() -> Self {
         Self {
             local: true,
-            prefixes: Vec::new(),
+            listed: Named::default(),
+            taken_off: Named::default(),
+            country_source: Vec::new(),
+            unused_groups: Vec::new(),
         }
     }
 }
@@ -389,14 +430,6 @@ impl Default for Log {
             format: Format::Text,
             level: Level::Info,
         }
-    }
-}
-
-impl Allow {
-    /// The list itself, aggregated.
-    pub fn list(&self) -> AllowList {
-        let local = AllowList::local().filter(|_| self.local);
-        AllowList::new(local.chain(self.prefixes.iter().copied()))
     }
 }
 
@@ -449,6 +482,7 @@ impl Default for Config {
             },
             firewall: Firewall::default(),
             allow: Allow::default(),
+            proxy: Proxy::default(),
             log: Log::default(),
             grants: Vec::new(),
             sites: vec![Site::built_in(&daemon.state_dir)],
@@ -472,6 +506,7 @@ impl Config {
                 Mode::Guard | Mode::Set(_) | Mode::Attach(_) => Exposure::Windowed,
                 Mode::GateOnly => Exposure::Open,
             },
+            redirect_for: self.http.redirect_for,
         }
     }
 

@@ -16,6 +16,7 @@ use super::{Site, Source};
 use crate::gate::challenge::ChallengeType;
 use crate::gate::identifier::{Identifier, IdentifierError, Pattern};
 use crate::gate::site::{self as gate_site, Redirect};
+use crate::gate::tls::Server;
 use crate::gate::token::{THUMBPRINT_BYTES, Thumbprint};
 
 /// What sites are checked against.
@@ -279,11 +280,17 @@ fn source(answer: &Spanned<Answer>, around: &Around<'_>, problems: &mut Vec<Prob
         }
         WordOr::Table(table) => table,
     };
+    let proxy_protocol = server::proxy_protocol(&table.proxy_protocol, problems);
+    if let (Some(key), None) = (&table.proxy_protocol, &table.upstream) {
+        let message = "`proxy_protocol` is for an upstream";
+        problems.push(Problem::new(key.span(), message).fix("leave it out"));
+    }
     match table {
         AnswerTable {
             webroot: Some(key),
             upstream: None,
             thumbprint: None,
+            ..
         } => {
             let before = problems.len();
             let webroot = directory(key, "webroot", problems);
@@ -299,8 +306,12 @@ fn source(answer: &Spanned<Answer>, around: &Around<'_>, problems: &mut Vec<Prob
             webroot: None,
             upstream: Some(key),
             thumbprint: None,
+            ..
         } => match upstream::parse(key.get_ref(), around.listen) {
-            Ok(address) => Source::Upstream(address),
+            Ok(address) => Source::Upstream(Server {
+                address,
+                proxy_protocol,
+            }),
             Err(wrong) => {
                 let problem = Problem::new(key.span(), wrong.message).fix(wrong.fix);
                 problems.push(match wrong.note {
@@ -314,11 +325,13 @@ fn source(answer: &Spanned<Answer>, around: &Around<'_>, problems: &mut Vec<Prob
             webroot: None,
             upstream: None,
             thumbprint: Some(key),
+            ..
         } => thumbprint(key, problems).map_or(Source::Pushed, Source::Thumbprint),
         AnswerTable {
             webroot: None,
             upstream: None,
             thumbprint: None,
+            ..
         } => {
             // An unknown key has been taken out and reported; then the table is not really empty.
             let is_reported = problems.iter().any(|problem| {

@@ -123,7 +123,7 @@ pub fn rules(
         sources.push(match &site.source {
             config::Source::Pushed => Source::Pushed,
             config::Source::Thumbprint(thumbprint) => Source::Thumbprint(thumbprint.clone()),
-            config::Source::Upstream(address) => Source::Upstream(Upstream::new(*address)),
+            config::Source::Upstream(server) => Source::Upstream(Upstream::new(*server)),
             config::Source::Webroot(path) => match Webroot::open(path) {
                 Ok(webroot) => Source::Webroot(webroot),
                 Err(error) if *path == built_in_webroot(config) => {
@@ -178,6 +178,8 @@ pub fn rules(
                 308 => RedirectStatus::PermanentRedirect,
                 _ => RedirectStatus::MovedPermanently,
             },
+            protocol_from: AllowList::new(config.proxy.protocol_from.iter().copied()),
+            headers_from: AllowList::new(config.proxy.headers_from.iter().copied()),
         },
     })
 }
@@ -193,11 +195,17 @@ pub fn readable(config: &Config) -> Vec<PathBuf> {
         config::Source::Webroot(path) => Some(path.clone()),
         _ => None,
     });
-    webroots.chain(config_dir(config)).collect()
+    webroots.chain(read_again(config)).collect()
 }
 
-/// The directory of the configuration, which both processes read at a reload.
-pub fn config_dir(config: &Config) -> Option<PathBuf> {
+/// The directories that both processes read at a reload: those of the configuration and of its lists.
+pub fn read_again(config: &Config) -> impl Iterator<Item = PathBuf> {
+    let lists = config.allow.directories();
+    config_dir(config).into_iter().chain(lists)
+}
+
+/// The directory of the configuration.
+fn config_dir(config: &Config) -> Option<PathBuf> {
     let file = config
         .source
         .clone()
@@ -227,8 +235,8 @@ pub fn upstream_ports(config: &Config) -> Vec<u16> {
         .chain([config.tls.server])
         .flatten();
     let mut ports: Vec<u16> = answers
-        .chain(servers.map(|server| server.address))
-        .map(|address| address.port())
+        .chain(servers)
+        .map(|server| server.address.port())
         .collect();
     ports.sort_unstable();
     ports.dedup();

@@ -190,7 +190,7 @@ pub fn tell(desk: &Desk) -> Status {
                 answer: match &site.source {
                     Source::Pushed => "pushed".to_owned(),
                     Source::Webroot(path) => format!("webroot {}", path.display()),
-                    Source::Upstream(address) => format!("upstream {address}"),
+                    Source::Upstream(server) => format!("upstream {}", server.address),
                     Source::Thumbprint(_) => "thumbprint".to_owned(),
                 },
                 accounts: site

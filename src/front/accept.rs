@@ -21,12 +21,13 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 
+use super::arrival::Arrival;
 use super::connection::{Connection, Progress};
 use super::edge::{now, with_buffer};
 use super::judge::{Finish, Step, judge};
 use super::report::{Outcome, Report};
 use super::{Front, Speaks, tls};
-use crate::gate::{Admission, Peer};
+use crate::gate::Peer;
 
 /// How many connections are accepted before the other tasks of the thread get their turn.
 const BATCH: usize = 32;
@@ -220,41 +221,54 @@ fn greet(
         local_address: local.map(|local| local.ip().to_canonical()),
     };
     let mut report = Report::new(Arc::clone(front), peer);
-    let admission = match rules.gate.admit(peer, &windows, now) {
-        Ok(admission) => admission,
-        Err(reason) => return report.tell(reason.into()),
-    };
-    if matches!(admission, Admission::Window { .. }) {
-        let lease = windows.lease_for(|door| peer.may_use(door), now);
-        report.lease = lease.cloned();
+    let mut arrival = Arrival::new(peer, &rules, &windows, now);
+    if let Err(reason) = arrival.admission {
+        return report.tell(reason.into());
     }
+    report.is_of(&arrival, &windows, now);
+    let source = arrival.source(&rules.settings);
     let limits = rules.settings.limits(speaks);
-    if let Err(reason) = front.sources(speaks).admit(peer.address, limits) {
+    if let Err(reason) = front.sources(speaks).admit(source, limits) {
         return report.tell(reason.into());
     }
     if speaks == Speaks::Tls {
-        if let Some(connection) = tls::Connection::hold(socket, report, admission, now, &rules) {
+        if let Some(connection) =
+            tls::Connection::hold(socket, report, arrival, now, &rules.settings)
+        {
             connections.spawn(connection.run());
         }
         return;
     }
 
-    let (step, head) =
+    let (judged, head) =
         with_buffer(
             |buffer| match recv(&socket, &mut *buffer, RecvFlags::empty()) {
-                Ok((_, 0)) => (Step::Finish(Finish::gone()), Vec::new()),
+                Ok((_, 0)) => (Step::Finish(Finish::gone()).into(), Vec::new()),
                 Ok((_, length)) => {
                     let bytes = &buffer[..length];
-                    match judge(bytes, &rules, &windows, local_port, now) {
-                        Step::NeedMore => (Step::NeedMore, bytes.to_vec()),
-                        step => (step, Vec::new()),
-                    }
+                    let judged = judge(bytes, &arrival, &rules, &windows, now);
+                    let head = match judged.step {
+                        Step::NeedMore => bytes[judged.taken..].to_vec(),
+                        _ => Vec::new(),
+                    };
+                    (judged, head)
                 }
-                Err(Errno::AGAIN | Errno::INTR) => (Step::NeedMore, Vec::new()),
-                Err(_) => (Step::Finish(Finish::gone()), Vec::new()),
+                Err(Errno::AGAIN | Errno::INTR) => (Step::NeedMore.into(), Vec::new()),
+                Err(_) => (Step::Finish(Finish::gone()).into(), Vec::new()),
             },
         );
-    let progress = match step {
+    if let Some(real) = judged.arrival {
+        arrival = *real;
+        report.is_of(&arrival, &windows, now);
+        let source = arrival.source(&rules.settings);
+        if let (Ok(_), Err(reason)) = (
+            arrival.admission,
+            front.sources(speaks).admit(source, limits),
+        ) {
+            return report.tell(reason.into());
+        }
+    }
+    let progress = match judged.step {
         Step::NeedMore => Progress::Reading(head),
         Step::LookUp(look_up) => Progress::LookingUp(Box::new(look_up)),
         Step::Finish(finish) => match send_at_once(&socket, finish) {
@@ -262,7 +276,7 @@ fn greet(
             Err(rest) => Progress::Sending(Box::new(rest)),
         },
     };
-    if let Some(connection) = Connection::hold(socket, report, admission, now, &rules.settings) {
+    if let Some(connection) = Connection::hold(socket, report, arrival, now, &rules.settings) {
         connections.spawn(connection.run(progress));
     }
 }

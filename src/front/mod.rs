@@ -10,6 +10,8 @@
 //! | --- | --- |
 //! | `accept.rs` | one task per listener; whole requests are answered without any other |
 //! | `connection.rs` | what could not be answered at once: slow heads, look-ups, lingering |
+//! | `arrival.rs` | who came, by the kernel's word or a balancer's |
+//! | `forwarded.rs` | whom a reverse proxy's fields name; pure |
 //! | `judge.rs` | from bytes to the next step |
 //! | `tls.rs` | port 443: from the ClientHello to a responder, to the site's server, or to nothing |
 //! | `head.rs` `http.rs` | reads heads, writes answers; pure |
@@ -22,9 +24,11 @@
 //! | `edge.rs` | the clock and the buffer |
 
 mod accept;
+mod arrival;
 pub mod client_hello;
 mod connection;
 mod edge;
+mod forwarded;
 pub mod handshake;
 mod handshake_only;
 pub mod head;
@@ -49,6 +53,7 @@ pub use self::http::RedirectStatus;
 use self::pipes::Pipes;
 use self::sources::Sources;
 use crate::gate::Gate;
+use crate::gate::allow_list::AllowList;
 use crate::gate::event::{Responder, Witness};
 use crate::gate::site::SiteId;
 use crate::gate::tls::Server;
@@ -92,6 +97,10 @@ pub struct Settings {
     pub refusal: Refusal,
     /// How visitors are sent to HTTPS.
     pub redirect_status: RedirectStatus,
+    /// Whose connections begin with a PROXY protocol header: they must, and nobody else's may.
+    pub protocol_from: AllowList,
+    /// Whose Forwarded and X-Forwarded-For fields are believed, and have to be there.
+    pub headers_from: AllowList,
 }
 
 impl Settings {
@@ -123,6 +132,8 @@ impl Default for Settings {
             idle_timeout: Duration::from_secs(600),
             refusal: Refusal::Close,
             redirect_status: RedirectStatus::default(),
+            protocol_from: AllowList::default(),
+            headers_from: AllowList::default(),
         }
     }
 }

@@ -4,13 +4,16 @@
 //! if it is dropped untold, as by a stop, that is the outcome.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Front;
+use super::arrival::Arrival;
 use crate::gate::event::Ended;
 use crate::gate::identifier::Identifier;
 use crate::gate::lease::LeaseName;
 use crate::gate::token::{KeyAuthorization, Thumbprint, TlsAnswer, Token};
-use crate::gate::{Peer, Reason};
+use crate::gate::window::Windows;
+use crate::gate::{Admission, Peer, Reason};
 
 /// What the witness is told besides who and where.
 #[derive(Debug)]
@@ -85,6 +88,18 @@ impl Report {
             lease: None,
             is_told: false,
         }
+    }
+
+    /// From now on this is about a peer that may have come by another.
+    pub(super) fn is_of(&mut self, arrival: &Arrival, windows: &Windows, now: Instant) {
+        self.peer = arrival.peer;
+        self.lease = match arrival.admission {
+            Ok(Admission::Window { .. }) => {
+                let lease = windows.lease_for(|door| arrival.peer.may_use(door), now);
+                lease.cloned()
+            }
+            _ => None,
+        };
     }
 
     /// Tells the outcome, unless one was told before.

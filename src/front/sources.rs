@@ -41,9 +41,9 @@ struct Table {
 }
 
 impl Sources {
-    /// Whether one more connection from `address` may be held.
-    pub(super) fn admit(&self, address: IpAddr, limits: Limits) -> Result<(), Reason> {
-        self.lock().admit(Source::of(address), limits)
+    /// Whether one more connection from `address` may be held; `None` is nobody's in particular.
+    pub(super) fn admit(&self, address: Option<IpAddr>, limits: Limits) -> Result<(), Reason> {
+        self.lock().admit(address.map(Source::of), limits)
     }
 
     /// How many connections are held.
@@ -58,13 +58,35 @@ impl Sources {
 }
 
 impl Table {
-    fn admit(&self, source: Source, limits: Limits) -> Result<(), Reason> {
+    fn admit(&self, source: Option<Source>, limits: Limits) -> Result<(), Reason> {
         if self.total >= limits.total {
             return Err(Reason::TotalLimit);
         }
-        match self.held.get(&source) {
+        self.has_room(source, limits)
+    }
+
+    fn has_room(&self, source: Option<Source>, limits: Limits) -> Result<(), Reason> {
+        let held = source.and_then(|source| self.held.get(&source));
+        match held {
             Some(held) if *held >= limits.per_source => Err(Reason::SourceLimit),
             _ => Ok(()),
+        }
+    }
+
+    fn count(&mut self, source: Option<Source>) {
+        if let Some(source) = source {
+            *self.held.entry(source).or_default() += 1;
+        }
+    }
+
+    fn discount(&mut self, source: Option<Source>) {
+        if let Some(source) = source
+            && let Some(held) = self.held.get_mut(&source)
+        {
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(&source);
+            }
         }
     }
 }
@@ -73,23 +95,24 @@ impl Table {
 pub(super) struct Ticket {
     front: Arc<Front>,
     speaks: Speaks,
-    source: Source,
+    source: Option<Source>,
 }
 
 impl Ticket {
-    /// Takes a place. The second value says whether three quarters of all places are taken.
+    /// Takes a place, of nobody's share if it is not known whose. The second value says whether three
+    /// quarters of all places are taken.
     pub(super) fn take(
         front: &Arc<Front>,
         speaks: Speaks,
-        address: IpAddr,
+        address: Option<IpAddr>,
         settings: &Settings,
     ) -> Result<(Self, bool), Reason> {
-        let source = Source::of(address);
+        let source = address.map(Source::of);
         let limits = settings.limits(speaks);
         let mut table = front.sources(speaks).lock();
         table.admit(source, limits)?;
         table.total += 1;
-        *table.held.entry(source).or_default() += 1;
+        table.count(source);
         let is_pressed = table.total >= limits.total / 4 * 3;
         drop(table);
         let ticket = Self {
@@ -99,18 +122,30 @@ impl Ticket {
         };
         Ok((ticket, is_pressed))
     }
+
+    /// From now on the place is of this source's share.
+    pub(super) fn pass_to(
+        &mut self,
+        address: Option<IpAddr>,
+        settings: &Settings,
+    ) -> Result<(), Reason> {
+        let source = address.map(Source::of);
+        if source == self.source {
+            return Ok(());
+        }
+        let mut table = self.front.sources(self.speaks).lock();
+        table.has_room(source, settings.limits(self.speaks))?;
+        table.count(source);
+        table.discount(std::mem::replace(&mut self.source, source));
+        Ok(())
+    }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
         let mut table = self.front.sources(self.speaks).lock();
         table.total -= 1;
-        if let Some(held) = table.held.get_mut(&self.source) {
-            *held -= 1;
-            if *held == 0 {
-                table.held.remove(&self.source);
-            }
-        }
+        table.discount(self.source);
     }
 }
 
@@ -135,12 +170,15 @@ mod tests {
         };
         let [a, b] = ["192.0.2.1", "192.0.2.2"].map(|text| Source::of(text.parse().unwrap()));
         let mut table = Table::default();
-        assert_eq!(table.admit(a, limits), Ok(()));
+        assert_eq!(table.admit(Some(a), limits), Ok(()));
         table.held.insert(a, 1);
         table.total = 1;
-        assert_eq!(table.admit(a, limits), Err(Reason::SourceLimit));
-        assert_eq!(table.admit(b, limits), Ok(()));
+        assert_eq!(table.admit(None, limits), Ok(()));
+        assert_eq!(table.admit(Some(a), limits), Err(Reason::SourceLimit));
+        assert_eq!(table.admit(Some(b), limits), Ok(()));
         table.total = 2;
-        assert_eq!(table.admit(b, limits), Err(Reason::TotalLimit));
+        for anybody in [Some(b), None] {
+            assert_eq!(table.admit(anybody, limits), Err(Reason::TotalLimit));
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! lead anybody to the site's server who is not on the allow-list. A validation ends in a responder
 //! and never at the site, whatever is offered (`gate::tls` says why).
 
-use std::future::{Future, pending};
+use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::net::IpAddr;
 use std::net::TcpStream as StdStream;
@@ -18,17 +18,20 @@ use rustix::net::{Shutdown, shutdown};
 use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 
+use super::arrival::Arrival;
 use super::client_hello::{self, Parsed};
-use super::connection::window_closed;
+use super::connection::{HEADER_TIMEOUT, window_closed};
 use super::edge::{now, with_buffer};
+use super::handshake_only::relay_handshake;
 use super::relay::relay;
 use super::report::{Outcome, Report};
 use super::responder::{Failure, respond};
 use super::sources::Ticket;
-use super::{Front, Refusal, Rules, Speaks};
+use super::{Front, Refusal, Rules, Settings, Speaks};
 use crate::gate::identifier::Identifier;
 use crate::gate::tls::{Hello, Server, TlsDecision, TlsPermit, TlsResponder};
 use crate::gate::{Admission, Reason};
+use crate::proxy_protocol;
 
 /// How long a handshake with a responder may take, from the moment the peer connected. Boulder gives
 /// a remote validation 15 to 20 seconds in its test configuration (2026-08).
@@ -44,11 +47,11 @@ type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 pub(super) struct Connection {
     stream: TcpStream,
     report: Report,
-    admission: Admission,
+    arrival: Arrival,
     accepted: Instant,
     hello_deadline: Instant,
     /// Held for as long as the connection is.
-    _ticket: Ticket,
+    ticket: Ticket,
 }
 
 impl Connection {
@@ -57,12 +60,12 @@ impl Connection {
     pub(super) fn hold(
         socket: OwnedFd,
         mut report: Report,
-        admission: Admission,
+        arrival: Arrival,
         accepted: Instant,
-        rules: &Rules,
+        settings: &Settings,
     ) -> Option<Self> {
-        let settings = &rules.settings;
-        let place = Ticket::take(&report.front, Speaks::Tls, report.peer.address, settings);
+        let source = arrival.source(settings);
+        let place = Ticket::take(&report.front, Speaks::Tls, source, settings);
         let (ticket, is_pressed) = match place {
             Ok(taken) => taken,
             Err(reason) => {
@@ -84,45 +87,113 @@ impl Connection {
             true => settings.hello_timeout.min(PRESSED_HELLO_TIMEOUT),
             false => settings.hello_timeout,
         };
+        let patience = match arrival.owes_header {
+            true => patience.max(HEADER_TIMEOUT),
+            false => patience,
+        };
         Some(Self {
             stream,
             report,
-            admission,
+            arrival,
             accepted,
             hello_deadline: accepted + patience,
-            _ticket: ticket,
+            ticket,
         })
     }
 
     /// Brings the connection to its end, whatever that is.
-    pub(super) async fn run(mut self) {
-        let own = &mut self;
-        let front = Arc::clone(&own.report.front);
-        let exchange = Exchange {
-            stream: &own.stream,
-            front: &front,
-            admission: own.admission,
-            hello_deadline: own.hello_deadline,
-            last: own.accepted + VALIDATION_TIMEOUT,
-        };
-        let ended: Boxed<'_, Reason> = match own.admission {
-            Admission::Window { until } => {
-                let (front, peer) = (&front, own.report.peer);
-                Box::pin(async move {
-                    window_closed(front, peer, until).await;
-                    Reason::WindowClosed
-                })
+    #[expect(
+        clippy::manual_async_fn,
+        reason = "an async fn keeps its arguments twice, and this one is held by the thousand"
+    )]
+    pub(super) fn run(mut self) -> impl Future<Output = ()> + Send {
+        async move {
+            // All of it moves in here, the ticket too: a closure would take only what it names.
+            let own = &mut self;
+            let mut received = Vec::new();
+            if own.arrival.owes_header {
+                let reading: Boxed<'_, _> = Box::pin(own.hear_balancer());
+                match reading.await {
+                    Ok(rest) => received = rest,
+                    Err(reason) => return own.report.tell(reason.into()),
+                }
             }
-            Admission::AllowList => {
-                let peer = own.report.peer;
-                Box::pin(taken_off(&front, peer.address))
+            let front = Arc::clone(&own.report.front);
+            let peer = own.arrival.peer;
+            let ended: Boxed<'_, Reason> = match own.arrival.admission {
+                Err(reason) => return own.report.tell(reason.into()),
+                Ok(Admission::Window { until }) => {
+                    let front = &front;
+                    Box::pin(async move {
+                        window_closed(front, peer, until).await;
+                        Reason::WindowClosed
+                    })
+                }
+                Ok(Admission::AllowList) => Box::pin(taken_off(&front, peer.address)),
+                Ok(Admission::Everybody) => Box::pin(pending()),
+            };
+            let exchange = Exchange {
+                stream: &own.stream,
+                front: &front,
+                arrival: &own.arrival,
+                hello_deadline: own.hello_deadline,
+                last: own.accepted + VALIDATION_TIMEOUT,
+            };
+            tokio::select! {
+                biased;
+                reason = ended => own.report.tell(reason.into()),
+                () = exchange.run(received, &mut own.report) => {}
             }
-            Admission::Everybody => Box::pin(pending()),
+        }
+    }
+
+    /// Reads the header of the PROXY protocol and goes on as the real peer's connection; gives back what
+    /// came behind it.
+    async fn hear_balancer(&mut self) -> Result<Vec<u8>, Reason> {
+        let mut bytes = Vec::new();
+        let header = loop {
+            match proxy_protocol::parse(&bytes) {
+                proxy_protocol::Parsed::Complete(header) => break header,
+                proxy_protocol::Parsed::NeedMore => {}
+                proxy_protocol::Parsed::Malformed => return Err(Reason::ProxyHeader),
+            }
+            match receive(&self.stream, &mut bytes, self.hello_deadline).await {
+                Err(Reason::HelloTimeout) => return Err(Reason::ProxyHeader),
+                done => done?,
+            }
         };
-        tokio::select! {
-            biased;
-            reason = ended => own.report.tell(reason.into()),
-            () = exchange.run(&mut own.report) => {}
+        let front = &self.report.front;
+        let (rules, windows) = (front.rules(), front.windows());
+        self.arrival = self.arrival.announced(header.ends, &rules, &windows, now());
+        self.report.is_of(&self.arrival, &windows, now());
+        self.arrival.admission?;
+        let source = self.arrival.source(&rules.settings);
+        self.ticket.pass_to(source, &rules.settings)?;
+        bytes.drain(..header.length);
+        Ok(bytes)
+    }
+}
+
+/// Waits for more octets, and adds them.
+async fn receive(stream: &TcpStream, bytes: &mut Vec<u8>, deadline: Instant) -> Result<(), Reason> {
+    loop {
+        // The stream's own future would keep a waiter for each of many tasks; one alone reads.
+        let readable = poll_fn(|cx| stream.poll_read_ready(cx));
+        match timeout_at(deadline.into(), readable).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return Err(Reason::PeerGone),
+            Err(_) => return Err(Reason::HelloTimeout),
+        }
+        let read = with_buffer(|buffer| {
+            let count = stream.try_read(buffer)?;
+            bytes.extend_from_slice(&buffer[..count]);
+            Ok::<usize, io::Error>(count)
+        });
+        match read {
+            Ok(0) => return Err(Reason::PeerGone),
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(_) => return Err(Reason::PeerGone),
         }
     }
 }
@@ -155,14 +226,14 @@ enum Way {
 struct Exchange<'a> {
     stream: &'a TcpStream,
     front: &'a Front,
-    admission: Admission,
+    arrival: &'a Arrival,
     hello_deadline: Instant,
     last: Instant,
 }
 
 impl Exchange<'_> {
-    async fn run(&self, report: &mut Report) {
-        let reading: Boxed<'_, _> = Box::pin(self.read());
+    async fn run(&self, received: Vec<u8>, report: &mut Report) {
+        let reading: Boxed<'_, _> = Box::pin(self.read(received));
         let (way, hello) = reading.await;
         match way {
             Way::Refuse(outcome) => {
@@ -185,25 +256,8 @@ impl Exchange<'_> {
     }
 
     /// Reads until the hello is judged, or its time is over; what was read comes with it.
-    async fn read(&self) -> (Way, Vec<u8>) {
-        let mut bytes = Vec::new();
+    async fn read(&self, mut bytes: Vec<u8>) -> (Way, Vec<u8>) {
         loop {
-            match timeout_at(self.hello_deadline.into(), self.stream.readable()).await {
-                Ok(Ok(())) => {}
-                Ok(Err(_)) => return (Way::Refuse(Reason::PeerGone.into()), bytes),
-                Err(_) => return (Way::Refuse(Reason::HelloTimeout.into()), bytes),
-            }
-            let read = with_buffer(|buffer| {
-                let count = self.stream.try_read(buffer)?;
-                bytes.extend_from_slice(&buffer[..count]);
-                Ok::<usize, io::Error>(count)
-            });
-            match read {
-                Ok(0) => return (Way::Refuse(Reason::PeerGone.into()), bytes),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(_) => return (Way::Refuse(Reason::PeerGone.into()), bytes),
-            }
             match client_hello::parse(&bytes) {
                 Parsed::NeedMore => {}
                 Parsed::Refused(reason) => return (Way::Refuse(reason.into()), bytes),
@@ -212,15 +266,19 @@ impl Exchange<'_> {
                     return (way, bytes);
                 }
             }
+            if let Err(reason) = receive(self.stream, &mut bytes, self.hello_deadline).await {
+                return (Way::Refuse(reason.into()), bytes);
+            }
         }
     }
 
     fn decide(&self, hello: &Hello<'_>) -> Way {
         let (rules, windows) = (self.front.rules(), self.front.windows());
-        match rules
-            .gate
-            .decide_tls(hello, self.admission, &windows, now())
-        {
+        let admission = match self.arrival.admission {
+            Ok(admission) => admission,
+            Err(reason) => return Way::Refuse(reason.into()),
+        };
+        match rules.gate.decide_tls(hello, admission, &windows, now()) {
             TlsDecision::Challenge(permit) => Way::Challenge(permit, rules),
             TlsDecision::Pass { site, identifier } => Way::Pass(rules.servers.of(site), identifier),
             TlsDecision::Refuse { reason, identifier } => Way::Refuse(Outcome {
@@ -242,7 +300,13 @@ impl Exchange<'_> {
                 outcome.reason = Reason::Relayed;
                 match self.connect(server).await {
                     Err(failed) => Err(failed),
-                    Ok(_) => Err((Reason::NoAnswer, None)),
+                    Ok(upstream) => {
+                        drop(rules);
+                        let header = self.proxy_header(server);
+                        let stream = self.stream;
+                        let ended = relay_handshake(stream, &upstream, &header, &hello, self.last);
+                        return outcome.but(ended.await);
+                    }
                 }
             }
             Ok(TlsResponder::Certificate(answer)) => {
@@ -276,9 +340,20 @@ impl Exchange<'_> {
                 return Err((reason, detail));
             }
         };
+        let mut first = server.map_or_else(Vec::new, |server| self.proxy_header(server));
+        first.extend(hello);
         let idle = self.front.rules().settings.idle_timeout;
-        relay(self.stream, &upstream, hello, idle, &self.front.pipes).await;
+        relay(self.stream, &upstream, first, idle, &self.front.pipes).await;
         Ok(())
+    }
+
+    /// What a server that wants to know hears of the peer before anything else.
+    fn proxy_header(&self, server: Server) -> Vec<u8> {
+        let Some(version) = server.proxy_protocol else {
+            return Vec::new();
+        };
+        let (source, destination) = (self.stream.peer_addr(), self.stream.local_addr());
+        proxy_protocol::write(version, &self.arrival.ends(source.ok(), destination.ok()))
     }
 
     async fn connect(&self, server: Server) -> Result<TcpStream, Failure> {

@@ -118,6 +118,16 @@ pub struct Server {
     pub proxy_protocol: Option<ProxyVersion>,
 }
 
+impl From<SocketAddr> for Server {
+    /// A server that is told nothing.
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            address,
+            proxy_protocol: None,
+        }
+    }
+}
+
 /// A version of the PROXY protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProxyVersion {

@@ -17,7 +17,7 @@ use acmegate::gate::site::{Redirect, Site};
 use acmegate::gate::tls::Server;
 use acmegate::gate::token::{KeyAuthorization, Thumbprint};
 use acmegate::gate::window::Windows;
-use acmegate::gate::{Exposure, Gate, Reason};
+use acmegate::gate::{Exposure, Gate, Reason, RedirectFor};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -121,6 +121,7 @@ pub struct Plan {
     pub sites: Vec<(Site, Source)>,
     pub allow: AllowList,
     pub exposure: Exposure,
+    pub redirect_for: RedirectFor,
     pub settings: Settings,
     pub windows: Windows,
     pub listen: IpAddr,
@@ -136,6 +137,7 @@ impl Default for Plan {
             sites: vec![(site(&["example.com"]), Source::Pushed)],
             allow: AllowList::default(),
             exposure: Exposure::Open,
+            redirect_for: RedirectFor::Everybody,
             settings: Settings::default(),
             windows: Windows::default(),
             listen: Ipv4Addr::LOCALHOST.into(),
@@ -281,6 +283,7 @@ fn rules(plan: Plan, pushed: &Arc<Pushed>) -> Rules {
             sites,
             allow: plan.allow.into(),
             exposure: plan.exposure,
+            redirect_for: plan.redirect_for,
         },
         responder: Arc::new(Answers::new(Arc::clone(pushed), sources, plan.tls_sources)),
         servers: plan.servers,

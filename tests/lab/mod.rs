@@ -13,7 +13,9 @@ mod daemon;
 pub mod hello;
 mod node;
 mod process;
+pub mod site;
 mod temp;
+pub mod tls;
 
 use std::time::{Duration, Instant};
 

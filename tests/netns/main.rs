@@ -37,5 +37,6 @@ mod runner;
 mod scope;
 mod seals;
 mod signals;
+mod tls_attack;
 mod users;
 mod world;

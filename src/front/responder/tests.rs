@@ -15,7 +15,7 @@ use crate::gate::site::{Redirect, Site};
 use crate::gate::tls::{Hello, Offer, ServerName, TlsDecision};
 use crate::gate::token::{KeyAuthorization, TlsAnswer};
 use crate::gate::window::Windows;
-use crate::gate::{Admission, Exposure, Gate};
+use crate::gate::{Admission, Exposure, Gate, RedirectFor};
 
 const KEY_AUTHORIZATION: &str =
     "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0.9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI";
@@ -39,6 +39,7 @@ fn vouched(server_name: &str) -> VouchedTls {
         }],
         allow: AllowList::default().into(),
         exposure: Exposure::Windowed,
+        redirect_for: RedirectFor::Everybody,
     };
     let hello = Hello {
         server_name: ServerName::Value(server_name),
