@@ -63,6 +63,18 @@ fn a_check_says_what_is_read_from_where() {
 }
 
 #[test]
+fn a_list_of_everybody_is_warned_of() {
+    let ground = Ground::new();
+    ground
+        .directory
+        .write("office.list", "0.0.0.0-255.255.255.255\n::/0\n");
+    let config = ground.config.replace("\"!CH\"", "\"CH\"");
+    ground.directory.write("acmegate.toml", &config);
+    let told = ground.cli(&["config", "check"]).success().stderr;
+    assert!(told.contains("[allow] holds the whole Internet"), "{told}");
+}
+
+#[test]
 fn what_a_list_is_read_to_is_what_the_kernel_is_told() {
     let ground = Ground::new();
     let plan = ground.cli(&["firewall", "plan"]).success().stdout;
