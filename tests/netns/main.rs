@@ -39,5 +39,6 @@ mod scope;
 mod seals;
 mod signals;
 mod tls_attack;
+mod tls_responder;
 mod users;
 mod world;
