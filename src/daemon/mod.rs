@@ -20,6 +20,7 @@ pub mod notify;
 pub mod parts;
 pub mod port;
 pub mod privilege;
+pub mod reader;
 mod refused;
 pub mod runner;
 pub mod seal;

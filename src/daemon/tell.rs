@@ -10,6 +10,7 @@ use super::now;
 use crate::config::{Config, Source};
 use crate::control::protocol::VERSION;
 use crate::control::status::{self, Status};
+use crate::firewall::message::List;
 use crate::gate::early::When;
 use crate::gate::identifier::Pattern;
 use crate::gate::lease::{Door, Entrance, Family, Trigger};
@@ -37,6 +38,17 @@ pub fn tell(desk: &Desk) -> Status {
         .clone();
     if !health.note.is_empty() {
         problems.push(format!("shut: {}", health.note));
+    }
+    match health.list {
+        List::Whole => {}
+        List::Filling { percent, ranges } => problems.push(format!(
+            "the allow-list is being put into the kernel: {percent} % of {ranges} ranges are there; until it is \
+             whole the one before counts, or after a flush the local networks alone"
+        )),
+        List::Refused { errno } => problems.push(format!(
+            "the kernel did not take the allow-list ({}); the one before counts, and it is tried again",
+            std::io::Error::from_raw_os_error(errno.cast_signed())
+        )),
     }
     if let Some(waiting) = desk.leases.waiting().filter(|waiting| *waiting > PATIENCE) {
         problems.push(format!(

@@ -1,0 +1,121 @@
+//! The enforcer's reader: a thread that reads the configuration and the lists for it, so that windows
+//! open and close meanwhile.
+//!
+//! It gives up everything before its first file: what it parses is the only foreign text near the
+//! firewall, and it holds no capability. It never writes, and it never speaks to the kernel of rules.
+
+use std::io;
+use std::path::PathBuf;
+use std::sync::mpsc;
+
+use rustix::thread::CapabilitySet;
+use tokio::sync::oneshot;
+
+use super::parts;
+use super::seal::{Calls, Seal};
+use crate::config::{Config, Unchecked};
+use crate::firewall::enforcer::{Answer, Read, Reader};
+
+enum Told {
+    Read(Read, oneshot::Sender<Answer>),
+    Accept,
+}
+
+/// The thread, from the enforcer's side. It ends with the process.
+pub struct ReaderThread {
+    told: mpsc::Sender<Told>,
+}
+
+impl ReaderThread {
+    /// Starts it, and waits until it is sealed.
+    ///
+    /// # Errors
+    /// It cannot be started or sealed; then the process must not go on.
+    pub fn start(config: Config) -> io::Result<Self> {
+        let (told, orders) = mpsc::channel();
+        let (sealed, is_sealed) = mpsc::channel();
+        let seal = reader_seal(&config);
+        let thread = std::thread::Builder::new().name("acmegate-read".to_owned());
+        thread.spawn(move || {
+            let done = seal.apply();
+            let is_ready = done.is_ok();
+            let _ = sealed.send(done.map(drop));
+            if is_ready {
+                Files::of(config).obey(&orders);
+            }
+        })?;
+        let gone = |_| io::Error::other("the thread that reads is gone");
+        is_sealed.recv().map_err(gone)??;
+        Ok(Self { told })
+    }
+}
+
+impl Reader for ReaderThread {
+    fn read(&mut self, what: Read) -> oneshot::Receiver<Answer> {
+        let (send, answer) = oneshot::channel();
+        // A thread that is gone drops the sender, which is an answer.
+        let _ = self.told.send(Told::Read(what, send));
+        answer
+    }
+
+    fn accept(&mut self) {
+        let _ = self.told.send(Told::Accept);
+    }
+}
+
+/// What the reader may still do once it is sealed.
+pub fn reader_seal(config: &Config) -> Seal {
+    Seal {
+        capabilities: CapabilitySet::empty(),
+        readable: parts::config_dir(config).into_iter().collect(),
+        connect_ports: Vec::new(),
+        calls: Calls::Enforcer,
+    }
+}
+
+/// What counts, and what was read since and may come to count.
+struct Files {
+    path: Option<PathBuf>,
+    counts: Config,
+    proposed: Option<Config>,
+}
+
+impl Files {
+    fn of(config: Config) -> Self {
+        Self {
+            path: config.source.clone(),
+            counts: config,
+            proposed: None,
+        }
+    }
+
+    fn obey(mut self, orders: &mpsc::Receiver<Told>) {
+        while let Ok(told) = orders.recv() {
+            match told {
+                Told::Read(what, answer) => {
+                    // The enforcer that asked has ended, and this thread with it.
+                    let _ = answer.send(self.read(what));
+                }
+                Told::Accept => {
+                    if let Some(accepted) = self.proposed.take() {
+                        self.counts = accepted;
+                    }
+                }
+            }
+        }
+    }
+
+    fn read(&mut self, what: Read) -> Answer {
+        match what {
+            Read::Configuration => {
+                let config =
+                    Config::load_with(self.path.as_deref(), &parts::AnyAccount, &Unchecked)
+                        .map_err(|error| error.to_string())?;
+                let orders = parts::orders(&config, config.allow.list().into());
+                self.proposed = Some(config);
+                Ok(orders)
+            }
+            Read::Lists => Ok(parts::orders(&self.counts, self.counts.allow.list().into())),
+        }
+    }
+}
