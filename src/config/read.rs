@@ -12,11 +12,12 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::error::{Problem, nearest};
 use super::file::{
-    Allow, AnswerTable, Budget, Daemon, File, Firewall, Grant, Http, Log, Section, Site, Window,
+    Allow, AnswerTable, Budget, Daemon, File, Firewall, Grant, Group, Http, Log, NamedGroup,
+    Section, Site, Window,
 };
 
 /// The tables that may stand in a file, and the keys of each.
-fn tables() -> [(&'static str, &'static [&'static str]); 9] {
+fn tables() -> [(&'static str, &'static [&'static str]); 10] {
     [
         ("daemon", keys::<Daemon>()),
         ("http", keys::<Http>()),
@@ -24,14 +25,12 @@ fn tables() -> [(&'static str, &'static [&'static str]); 9] {
         ("budget", keys::<Budget>()),
         ("firewall", keys::<Firewall>()),
         ("allow", keys::<Allow>()),
+        ("group", keys::<Group>()),
         ("log", keys::<Log>()),
         ("grant", keys::<Grant>()),
         ("site", keys::<Site>()),
     ]
 }
-
-/// Keys that the design has but this version has not, so that they are not called misspelled.
-const LATER: [(&str, &str); 1] = [("allow", "countries")];
 
 /// Reads a file. What cannot be read is in `problems` and absent from the answer; after a mistake in
 /// the TOML itself there is nothing but `problems`.
@@ -50,6 +49,7 @@ pub(super) fn read(text: &str, problems: &mut Vec<Problem>) -> Option<File> {
             "budget" => file.budget = table("budget", value, problems),
             "firewall" => file.firewall = table("firewall", value, problems),
             "allow" => file.allow = table("allow", value, problems),
+            "group" => file.groups = groups(value, problems),
             "log" => file.log = table("log", value, problems),
             "grant" => file.grants = tables_of("grant", value, problems),
             "site" => {
@@ -109,6 +109,7 @@ fn unknown_table(name: &str, at: Range<usize>) -> Problem {
 fn header(table: &str) -> String {
     match table {
         "grant" | "site" => format!("[[{table}]]"),
+        "group" => "[group.NAME]".to_owned(),
         _ => format!("[{table}]"),
     }
 }
@@ -146,6 +147,28 @@ fn tables_of<T: DeserializeOwned + Default>(
         .collect()
 }
 
+/// Every `[group.NAME]`: a table of tables, whose keys are the operator's.
+fn groups(value: Spanned<DeValue<'_>>, problems: &mut Vec<Problem>) -> Vec<NamedGroup> {
+    let at = value.span();
+    let DeValue::Table(groups) = value.into_inner() else {
+        let problem = Problem::new(at, "every group has a name");
+        problems.push(problem.fix("write [group.NAME] and its keys below"));
+        return Vec::new();
+    };
+    let groups = groups.into_iter().filter_map(|(name, value)| {
+        let name = Spanned::new(name.span(), name.get_ref().to_string());
+        if !matches!(value.get_ref(), DeValue::Table(_)) {
+            let message = format!("`{}` stands in no group", name.get_ref());
+            let fix = "write [group.NAME] and the keys below";
+            problems.push(Problem::new(name.span(), message).fix(fix));
+            return None;
+        }
+        let section = table("group", value, problems);
+        Some(NamedGroup { name, section })
+    });
+    groups.collect()
+}
+
 /// Reads one table as often as it takes, each time without the key that was wrong.
 fn section<T: DeserializeOwned + Default>(
     name: &'static str,
@@ -154,9 +177,9 @@ fn section<T: DeserializeOwned + Default>(
     problems: &mut Vec<Problem>,
 ) -> Section<T> {
     let before = problems.len();
-    take_unknown(name, keys::<T>(), &mut table, problems);
+    take_unknown(keys::<T>(), &mut table, problems);
     if let Some(DeValue::Table(answer)) = table.get_mut("answer").map(Spanned::get_mut) {
-        take_unknown("answer", keys::<AnswerTable>(), answer, problems);
+        take_unknown(keys::<AnswerTable>(), answer, problems);
     }
     loop {
         let value = Spanned::new(at.clone(), DeValue::Table(table.clone()));
@@ -187,30 +210,22 @@ fn section<T: DeserializeOwned + Default>(
     }
 }
 
-fn take_unknown(
-    name: &str,
-    known: &[&'static str],
-    table: &mut DeTable<'_>,
-    problems: &mut Vec<Problem>,
-) {
+fn take_unknown(known: &[&'static str], table: &mut DeTable<'_>, problems: &mut Vec<Problem>) {
     let entries = std::mem::take(table).into_iter();
     *table = entries
         .filter(|(key, _)| {
             let word = key.get_ref().as_ref();
             let is_known = known.contains(&word);
             if !is_known {
-                problems.push(unknown_key(name, word, known, key.span()));
+                problems.push(unknown_key(word, known, key.span()));
             }
             is_known
         })
         .collect();
 }
 
-fn unknown_key(table: &str, word: &str, known: &[&'static str], at: Range<usize>) -> Problem {
+fn unknown_key(word: &str, known: &[&'static str], at: Range<usize>) -> Problem {
     let problem = Problem::new(at, format!("unknown key `{word}`"));
-    if LATER.contains(&(table, word)) {
-        return problem.fix("not in this version");
-    }
     if let Some(meant) = nearest(word, known.iter().copied()) {
         return problem.fix(format!("did you mean `{meant}`?"));
     }
@@ -245,6 +260,7 @@ fn mistyped(key: &str, at: Range<usize>, message: &str) -> Problem {
         "a string" => ("text", "write it in quotes"),
         "a sequence" => ("an array", "write it in brackets: [ … ]"),
         "a boolean" => ("true or false", "write true or false, without quotes"),
+        "a path or an array of paths" => (expected, "write it in quotes: \"/…\""),
         "i64" => ("a whole number", "write a whole number, without quotes"),
         "an answer" => (
             "an answer",

@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::reader::ReaderThread;
 use super::seal::{Calls, Seal};
 use super::{Fatal, parts};
+use crate::config::lists::Lists;
 use crate::config::{Config, Mode, Unchecked};
 use crate::control::protocol::Exit;
 use crate::firewall::enforcer::Enforcer;
@@ -38,7 +39,8 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
     let config = load(config_path).map_err(|error| Fatal::new(Exit::Config, error))?;
     super::start_log(&config);
     super::name_process(c"acmegate-enf");
-    let orders = parts::orders(&config, config.allow.list().into());
+    let lists = Lists::read(&config.allow).map_err(|error| Fatal::new(Exit::Config, error))?;
+    let orders = parts::orders(&config, lists.list());
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()

@@ -67,7 +67,7 @@ impl Reader for ReaderThread {
 pub fn reader_seal(config: &Config) -> Seal {
     Seal {
         capabilities: CapabilitySet::empty(),
-        readable: parts::config_dir(config).into_iter().collect(),
+        readable: parts::read_again(config).collect(),
         connect_ports: Vec::new(),
         calls: Calls::Enforcer,
     }
