@@ -64,7 +64,7 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
             )
         };
         let seal = enforcer_seal(&config);
-        let reader = ReaderThread::start(config).map_err(unsealed)?;
+        let reader = ReaderThread::start(config, lists).map_err(unsealed)?;
         let (enforcer, events) = Enforcer::prepare(orders, Box::new(reader)).map_err(fatal)?;
         // A current-thread runtime has this one thread, and the reader has sealed itself.
         seal.apply().map_err(unsealed)?;

@@ -15,6 +15,7 @@ pub mod lease_error;
 pub mod leases;
 pub mod link;
 pub mod listen;
+mod lists;
 mod lock;
 pub mod notify;
 pub mod parts;
@@ -159,6 +160,7 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
         sockets,
         pushed,
         rules,
+        lists,
         problems,
         notify,
         enforcer,

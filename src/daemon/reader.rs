@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use super::parts;
 use super::seal::{Calls, Seal};
+use crate::config::lists::{Lists, Trust};
 use crate::config::{Config, Unchecked};
 use crate::firewall::enforcer::{Answer, Read, Reader};
 
@@ -31,7 +32,7 @@ impl ReaderThread {
     ///
     /// # Errors
     /// It cannot be started or sealed; then the process must not go on.
-    pub fn start(config: Config) -> io::Result<Self> {
+    pub fn start(config: Config, lists: Lists) -> io::Result<Self> {
         let (told, orders) = mpsc::channel();
         let (sealed, is_sealed) = mpsc::channel();
         let seal = reader_seal(&config);
@@ -41,7 +42,7 @@ impl ReaderThread {
             let is_ready = done.is_ok();
             let _ = sealed.send(done.map(drop));
             if is_ready {
-                Files::of(config).obey(&orders);
+                Files::of(config, lists).obey(&orders);
             }
         })?;
         let gone = |_| io::Error::other("the thread that reads is gone");
@@ -76,15 +77,15 @@ pub fn reader_seal(config: &Config) -> Seal {
 /// What counts, and what was read since and may come to count.
 struct Files {
     path: Option<PathBuf>,
-    counts: Config,
-    proposed: Option<Config>,
+    counts: (Config, Lists),
+    proposed: Option<(Config, Lists)>,
 }
 
 impl Files {
-    fn of(config: Config) -> Self {
+    fn of(config: Config, lists: Lists) -> Self {
         Self {
             path: config.source.clone(),
-            counts: config,
+            counts: (config, lists),
             proposed: None,
         }
     }
@@ -106,16 +107,25 @@ impl Files {
     }
 
     fn read(&mut self, what: Read) -> Answer {
+        let (config, lists) = &self.counts;
         match what {
             Read::Configuration => {
-                let config =
-                    Config::load_with(self.path.as_deref(), &parts::AnyAccount, &Unchecked)
-                        .map_err(|error| error.to_string())?;
-                let orders = parts::orders(&config, config.allow.list().into());
-                self.proposed = Some(config);
+                let path = self.path.as_deref();
+                let config = Config::load_with(path, &parts::AnyAccount, &Unchecked)
+                    .map_err(|error| error.to_string())?;
+                let lists = lists.refresh(&config.allow, Trust::Asked);
+                let lists = lists.map_err(|error| error.to_string())?;
+                let orders = parts::orders(&config, lists.list());
+                self.proposed = Some((config, lists));
                 Ok(orders)
             }
-            Read::Lists => Ok(parts::orders(&self.counts, self.counts.allow.list().into())),
+            Read::Lists => {
+                let lists = lists.refresh(&config.allow, Trust::Careful);
+                let lists = lists.map_err(|error| error.to_string())?;
+                let orders = parts::orders(config, lists.list());
+                self.counts.1 = lists;
+                Ok(orders)
+            }
         }
     }
 }

@@ -36,6 +36,13 @@ pub fn tell(desk: &Desk) -> Status {
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
         .clone();
+    problems.extend(
+        desk.list_problems
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .iter()
+            .cloned(),
+    );
     if !health.note.is_empty() {
         problems.push(format!("shut: {}", health.note));
     }

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
+use acmegate::config::lists::Lists;
 use acmegate::config::{Config, Unchecked};
 use acmegate::daemon::parts::{self, AnyAccount};
 use acmegate::firewall::allow::Listed;
@@ -23,7 +24,8 @@ const SOON: Duration = Duration::from_secs(30);
 /// What a configuration of this text asks for.
 pub fn orders(text: &str) -> Orders {
     let config = Config::parse(text, "orders", &AnyAccount, &Unchecked).expect("a configuration");
-    parts::orders(&config, config.allow.list().into())
+    let lists = Lists::read(&config.allow).expect("its lists");
+    parts::orders(&config, lists.list())
 }
 
 /// What there is to read.
