@@ -411,13 +411,13 @@ impl Enforcer {
 
     fn read(&mut self, what: Read) {
         self.readings.ask(what);
-        self.health.is_reading = self.readings.awaits(Read::Configuration);
+        self.health.is_reading = true;
     }
 
     /// What was read: a configuration is kept until the front wants it followed, lists are followed
     /// at once.
     async fn take_up(&mut self, what: Read, answer: Answer) {
-        self.health.is_reading = self.readings.awaits(Read::Configuration);
+        self.health.is_reading = self.readings.are_under_way();
         match (what, answer) {
             (Read::Configuration, answer) => self.prepared = Some(answer),
             (Read::Lists, Ok(orders)) => self.want_list(orders.settings.allow).await,

@@ -107,7 +107,7 @@ pub struct Health {
     pub note: String,
     /// How the allow-list stands there.
     pub list: List,
-    /// A configuration is being read.
+    /// The configuration or its lists are being read.
     pub is_reading: bool,
 }
 

@@ -12,7 +12,7 @@ use acmegate::config::{Config, Unchecked};
 use acmegate::daemon::parts::{self, AnyAccount};
 use acmegate::firewall::allow::Listed;
 use acmegate::firewall::enforcer::{Answer, Enforcer, Orders, Read, Reader};
-use acmegate::firewall::message::{Claim, FRAME_BYTES, Frame, List, Reply, Request};
+use acmegate::firewall::message::{Claim, FRAME_BYTES, Frame, Health, List, Reply, Request};
 use acmegate::gate::lease::LeaseName;
 use tokio::sync::oneshot;
 
@@ -123,8 +123,12 @@ impl Enforcing {
 
     /// How the list stands, as asked now.
     pub fn list(&self) -> List {
+        self.health().list
+    }
+
+    fn health(&self) -> Health {
         match self.ask(&Request::Snapshot) {
-            Reply::Health(health) => health.list,
+            Reply::Health(health) => health,
             reply => panic!("{reply:?}"),
         }
     }
@@ -132,7 +136,8 @@ impl Enforcing {
     /// Waits until the newest list is whole.
     pub fn wait_for_the_list(&self) {
         wait_for(Duration::from_secs(120), "the list is whole", || {
-            (self.list() == List::Whole).then_some(())
+            let health = self.health();
+            (!health.is_reading && health.list == List::Whole).then_some(())
         });
     }
 

@@ -54,11 +54,9 @@ impl Readings {
         }
     }
 
-    /// Whether this is being read, or will be.
-    pub(super) fn awaits(&self, what: Read) -> bool {
-        let under_way = self.under_way.iter().map(|(what, _)| *what);
-        let mut all = under_way.chain(self.next.iter().copied());
-        all.any(|waits| waits == what)
+    /// Whether anything is being read.
+    pub(super) fn are_under_way(&self) -> bool {
+        self.under_way.is_some()
     }
 
     /// The next answer; never, while nothing is read. May be dropped and asked again.
