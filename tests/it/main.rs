@@ -1,6 +1,7 @@
 //! One file per behaviour; no privileges, loopback only.
 
 mod answer;
+mod client_hello;
 mod config;
 mod daemon;
 mod front;
@@ -11,3 +12,4 @@ mod install_hooks;
 mod lab;
 mod seeds;
 mod shipped;
+mod tls_alpn;
