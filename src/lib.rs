@@ -15,7 +15,8 @@
 //!
 //! **Dependency rule.** `gate` uses nothing of ours. `config`, `answer`, `front`, `firewall`,
 //! `runner`, `control` and `observe` may use `gate`, not each other; `firewall` and `runner` share
-//! the octets of their frames, [`wire`]. `daemon` alone knows them all; `cli` starts it or talks to
+//! the octets of their frames, [`wire`], `front` and `answer` those of the PROXY protocol,
+//! [`proxy_protocol`]. `daemon` alone knows them all; `cli` starts it or talks to
 //! it.
 #![forbid(unsafe_code)]
 
@@ -28,5 +29,6 @@ pub mod firewall;
 pub mod front;
 pub mod gate;
 pub mod observe;
+pub mod proxy_protocol;
 pub mod runner;
 pub mod wire;

@@ -16,6 +16,8 @@ use acmegate::control::protocol::parse_request;
 use acmegate::daemon::parts::orders;
 use acmegate::firewall::message::{FRAME_BYTES, Frame, Reply, Request as EnforcerRequest};
 use acmegate::firewall::record::{entrance_comment, from_comment, to_comment};
+use acmegate::front::client_hello::{self, MAX_HELLO_BYTES, Parsed as HelloParsed};
+use acmegate::front::handshake::{Handshake, Refusal};
 use acmegate::front::head::{MAX_HEAD_BYTES, Parsed, parse};
 use acmegate::gate::allow_list::{AllowList, Entries};
 use acmegate::gate::challenge::PREFIX;
@@ -23,12 +25,16 @@ use acmegate::gate::command::{Command, Word};
 use acmegate::gate::identifier::{Identifier, MAX_NAME_BYTES, Pattern};
 use acmegate::gate::lease::{Entrance, Families, Lease, LeaseName, Scope, Trigger};
 use acmegate::gate::site::{Redirect, Site};
+use acmegate::gate::tls::{ACME_TLS, Offer, ProxyVersion, TlsDecision};
 use acmegate::gate::token::{
     KeyAuthorization, MAX_KEY_AUTHORIZATION_BYTES, MAX_TOKEN_BYTES, MIN_TOKEN_BYTES, Thumbprint,
     Token,
 };
 use acmegate::gate::window::Windows;
-use acmegate::gate::{Decision, Exposure, Gate, Host, Reason, Request};
+use acmegate::gate::{
+    Admission, Decision, Exposure, Gate, Host, Reason, RedirectFor, Request, Verdict,
+};
+use acmegate::proxy_protocol::{self, MAX_V1_BYTES, MAX_V2_BYTES};
 use acmegate::runner::message::{Reply as RunnerReply, Request as RunnerRequest};
 use acmegate::runner::state as runner_state;
 
@@ -39,7 +45,10 @@ pub type Target = (&'static str, fn(&[u8]));
 pub const TARGETS: &[Target] = &[
     ("head", head),
     ("decide", decide),
+    ("hello", hello),
+    ("proxy", proxy),
     ("token", token),
+    ("handshake", handshake),
     ("identifier", identifier),
     ("control", control),
     ("frame", frame),
@@ -89,7 +98,7 @@ pub fn head(bytes: &[u8]) {
 
 /// The gate behind the reader: a challenge passes byte-exact, a redirect goes to a name of ours.
 pub fn decide(bytes: &[u8]) {
-    static GATES: LazyLock<[Gate; 2]> = LazyLock::new(|| {
+    static GATES: LazyLock<[Gate; 3]> = LazyLock::new(|| {
         let site = |identifiers: &[&str], redirect| Site {
             identifiers: identifiers
                 .iter()
@@ -113,10 +122,13 @@ pub fn decide(bytes: &[u8]) {
             sites,
             allow: AllowList::new(AllowList::local()).into(),
             exposure: Exposure::Windowed,
+            redirect_for: RedirectFor::Everybody,
         };
         let mut with_default = own();
         with_default.push(site(&[], elsewhere));
-        [gate(own()), gate(with_default)]
+        let mut for_the_list = gate(with_default.clone());
+        for_the_list.redirect_for = RedirectFor::AllowList;
+        [gate(own()), gate(with_default), for_the_list]
     });
     let Parsed::Complete(head) = parse(bytes) else {
         return;
@@ -127,6 +139,7 @@ pub fn decide(bytes: &[u8]) {
         method: head.method,
         target: head.target,
         host: head.host,
+        peer: [192, 0, 2, 1].into(),
         local_port: 80,
     };
     for gate in GATES.iter() {
@@ -162,6 +175,11 @@ pub fn decide(bytes: &[u8]) {
                 location,
                 identifier,
             } => {
+                assert_eq!(
+                    gate.redirect_for,
+                    RedirectFor::Everybody,
+                    "the peer is foreign"
+                );
                 assert!(location.bytes().all(|byte| byte.is_ascii_graphic()));
                 let rest = location.strip_prefix("https://").unwrap();
                 let authority = rest.strip_suffix(head.target).unwrap();
@@ -191,6 +209,41 @@ pub fn decide(bytes: &[u8]) {
     }
 }
 
+/// A PROXY protocol header: one answer however the bytes are cut, and whom it names is read alike when
+/// written anew, by either version.
+pub fn proxy(bytes: &[u8]) {
+    let whole = proxy_protocol::parse(bytes);
+    let step = bytes.len().div_ceil(ALL_CUTS_BYTES).max(1);
+    for cut in (0..bytes.len()).step_by(step) {
+        match proxy_protocol::parse(&bytes[..cut]) {
+            proxy_protocol::Parsed::NeedMore => assert!(cut < MAX_V2_BYTES, "a full one decides"),
+            settled => assert_eq!(settled, whole, "settled after {cut} bytes"),
+        }
+    }
+    let proxy_protocol::Parsed::Complete(header) = whole else {
+        return;
+    };
+    let most = match bytes[0] {
+        b'P' => MAX_V1_BYTES,
+        _ => MAX_V2_BYTES,
+    };
+    assert!(header.length <= bytes.len() && header.length <= most);
+    let Some(ends) = header.ends else {
+        return;
+    };
+    for address in [ends.source.ip(), ends.destination.ip()] {
+        assert_eq!(address, address.to_canonical());
+    }
+    for version in [ProxyVersion::V1, ProxyVersion::V2] {
+        let anew = proxy_protocol::write(version, &ends);
+        let again = proxy_protocol::parse(&anew);
+        let length = anew.len();
+        let ends = header.ends;
+        let same = proxy_protocol::Header { ends, length };
+        assert_eq!(again, proxy_protocol::Parsed::Complete(same));
+    }
+}
+
 fn asked(host: Host<'_>) -> Result<Identifier, ()> {
     match host {
         Host::Value(host) => Identifier::from_host(host, 80).map_err(drop),
@@ -215,6 +268,74 @@ fn open_windows(now: Instant) -> Windows {
         deadline: now + Duration::from_secs(60),
     });
     windows
+}
+
+/// A ClientHello and the gate behind its reader: the verdict does not depend on how segments and
+/// records were cut; only an offer of exactly one name is a validation, for a site's own name; and
+/// from outside nothing else passes.
+pub fn hello(bytes: &[u8]) {
+    static GATE: LazyLock<Gate> = LazyLock::new(|| Gate {
+        sites: vec![Site {
+            identifiers: ["www.example.com", "*.example.net", "192.0.2.1"]
+                .iter()
+                .map(|text| Pattern::parse(text).unwrap())
+                .collect(),
+            is_default: false,
+            redirect: Redirect::Off,
+            accounts: Vec::new(),
+        }],
+        allow: AllowList::new(AllowList::local()).into(),
+        exposure: Exposure::Windowed,
+        redirect_for: RedirectFor::Everybody,
+    });
+    let whole = client_hello::parse(bytes);
+    let step = bytes.len().div_ceil(ALL_CUTS_BYTES).max(1);
+    for cut in (0..bytes.len()).step_by(step) {
+        match client_hello::parse(&bytes[..cut]) {
+            HelloParsed::NeedMore => assert!(cut < MAX_HELLO_BYTES, "a full buffer decides"),
+            settled => assert_eq!(settled, whole, "settled after {cut} bytes"),
+        }
+    }
+    let HelloParsed::Complete(hello) = whole else {
+        return;
+    };
+    assert!(hello.length <= bytes.len() && hello.length <= MAX_HELLO_BYTES);
+    let said = hello.hello();
+    let mut message = Vec::new();
+    let mut rest = &bytes[..hello.length];
+    while let [22, 3, _, high, low, behind @ ..] = rest {
+        let (fragment, behind) = behind.split_at(usize::from(u16::from_be_bytes([*high, *low])));
+        message.extend(fragment);
+        rest = behind;
+    }
+    for cut in (1..message.len()).step_by(step) {
+        let record = |fragment: &[u8]| {
+            let length = u16::try_from(fragment.len()).unwrap().to_be_bytes();
+            [&[22, 3, 3][..], &length, fragment].concat()
+        };
+        let split = [record(&message[..cut]), record(&message[cut..])].concat();
+        match client_hello::parse(&split) {
+            HelloParsed::Complete(again) => assert_eq!(again.hello(), said),
+            other => assert!(split.len() > MAX_HELLO_BYTES, "{other:?}"),
+        }
+    }
+    let now = Instant::now();
+    let windows = open_windows(now);
+    for admission in [Admission::AllowList, Admission::Everybody] {
+        match GATE.decide_tls(&said, admission, &windows, now) {
+            TlsDecision::Challenge(permit) => {
+                assert_eq!((said.offer, said.has_early_data), (Offer::AcmeTls, false));
+                assert!(message.windows(10).any(|name| name == ACME_TLS));
+                let own = &GATE.sites[permit.site().0].identifiers;
+                assert!(own.iter().any(|own| own.covers(permit.identifier())));
+            }
+            TlsDecision::Pass { .. } => {
+                assert_eq!(admission, Admission::AllowList);
+                assert_ne!(said.offer, Offer::AcmeTls);
+            }
+            TlsDecision::Refuse { reason, .. } => assert_eq!(reason.verdict(), Verdict::Drop),
+        }
+    }
 }
 
 /// Tokens, thumbprints and key authorizations: what parses is written back as it came, and no log
@@ -506,4 +627,75 @@ pub fn record(bytes: &[u8]) {
         let back = from_comment(&comment, entrance.as_deref(), deadline);
         assert_eq!(back, Some(lease));
     }
+}
+
+/// A handshake, as chunks of both sides (one octet, odd for the server; two of length; the bytes):
+/// the same passes however the bytes are cut; whole records pass, in order, and of the peer's
+/// encrypted ones no more than a Finished and an alert.
+pub fn handshake(bytes: &[u8]) {
+    let flights = flights(bytes);
+    let whole = exchange(&flights, usize::MAX);
+    assert_eq!(whole, exchange(&flights, 1));
+    let [to_server, to_peer, ..] = &whole;
+    for (passed, is_server) in [(to_server, false), (to_peer, true)] {
+        let said: Vec<u8> = flights
+            .iter()
+            .filter(|(by_server, _)| *by_server == is_server)
+            .flat_map(|(_, bytes)| bytes.iter().copied())
+            .collect();
+        let (mut rest, mut encrypted) = (passed.as_slice(), Vec::new());
+        while let [kind, 3, _, high, low, behind @ ..] = rest {
+            let length = usize::from(u16::from_be_bytes([*high, *low]));
+            assert!((20..=23).contains(kind) && (1..=16_640).contains(&length));
+            if *kind == 23 {
+                encrypted.push(length);
+            }
+            rest = &behind[length..];
+        }
+        assert!(rest.is_empty(), "half a record");
+        // Of the server's, what comes after the handshake is left out; of the peer's nothing is.
+        if !is_server {
+            assert!(said.starts_with(passed));
+            assert!(matches!(
+                encrypted.as_slice(),
+                [] | [11 | 19] | [45 | 53 | 69] | [45, 11] | [53 | 69, 19]
+            ));
+        }
+        assert!(encrypted.iter().sum::<usize>() <= 16 * 1024);
+    }
+}
+
+type Flights<'a> = Vec<(bool, &'a [u8])>;
+
+fn flights(mut bytes: &[u8]) -> Flights<'_> {
+    let mut flights = Vec::new();
+    while let [who, high, low, rest @ ..] = bytes {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        let (flight, behind) = rest.split_at(length.min(rest.len()));
+        flights.push((who & 1 == 1, flight));
+        bytes = behind;
+    }
+    flights
+}
+
+/// What passed to the server and to the peer, and how it ended.
+fn exchange(flights: &Flights<'_>, step: usize) -> [Vec<u8>; 3] {
+    let mut handshake = Handshake::new();
+    let (mut to_server, mut to_peer) = (Vec::new(), Vec::new());
+    let mut hear = |is_server: bool, part: &[u8]| -> Result<bool, Refusal> {
+        match is_server {
+            false => handshake.hear_peer(part, &mut to_server)?,
+            true => handshake.hear_server(part, &mut to_peer)?,
+        }
+        Ok(handshake.is_complete())
+    };
+    let mut end = Ok(false);
+    for (is_server, bytes) in flights {
+        for part in bytes.chunks(step) {
+            if end.is_ok() {
+                end = hear(*is_server, part);
+            }
+        }
+    }
+    [to_server, to_peer, format!("{end:?}").into_bytes()]
 }

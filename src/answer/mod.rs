@@ -3,7 +3,8 @@
 //! What it is for: answering the gate's permits, per site, from what hooks pushed, a webroot, an
 //! inner ACME client, or an account's thumbprint. What it never does: decide who may ask, vouch for
 //! what it found, or pass anything of the peer's on: all that leaves here towards an upstream is
-//! the parsed token and the checked identifier.
+//! the parsed token and the checked identifier, and where the configuration says so the two ends of
+//! the peer's connection, by the PROXY protocol.
 //!
 //! Pushed tokens come first whatever a site's source is: a hook that announced a token knows best.
 
@@ -17,10 +18,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-pub use self::pushed::Pushed;
+pub use self::pushed::{Pushed, PushedAnswer};
 pub use self::upstream::Upstream;
 pub use self::webroot::Webroot;
-use crate::gate::event::{Answer, Responder};
+use crate::gate::event::{Answer, Ends, Responder};
 use crate::gate::tls::{Server, TlsPermit, TlsResponder};
 use crate::gate::token::Thumbprint;
 use crate::gate::{Permit, Reason};
@@ -79,7 +80,10 @@ impl Responder for Answers {
         }
     }
 
-    fn recall_tls(&self, permit: &TlsPermit, _now: Instant) -> Result<TlsResponder, Reason> {
+    fn recall_tls(&self, permit: &TlsPermit, now: Instant) -> Result<TlsResponder, Reason> {
+        if let Some(answer) = self.pushed.find_tls(permit.identifier(), now) {
+            return Ok(TlsResponder::Certificate(answer));
+        }
         match self.tls.get(permit.site().0) {
             Some(Some(server)) if permit.is_covered() => Ok(TlsResponder::Upstream(*server)),
             Some(Some(_)) => Err(Reason::NotCovered),
@@ -87,14 +91,15 @@ impl Responder for Answers {
         }
     }
 
-    fn look_up(&self, permit: Permit) -> Pin<Box<dyn Future<Output = Answer> + Send>> {
+    fn look_up(&self, permit: Permit, ends: Ends) -> Pin<Box<dyn Future<Output = Answer> + Send>> {
         match self.source(&permit).clone() {
             Source::Webroot(webroot) => {
                 Box::pin(async move { webroot.look_up(permit.token()).await })
             }
-            Source::Upstream(upstream) if permit.is_covered() => {
-                Box::pin(async move { upstream.look_up(permit.token(), permit.identifier()).await })
-            }
+            Source::Upstream(upstream) if permit.is_covered() => Box::pin(async move {
+                let (token, identifier) = (permit.token(), permit.identifier());
+                upstream.look_up(token, identifier, ends).await
+            }),
             Source::Upstream(_) => Box::pin(async { Err((Reason::NotCovered, None)) }),
             Source::Thumbprint(account) => {
                 Box::pin(async move { Ok(thumbprint::answer(permit.token(), &account)) })

@@ -2,14 +2,14 @@
 //! acme.sh, on an inner host.
 //!
 //! What it is for: asking one question in our own words and believing one kind of answer. What it
-//! never does: forward anything of the peer's (method, fields, the bytes of the path), relay
+//! never does: forward anything of the peer's (method, fields, the bytes of the path), tell who the
+//! peer is unless the configuration says so, relay
 //! anything that is not the key authorization of that very token, follow a redirect, keep a
 //! connection, or ask without a bound on time, bytes and questions in flight.
 //!
 //! Hyper speaks the protocol; what real responders do to it is in [`FrankStream`].
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
@@ -21,16 +21,18 @@ use hyper::client::conn::http1;
 use hyper::header::{ACCEPT, CONNECTION, HOST, USER_AGENT};
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use crate::gate::Reason;
 use crate::gate::challenge::PREFIX;
-use crate::gate::event::Answer;
+use crate::gate::event::{Answer, Ends};
 use crate::gate::identifier::Identifier;
+use crate::gate::tls::Server;
 use crate::gate::token::{KeyAuthorization, Token};
+use crate::proxy_protocol;
 
 /// How long connecting may take: an inner host answers at once, or its packets are dropped.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -49,44 +51,55 @@ const MAX_BUFFER_BYTES: usize = 8 * 1024;
 /// An inner server that answers challenges.
 #[derive(Clone, Debug)]
 pub struct Upstream {
-    address: SocketAddr,
+    server: Server,
     in_flight: Arc<Semaphore>,
 }
 
 impl Upstream {
-    /// The server at `address`. Nothing is connected yet.
-    pub fn new(address: SocketAddr) -> Self {
+    /// This server. Nothing is connected yet.
+    pub fn new(server: impl Into<Server>) -> Self {
         Self {
-            address,
+            server: server.into(),
             in_flight: Arc::new(Semaphore::new(MAX_IN_FLIGHT)),
         }
     }
 
-    /// Asks for the answer to `token`, within ten seconds.
+    /// Asks for the answer to `token`, within ten seconds. `ends` are told to a server that is
+    /// configured to be told.
     ///
     /// Reasons: [`Reason::UpstreamBusy`], [`Reason::UpstreamGone`], [`Reason::UpstreamSlow`],
     /// [`Reason::UpstreamUnknown`], [`Reason::UpstreamLied`].
-    pub async fn look_up(&self, token: &Token, identifier: &Identifier) -> Answer {
+    pub async fn look_up(&self, token: &Token, identifier: &Identifier, ends: Ends) -> Answer {
         // Waiting for a place would only add to the pile of peers that wait.
         let Ok(_place) = self.in_flight.try_acquire() else {
             return no(Reason::UpstreamBusy, "too many questions are open");
         };
-        match timeout(TIMEOUT, self.ask(token, identifier)).await {
+        match timeout(TIMEOUT, self.ask(token, identifier, ends)).await {
             Ok(answer) => answer,
             Err(_) => no(Reason::UpstreamSlow, "no whole answer within ten seconds"),
         }
     }
 
-    async fn ask(&self, token: &Token, identifier: &Identifier) -> Answer {
-        let stream = match timeout(CONNECT_TIMEOUT, TcpStream::connect(self.address)).await {
-            Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return no(Reason::UpstreamGone, format!("connect: {error}")),
-            Err(_) => return no(Reason::UpstreamSlow, "not connected within two seconds"),
-        };
+    async fn ask(&self, token: &Token, identifier: &Identifier, ends: Ends) -> Answer {
+        let mut stream =
+            match timeout(CONNECT_TIMEOUT, TcpStream::connect(self.server.address)).await {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(error)) => return no(Reason::UpstreamGone, format!("connect: {error}")),
+                Err(_) => return no(Reason::UpstreamSlow, "not connected within two seconds"),
+            };
         let Some(request) = request(token, identifier) else {
             // Token and identifier hold nothing that a URL or a field could not.
             return no(Reason::UpstreamGone, "the question could not be written");
         };
+        if let Some(version) = self.server.proxy_protocol {
+            let header = proxy_protocol::write(version, &ends);
+            match stream.write_all(&header).await {
+                Ok(()) => {}
+                // Its answer may be there all the same.
+                Err(error) if is_reset(&error) => {}
+                Err(error) => return no(Reason::UpstreamGone, error.to_string()),
+            }
+        }
         let handshake = http1::Builder::new()
             .title_case_headers(true)
             .max_headers(MAX_FIELDS)

@@ -11,7 +11,7 @@ use clap::{Args, ValueEnum};
 use super::caller::Client;
 use super::{Ending, Failure, caller, finish, granted, legacy, length, milliseconds};
 use crate::control::client;
-use crate::control::protocol::{Ask, FamilyName, HolderWord, Open, Response};
+use crate::control::protocol::{Ask, ChallengeName, FamilyName, HolderWord, Open, Response};
 use crate::control::under;
 use crate::daemon::port::who_listens;
 
@@ -37,7 +37,13 @@ pub struct Wanted {
     /// For how long at most, such as 90s or 2m [default: [window] max]
     #[arg(long = "for", value_name = "TIME", value_parser = length)]
     length: Option<Duration>,
-    /// This port, of those in [firewall] ports; may be repeated [default: 80, or all if 80 is none of them]
+    /// For validations by http-01: port 80 [default: what the sites' `challenges` say, which is this]
+    #[arg(long = "http-01")]
+    by_http: bool,
+    /// For validations by tls-alpn-01: port 443
+    #[arg(long = "tls-alpn-01")]
+    by_tls: bool,
+    /// This port too, of those in [firewall] ports; may be repeated
     #[arg(long, value_name = "PORT")]
     port: Vec<u16>,
     /// Only this address family [default: both, as CAs want it]
@@ -67,6 +73,11 @@ impl Wanted {
             lease,
             milliseconds: self.length.map(milliseconds),
             ports: self.port.clone(),
+            challenges: {
+                let http = self.by_http.then_some(ChallengeName::Http01);
+                let tls = self.by_tls.then_some(ChallengeName::TlsAlpn01);
+                http.into_iter().chain(tls).collect()
+            },
             family: self.family.map(|family| match family {
                 FamilyArg::Ipv4 => FamilyName::Ipv4,
                 FamilyArg::Ipv6 => FamilyName::Ipv6,

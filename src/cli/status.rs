@@ -81,9 +81,11 @@ fn render(status: &Status) -> String {
             Some(left) if window.open => format!("open for {} more", seconds(left)),
             _ => "shut to the world".to_owned(),
         };
+        let challenge = window.challenge.as_deref().map(plain);
+        let by = challenge.map_or_else(String::new, |challenge| format!(" by {challenge}"));
         let _ = writeln!(
             out,
-            "window    tcp {} {}: {stands}",
+            "window    tcp {} {}{by}: {stands}",
             window.port, window.family
         );
     }
@@ -293,12 +295,14 @@ mod tests {
             windows: vec![
                 Window {
                     port: 80,
+                    challenge: Some("http-01".to_owned()),
                     family: "ipv4".to_owned(),
                     open: true,
                     milliseconds: Some(118_400),
                 },
                 Window {
                     port: 80,
+                    challenge: Some("http-01".to_owned()),
                     family: "ipv6".to_owned(),
                     open: false,
                     milliseconds: None,

@@ -3,6 +3,8 @@
 //! Every function answers with a value in any case, so that the next one can go on looking; after a
 //! problem the whole is thrown away. Sites and grants have files of their own.
 
+use std::net::SocketAddr;
+use std::ops::Range;
 use std::time::Duration;
 
 use toml::Spanned;
@@ -13,10 +15,13 @@ use super::file::{self, File, Key, Section, Word};
 use super::firewall::{Listeners, firewall};
 use super::grant::{self, Accounts, numeric_id};
 use super::listen;
+use super::proxy::proxy;
 use super::site::{self, Around};
+use super::tls::tls;
 use super::value::{allowance, directory, duration, one_of, whole};
 use super::webroot::{Reader, Webroots};
-use super::{Config, Daemon, Format, Http, Level, Log, Site, Window};
+use super::{Config, Daemon, Format, Http, Level, Log, Site, Tls, Window};
+use crate::gate::RedirectFor;
 use crate::gate::early::{MAX_QUORUM, Rule, When};
 use crate::gate::usage::{Allowance, MAX_LENGTH, Span, TimeLimits};
 use crate::gate::window::Budget;
@@ -32,10 +37,18 @@ pub(super) fn config(
     problems: &mut Vec<Problem>,
 ) -> Config {
     let daemon = daemon(&file.daemon, accounts, problems);
-    let (http, listeners) = http(&file.http, problems);
+    let (http, http_is_known) = http(&file.http, problems);
+    let (tls, tls_is_known) = tls(&file.tls, &http, problems);
+    let listeners = (http_is_known && tls_is_known).then(|| Listeners {
+        addresses: plain(&http, &tls),
+        diverts_http: http.divert.is_some(),
+        diverts_tls: tls.divert.is_some(),
+        at: listeners_at(file, &http),
+    });
     let firewall = firewall(&file.firewall, listeners.as_ref(), problems);
+    let listen = [http.listen.as_slice(), tls.listen.as_slice()].concat();
     let around = Around {
-        listen: &http.listen,
+        listen: &listen,
         webroots,
         reader: Reader {
             uid: numeric_id(&daemon.user).or_else(|| accounts.user(&daemon.user)),
@@ -55,13 +68,32 @@ pub(super) fn config(
         window,
         firewall,
         allow: allow(&file.allow, &file.groups, problems),
+        proxy: proxy(&file.proxy, problems),
         log: log(&file.log, problems),
         grants: grants
             .filter_map(|section| grant::grant(section, accounts, problems))
             .collect(),
         sites,
         http,
+        tls,
         daemon,
+    }
+}
+
+/// The addresses that peers come to by themselves.
+fn plain(http: &Http, tls: &Tls) -> Vec<SocketAddr> {
+    let own = [(&http.listen, http.divert), (&tls.listen, tls.divert)];
+    let plain = own.into_iter().filter(|(_, divert)| divert.is_none());
+    plain.flat_map(|(listen, _)| listen.clone()).collect()
+}
+
+/// Where the listeners stand that a problem with them is about.
+fn listeners_at(file: &File, http: &Http) -> Option<Range<usize>> {
+    let of_http = file.http.keys.listen.as_ref().map(Spanned::span);
+    let of_tls = file.tls.keys.listen.as_ref().map(Spanned::span);
+    match http.divert {
+        Some(_) => of_http,
+        None => of_tls.or(of_http),
     }
 }
 
@@ -99,13 +131,13 @@ fn create_user(name: &str) -> String {
     }
 }
 
-/// Checks `[http]`; `None` in place of listeners that could not be read.
-fn http(section: &Section<file::Http>, problems: &mut Vec<Problem>) -> (Http, Option<Listeners>) {
+/// Checks `[http]`, and says whether it is known where it listens.
+fn http(section: &Section<file::Http>, problems: &mut Vec<Problem>) -> (Http, bool) {
     let keys = &section.keys;
     let default = Http::default();
     let before = problems.len();
     let (listen, divert) = match &keys.listen {
-        Some(key) => listen::listen(key, &keys.divert_port, problems),
+        Some(key) => listen::listen(key, &keys.divert_port, listen::HTTP, problems),
         None => (default.listen, None),
     };
     // A `listen` of the wrong type has been taken out: what it said is not known.
@@ -127,6 +159,17 @@ fn http(section: &Section<file::Http>, problems: &mut Vec<Problem>) -> (Http, Op
             }
         },
     };
+    let everybody_or_list = [
+        ("everybody", RedirectFor::Everybody),
+        ("allow-list", RedirectFor::AllowList),
+    ];
+    let redirect_for = one_of(
+        &keys.redirect_for,
+        "value of redirect_for",
+        &everybody_or_list,
+        &[],
+        problems,
+    );
     let max_connections = whole(
         &keys.max_connections,
         "max_connections",
@@ -138,6 +181,7 @@ fn http(section: &Section<file::Http>, problems: &mut Vec<Problem>) -> (Http, Op
         listen,
         divert,
         redirect_status,
+        redirect_for: redirect_for.unwrap_or(default.redirect_for),
         head_timeout: duration(
             &keys.head_timeout,
             "head_timeout",
@@ -154,12 +198,7 @@ fn http(section: &Section<file::Http>, problems: &mut Vec<Problem>) -> (Http, Op
             problems,
         ),
     };
-    let listeners = is_known.then(|| Listeners {
-        addresses: http.listen.clone(),
-        is_diverted: http.divert.is_some(),
-        at: keys.listen.as_ref().map(Spanned::span),
-    });
-    (http, listeners)
+    (http, is_known)
 }
 
 fn window(section: &Section<file::Window>, problems: &mut Vec<Problem>) -> Window {

@@ -4,6 +4,7 @@
 //! optional, and those whose value may be wrong in more than its type carry their place.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::ops::Range;
 
 use serde::Deserialize;
@@ -16,10 +17,12 @@ use toml::Spanned;
 pub(super) struct File {
     pub(super) daemon: Section<Daemon>,
     pub(super) http: Section<Http>,
+    pub(super) tls: Section<Tls>,
     pub(super) window: Section<Window>,
     pub(super) budget: Section<Budget>,
     pub(super) firewall: Section<Firewall>,
     pub(super) allow: Section<Allow>,
+    pub(super) proxy: Section<Proxy>,
     pub(super) groups: Vec<NamedGroup>,
     pub(super) log: Section<Log>,
     pub(super) grants: Vec<Section<Grant>>,
@@ -76,7 +79,21 @@ pub(super) struct Http {
     pub(super) listen: Key<Listen>,
     pub(super) divert_port: Key<i64>,
     pub(super) redirect_status: Key<i64>,
+    pub(super) redirect_for: Key<String>,
     pub(super) head_timeout: Key<Word>,
+    pub(super) max_connections: Key<i64>,
+    pub(super) max_connections_per_source: Key<i64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Tls {
+    pub(super) listen: Key<Listen>,
+    pub(super) divert_port: Key<i64>,
+    pub(super) server: Key<Server>,
+    pub(super) refuse: Key<String>,
+    pub(super) hello_timeout: Key<Word>,
+    pub(super) idle_timeout: Key<Word>,
     pub(super) max_connections: Key<i64>,
     pub(super) max_connections_per_source: Key<i64>,
 }
@@ -148,6 +165,13 @@ pub(super) struct Group {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Proxy {
+    pub(super) protocol_from: Key<Vec<Spanned<String>>>,
+    pub(super) headers_from: Key<Vec<Spanned<String>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Log {
     pub(super) format: Key<String>,
     pub(super) level: Key<String>,
@@ -168,8 +192,11 @@ pub(super) struct Site {
     pub(super) identifiers: Key<Vec<Spanned<String>>>,
     pub(super) default: Key<bool>,
     pub(super) answer: Key<Answer>,
+    pub(super) tls_answer: Key<TlsAnswer>,
+    pub(super) server: Key<Server>,
     pub(super) redirect: Key<String>,
     pub(super) accounts: Key<Vec<Spanned<String>>>,
+    pub(super) challenges: Key<Vec<Spanned<String>>>,
 }
 
 /// Text, or a number that people forget to quote.
@@ -193,12 +220,27 @@ pub(super) enum Paths {
     Several(Vec<Spanned<String>>),
 }
 
-/// `closed`: one word for both families, or one for each.
+/// A word, or a table of keys in its place.
 #[derive(Debug)]
-pub(super) enum Closed {
+pub(super) enum WordOr<Table> {
     Word(String),
-    Table(ClosedTable),
+    Table(Table),
 }
+
+/// A table that a word may stand for.
+pub(super) trait Abbreviated {
+    /// What is expected, for whoever wrote something else.
+    const EXPECTED: &'static str;
+}
+
+/// `closed`: one word for both families, or one for each.
+pub(super) type Closed = WordOr<ClosedTable>;
+/// `answer`.
+pub(super) type Answer = WordOr<AnswerTable>;
+/// `tls_answer`.
+pub(super) type TlsAnswer = WordOr<TlsAnswerTable>;
+/// `server`: an address with its port, or more than that.
+pub(super) type Server = WordOr<ServerTable>;
 
 /// `closed = { … }`.
 #[derive(Debug, Default, Deserialize)]
@@ -208,20 +250,46 @@ pub(super) struct ClosedTable {
     pub(super) ipv6: Key<String>,
 }
 
-/// `answer`: a word or a table.
-#[derive(Debug)]
-pub(super) enum Answer {
-    Word(String),
-    Table(AnswerTable),
-}
-
-/// `answer = { … }`: exactly one of these, which is for `site` to check.
+/// `answer = { … }`: exactly one of the first three, which is for `site` to check.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct AnswerTable {
     pub(super) webroot: Key<String>,
     pub(super) upstream: Key<String>,
     pub(super) thumbprint: Key<String>,
+    pub(super) proxy_protocol: Key<String>,
+}
+
+/// `tls_answer = { … }`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TlsAnswerTable {
+    pub(super) upstream: Key<String>,
+    pub(super) proxy_protocol: Key<String>,
+}
+
+/// `server = { … }`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ServerTable {
+    pub(super) address: Key<String>,
+    pub(super) proxy_protocol: Key<String>,
+}
+
+impl Abbreviated for ClosedTable {
+    const EXPECTED: &'static str = "\"drop\", \"reject\", or { ipv4 = …, ipv6 = … }";
+}
+
+impl Abbreviated for AnswerTable {
+    const EXPECTED: &'static str = "an answer";
+}
+
+impl Abbreviated for TlsAnswerTable {
+    const EXPECTED: &'static str = "\"pushed\" or { upstream = \"…\" }";
+}
+
+impl Abbreviated for ServerTable {
+    const EXPECTED: &'static str = "an address with a port, or { address = \"…\", … }";
 }
 
 impl<'de> Deserialize<'de> for Word {
@@ -296,50 +364,26 @@ impl<'de> Deserialize<'de> for Paths {
     }
 }
 
-impl<'de> Deserialize<'de> for Closed {
+impl<'de, Table: Deserialize<'de> + Abbreviated> Deserialize<'de> for WordOr<Table> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct ClosedVisitor;
+        struct WordOrVisitor<Table>(PhantomData<Table>);
 
-        impl<'de> Visitor<'de> for ClosedVisitor {
-            type Value = Closed;
+        impl<'de, Table: Deserialize<'de> + Abbreviated> Visitor<'de> for WordOrVisitor<Table> {
+            type Value = WordOr<Table>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("\"drop\", \"reject\", or { ipv4 = …, ipv6 = … }")
+                f.write_str(Table::EXPECTED)
             }
 
-            fn visit_str<E>(self, text: &str) -> Result<Closed, E> {
-                Ok(Closed::Word(text.to_owned()))
+            fn visit_str<E>(self, text: &str) -> Result<WordOr<Table>, E> {
+                Ok(WordOr::Word(text.to_owned()))
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Closed, A::Error> {
-                ClosedTable::deserialize(MapAccessDeserializer::new(map)).map(Closed::Table)
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<WordOr<Table>, A::Error> {
+                Table::deserialize(MapAccessDeserializer::new(map)).map(WordOr::Table)
             }
         }
 
-        deserializer.deserialize_any(ClosedVisitor)
-    }
-}
-
-impl<'de> Deserialize<'de> for Answer {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AnswerVisitor;
-
-        impl<'de> Visitor<'de> for AnswerVisitor {
-            type Value = Answer;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an answer")
-            }
-
-            fn visit_str<E>(self, text: &str) -> Result<Answer, E> {
-                Ok(Answer::Word(text.to_owned()))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Answer, A::Error> {
-                AnswerTable::deserialize(MapAccessDeserializer::new(map)).map(Answer::Table)
-            }
-        }
-
-        deserializer.deserialize_any(AnswerVisitor)
+        deserializer.deserialize_any(WordOrVisitor(PhantomData))
     }
 }

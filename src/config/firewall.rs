@@ -29,14 +29,30 @@ enum ModeWord {
     GateOnly,
 }
 
-/// What `[http] listen` says.
+/// What `listen` of `[http]` and of `[tls]` says.
 pub(super) struct Listeners {
-    /// The addresses.
+    /// The addresses that peers come to by themselves.
     pub(super) addresses: Vec<SocketAddr>,
-    /// Whether peers are diverted to them.
-    pub(super) is_diverted: bool,
-    /// Where they stand, if they do.
+    /// Whether peers are diverted to the gate's HTTP,
+    pub(super) diverts_http: bool,
+    /// and to its TLS.
+    pub(super) diverts_tls: bool,
+    /// Where they stand, if they do: the diverted one, if one is.
     pub(super) at: Option<Range<usize>>,
+}
+
+impl Listeners {
+    fn is_diverted(&self) -> bool {
+        self.diverts_http || self.diverts_tls
+    }
+
+    /// Whether nobody comes to this port of the gate by himself.
+    fn diverts(&self, port: u16) -> bool {
+        match port == ChallengeType::TlsAlpn01.port() && self.diverts_tls {
+            true => true,
+            false => self.diverts_http && !self.addresses.iter().any(|own| own.port() == port),
+        }
+    }
 }
 
 /// Checks `[firewall]`. `listen` is where the default ports come from; `None` where that is unknown.
@@ -60,7 +76,7 @@ pub(super) fn firewall(
     let is_whole = section.is_whole && problems.len() == before;
     let set = set_name(keys, mode, is_whole, problems);
     let chains = chain_names(keys, mode, is_whole, problems);
-    let is_diverted = listen.is_some_and(|listen| listen.is_diverted);
+    let is_diverted = listen.is_some_and(Listeners::is_diverted);
     if let (Some(Listeners { at: Some(at), .. }), true, ModeWord::GateOnly) =
         (listen, is_diverted, mode)
     {
@@ -72,9 +88,6 @@ pub(super) fn firewall(
             .fix("choose mode guard, set or attach, or listen on an address"),
         );
     }
-    // Where that is unknown it may well be diverted.
-    let may_pass = mode == ModeWord::Guard && (is_diverted || listen.is_none());
-    let closed = closed(&keys.closed, may_pass, default.closed, problems);
     let owned = one_of(
         &keys.owner,
         "owner",
@@ -87,6 +100,10 @@ pub(super) fn firewall(
         (None, Some(listen)) if is_whole => default_ports(listen, section, mode, problems),
         _ => default.ports.clone(),
     };
+    // Where that is unknown it may well be diverted.
+    let all_diverted = listen.is_none_or(|listen| ports.iter().all(|port| listen.diverts(*port)));
+    let may_pass = mode == ModeWord::Guard && all_diverted;
+    let closed = closed(&keys.closed, may_pass, default.closed, problems);
     Firewall {
         mode: match (mode, set) {
             (ModeWord::Set, Some(set)) => Mode::Set(set),
@@ -143,15 +160,20 @@ fn default_ports(
     mode: ModeWord,
     problems: &mut Vec<Problem>,
 ) -> Vec<u16> {
-    if listen.is_diverted {
-        // Not where peers are diverted to, but what they come to.
-        return vec![ChallengeType::Http01.port()];
-    }
+    // Not where peers are diverted to, but what they come to.
+    let diverted = [
+        (listen.diverts_http, ChallengeType::Http01),
+        (listen.diverts_tls, ChallengeType::TlsAlpn01),
+    ];
+    let diverted = diverted
+        .into_iter()
+        .filter_map(|(is, challenge)| is.then_some(challenge.port()));
     let ports: BTreeSet<u16> = listen
         .addresses
         .iter()
         .map(SocketAddr::port)
         .filter(|port| *port != 0)
+        .chain(diverted)
         .collect();
     let mode_at = section.keys.mode.as_ref().map(Spanned::span);
     let at = mode_at
@@ -161,7 +183,9 @@ fn default_ports(
         problems.push(
             Problem::new(at, "no port to open or shut")
                 .fix("add ports = [80] below [firewall], or write mode = \"gate-only\"")
-                .note("without `ports`, they are those of [http] listen, and it has none"),
+                .note(
+                    "without `ports`, they are those of [http] and [tls] listen, which have none",
+                ),
         );
     } else if ports.len() > MAX_PORTS {
         let message = format!(
@@ -276,7 +300,7 @@ fn closed(
                 problems.push(
                     Problem::new(at, "\"pass\" shuts nothing here")
                         .fix("write \"drop\" or \"reject\"")
-                        .note("it is for mode \"guard\" with [http] listen = \"divert\": outside of windows everybody reaches what stood there before"),
+                        .note("it is for mode \"guard\" where every port is diverted (listen = \"divert\"): outside of windows everybody reaches what stood there before"),
                 );
             }
             Shut::Pass
@@ -292,11 +316,11 @@ fn closed(
         }
     };
     match key.get_ref() {
-        file::Closed::Word(word) => {
+        file::WordOr::Word(word) => {
             let both = shut(word, key.span());
             Closed { v4: both, v6: both }
         }
-        file::Closed::Table(table) => {
+        file::WordOr::Table(table) => {
             let mut of = |key: &Key<String>, default| match key {
                 Some(word) => shut(word.get_ref(), word.span()),
                 None => default,

@@ -1,4 +1,4 @@
-//! `[http] listen`: addresses with ports, each of which can be bound beside the others.
+//! `listen` of `[http]` and `[tls]`: addresses with ports, each of which can be bound beside the others.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::ops::Range;
@@ -8,24 +8,42 @@ use toml::Spanned;
 use super::error::{Problem, nearest};
 use super::file::{Key, Listen};
 
-/// Where diverted peers are handed to, unless `divert_port` says otherwise.
-const DIVERT_PORT: u16 = 8402;
+/// What stands where nothing is written.
+#[derive(Clone, Copy)]
+pub(super) struct Usual {
+    /// The port that peers come to.
+    pub(super) port: u16,
+    /// Where diverted peers are handed to, unless `divert_port` says otherwise.
+    pub(super) divert_port: u16,
+}
+
+/// For `[http]`.
+pub(super) const HTTP: Usual = Usual {
+    port: 80,
+    divert_port: 8402,
+};
+/// For `[tls]`.
+pub(super) const TLS: Usual = Usual {
+    port: 443,
+    divert_port: 8403,
+};
 
 /// Reads where to listen: the addresses, and the loopback port that peers are diverted to.
 pub(super) fn listen(
     key: &Spanned<Listen>,
     divert_port: &Key<i64>,
+    usual: Usual,
     problems: &mut Vec<Problem>,
 ) -> (Vec<SocketAddr>, Option<u16>) {
     let before = problems.len();
     let port = match divert_port {
-        None => DIVERT_PORT,
+        None => usual.divert_port,
         Some(port) => match u16::try_from(*port.get_ref()) {
             Ok(port) if port > 0 => port,
             _ => {
                 let message = format!("there is no port {}", port.get_ref());
                 problems.push(Problem::new(port.span(), message).fix("write 1 to 65535"));
-                DIVERT_PORT
+                usual.divert_port
             }
         },
     };
@@ -38,7 +56,7 @@ pub(super) fn listen(
         }
         Listen::Word(word) => {
             let message = format!("`{word}` is not where to listen");
-            let fix = match with_port(word) {
+            let fix = match with_port(word, usual) {
                 fix if nearest(word, ["divert"]).is_some() => {
                     format!("write \"divert\", or addresses: {fix}")
                 }
@@ -57,19 +75,25 @@ pub(super) fn listen(
                     .fix("leave it out, or write listen = \"divert\""),
                 );
             }
-            (addresses(entries, problems), None)
+            (addresses(entries, usual, problems), None)
         }
     }
 }
 
-fn addresses(entries: &[Spanned<String>], problems: &mut Vec<Problem>) -> Vec<SocketAddr> {
+fn addresses(
+    entries: &[Spanned<String>],
+    usual: Usual,
+    problems: &mut Vec<Problem>,
+) -> Vec<SocketAddr> {
     let mut listeners: Vec<(SocketAddr, Range<usize>)> = Vec::new();
     for entry in entries {
         let address = match entry.get_ref().parse::<SocketAddr>() {
             Ok(address) => address,
             Err(_) => {
                 let message = format!("`{}` is not an address with a port", entry.get_ref());
-                problems.push(Problem::new(entry.span(), message).fix(with_port(entry.get_ref())));
+                problems.push(
+                    Problem::new(entry.span(), message).fix(with_port(entry.get_ref(), usual)),
+                );
                 continue;
             }
         };
@@ -102,7 +126,7 @@ fn addresses(entries: &[Spanned<String>], problems: &mut Vec<Problem>) -> Vec<So
 }
 
 /// Whether the second of two listeners could not be bound. Port 0 is a new port each time.
-fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+pub(super) fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     let takes_in = |wide: SocketAddr, narrow: SocketAddr| match wide.ip() {
         IpAddr::V4(ip) => ip.is_unspecified() && narrow.is_ipv4(),
         IpAddr::V6(ip) => ip.is_unspecified(),
@@ -110,17 +134,18 @@ fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a.port() == b.port() && a.port() != 0 && (a == b || takes_in(a, b) || takes_in(b, a))
 }
 
-fn with_port(text: &str) -> String {
+fn with_port(text: &str, usual: Usual) -> String {
     let text = text.trim();
     let port = text.strip_prefix("*:").or(text.strip_prefix(':'));
     if text == "divert" {
         "write listen = \"divert\", without brackets: it takes the place of all addresses"
             .to_owned()
     } else if let Ok(address) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
-        format!("write \"{}\"", SocketAddr::new(address, 80))
+        format!("write \"{}\"", SocketAddr::new(address, usual.port))
     } else if let Ok(port) = port.unwrap_or(text).parse::<u16>() {
         format!("write \"[::]:{port}\"")
     } else {
-        "write one such as \"[::]:80\" or \"192.0.2.1:80\"".to_owned()
+        let port = usual.port;
+        format!("write one such as \"[::]:{port}\" or \"192.0.2.1:{port}\"")
     }
 }

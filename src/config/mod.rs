@@ -19,9 +19,12 @@ mod listen;
 pub mod lists;
 mod load;
 mod prefix;
+mod proxy;
 mod read;
+mod server;
 mod site;
 mod snippet;
+mod tls;
 mod upstream;
 mod value;
 mod warnings;
@@ -42,13 +45,15 @@ pub use self::load::{DEFAULT_PATH, MAX_FILE_BYTES};
 pub use self::webroot::{Disk, Fault, Reader, Unchecked, Webroots};
 use crate::gate::allow_list::AllowList;
 use crate::gate::caller::Grant;
+use crate::gate::challenge::ChallengeType;
 use crate::gate::command::Commands;
 use crate::gate::early;
 use crate::gate::site::{self as gate_site, Redirect};
+use crate::gate::tls::Server;
 use crate::gate::token::Thumbprint;
 use crate::gate::usage::{Allowance, TimeLimits};
 use crate::gate::window::{Budget, Limits};
-use crate::gate::{Exposure, Gate};
+use crate::gate::{Exposure, Gate, RedirectFor};
 
 /// The whole checked configuration.
 #[derive(Clone, Debug)]
@@ -59,6 +64,8 @@ pub struct Config {
     pub daemon: Daemon,
     /// `[http]`: how it listens.
     pub http: Http,
+    /// `[tls]`: how port 443 is listened on.
+    pub tls: Tls,
     /// `[window]`: how long.
     pub window: Window,
     /// `[budget]`: how often, and for how long in all.
@@ -67,6 +74,8 @@ pub struct Config {
     pub firewall: Firewall,
     /// `[allow]` and every `[group.NAME]`: whose traffic is never kept out.
     pub allow: Allow,
+    /// `[proxy]`: who speaks for others.
+    pub proxy: Proxy,
     /// `[log]`: what is written down.
     pub log: Log,
     /// Every `[[grant]]`: what callers besides root may ask.
@@ -94,12 +103,45 @@ pub struct Http {
     pub divert: Option<u16>,
     /// 301 or 308.
     pub redirect_status: u16,
+    /// Who is redirected.
+    pub redirect_for: RedirectFor,
     /// How long a peer may take to send its head.
     pub head_timeout: Duration,
     /// Connections of all sources together.
     pub max_connections: u32,
     /// Connections of one source, at most [`Http::max_connections`].
     pub max_connections_per_source: u32,
+}
+
+/// `[tls]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// The addresses to listen on; empty where acmegate does not look at TLS.
+    pub listen: Vec<SocketAddr>,
+    /// The loopback port to which the kernel diverts peers from outside the allow-list, if it does:
+    /// `listen` is that port then.
+    pub divert: Option<u16>,
+    /// Where visitors from the allow-list are led whose name no site has a server for.
+    pub server: Option<Server>,
+    /// What is said to those who are refused.
+    pub refuse: Refusal,
+    /// How long a peer may take to send its ClientHello.
+    pub hello_timeout: Duration,
+    /// How long a visitor and the server may both be silent.
+    pub idle_timeout: Duration,
+    /// Connections of all sources together.
+    pub max_connections: u32,
+    /// Connections of one source, at most [`Tls::max_connections`].
+    pub max_connections_per_source: u32,
+}
+
+/// `[tls] refuse`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// Nothing: the connection is closed without an octet.
+    Close,
+    /// A TLS alert.
+    Alert,
 }
 
 /// `[window]`.
@@ -233,6 +275,15 @@ pub struct Named {
     pub countries: Vec<Country>,
 }
 
+/// `[proxy]`. Nobody, by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proxy {
+    /// Whose connections begin with a PROXY protocol header.
+    pub protocol_from: Vec<IpNet>,
+    /// Whose Forwarded and X-Forwarded-For fields are believed.
+    pub headers_from: Vec<IpNet>,
+}
+
 /// `[log]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -273,6 +324,12 @@ pub struct Site {
     pub gate: gate_site::Site,
     /// Where answers come from, after the pushed tokens, which always come first.
     pub source: Source,
+    /// Who answers by TLS-ALPN-01 where nothing was pushed, if anybody does.
+    pub tls_source: Option<Server>,
+    /// Where visitors from the allow-list are led, instead of `[tls] server`.
+    pub server: Option<Server>,
+    /// How it is validated, and so which ports a window for it opens by default: at least one.
+    pub challenges: Vec<ChallengeType>,
 }
 
 /// Where a site's key authorizations come from, besides pushed tokens.
@@ -283,7 +340,7 @@ pub enum Source {
     /// Files below this absolute directory.
     Webroot(PathBuf),
     /// An HTTP server: never unspecified, multicast, or a listener of our own.
-    Upstream(SocketAddr),
+    Upstream(Server),
     /// Every token is answered for this account.
     Thumbprint(Thumbprint),
 }
@@ -304,8 +361,26 @@ impl Default for Http {
             listen: vec![SocketAddr::from(([0u16; 8], 80))],
             divert: None,
             redirect_status: 301,
+            redirect_for: RedirectFor::default(),
             // A validation's head is one packet; Let's Encrypt gives up after 10 s itself.
             head_timeout: Duration::from_secs(10),
+            max_connections: 4096,
+            max_connections_per_source: 256,
+        }
+    }
+}
+
+impl Default for Tls {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            divert: None,
+            server: None,
+            // What a port-scan learns is that something listens, and that it does at a closed port too.
+            refuse: Refusal::Close,
+            hello_timeout: Duration::from_secs(10),
+            // Web sockets and event streams are silent for minutes; servers close sooner themselves.
+            idle_timeout: Duration::from_secs(600),
             max_connections: 4096,
             max_connections_per_source: 256,
         }
@@ -370,6 +445,9 @@ impl Site {
                 accounts: Vec::new(),
             },
             source: Source::Webroot(state_dir.join("webroot")),
+            tls_source: None,
+            server: None,
+            challenges: vec![ChallengeType::Http01],
         }
     }
 }
@@ -381,6 +459,7 @@ impl Default for Config {
         Self {
             source: None,
             http: Http::default(),
+            tls: Tls::default(),
             window: Window::default(),
             // A host with a dozen certificates renews each every 60 days; a hundred openings an
             // hour is a first setup with retries, or a runaway hook.
@@ -403,6 +482,7 @@ impl Default for Config {
             },
             firewall: Firewall::default(),
             allow: Allow::default(),
+            proxy: Proxy::default(),
             log: Log::default(),
             grants: Vec::new(),
             sites: vec![Site::built_in(&daemon.state_dir)],
@@ -426,7 +506,25 @@ impl Config {
                 Mode::Guard | Mode::Set(_) | Mode::Attach(_) => Exposure::Windowed,
                 Mode::GateOnly => Exposure::Open,
             },
+            redirect_for: self.http.redirect_for,
         }
+    }
+
+    /// Which guarded ports are diverted, and to which loopback port of the gate.
+    pub fn diverted(&self) -> Vec<(u16, u16)> {
+        let tls_port = ChallengeType::TlsAlpn01.port();
+        let is_listened_on = |port| self.tls.listen.iter().any(|own| own.port() == port);
+        let mut ports = self.firewall.ports.clone();
+        ports.sort_unstable();
+        let target = |port: u16| match (self.tls.divert, self.http.divert) {
+            (Some(to), _) if port == tls_port => Some(to),
+            (_, Some(to)) if !is_listened_on(port) => Some(to),
+            _ => None,
+        };
+        ports
+            .into_iter()
+            .filter_map(|port| Some((port, target(port)?)))
+            .collect()
     }
 
     /// What no lease exceeds.

@@ -12,20 +12,22 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::error::{Problem, nearest};
 use super::file::{
-    Allow, AnswerTable, Budget, Daemon, File, Firewall, Grant, Group, Http, Log, NamedGroup,
-    Section, Site, Window,
+    Allow, AnswerTable, Budget, Daemon, File, Firewall, Grant, Group, Http, Log, NamedGroup, Proxy,
+    Section, ServerTable, Site, Tls, TlsAnswerTable, Window,
 };
 
 /// The tables that may stand in a file, and the keys of each.
-fn tables() -> [(&'static str, &'static [&'static str]); 10] {
+fn tables() -> [(&'static str, &'static [&'static str]); 12] {
     [
         ("daemon", keys::<Daemon>()),
         ("http", keys::<Http>()),
+        ("tls", keys::<Tls>()),
         ("window", keys::<Window>()),
         ("budget", keys::<Budget>()),
         ("firewall", keys::<Firewall>()),
         ("allow", keys::<Allow>()),
         ("group", keys::<Group>()),
+        ("proxy", keys::<Proxy>()),
         ("log", keys::<Log>()),
         ("grant", keys::<Grant>()),
         ("site", keys::<Site>()),
@@ -45,10 +47,12 @@ pub(super) fn read(text: &str, problems: &mut Vec<Problem>) -> Option<File> {
         match key.get_ref().as_ref() {
             "daemon" => file.daemon = table("daemon", value, problems),
             "http" => file.http = table("http", value, problems),
+            "tls" => file.tls = table("tls", value, problems),
             "window" => file.window = table("window", value, problems),
             "budget" => file.budget = table("budget", value, problems),
             "firewall" => file.firewall = table("firewall", value, problems),
             "allow" => file.allow = table("allow", value, problems),
+            "proxy" => file.proxy = table("proxy", value, problems),
             "group" => file.groups = groups(value, problems),
             "log" => file.log = table("log", value, problems),
             "grant" => file.grants = tables_of("grant", value, problems),
@@ -178,8 +182,14 @@ fn section<T: DeserializeOwned + Default>(
 ) -> Section<T> {
     let before = problems.len();
     take_unknown(keys::<T>(), &mut table, problems);
-    if let Some(DeValue::Table(answer)) = table.get_mut("answer").map(Spanned::get_mut) {
-        take_unknown(keys::<AnswerTable>(), answer, problems);
+    for (key, known) in [
+        ("answer", keys::<AnswerTable>()),
+        ("tls_answer", keys::<TlsAnswerTable>()),
+        ("server", keys::<ServerTable>()),
+    ] {
+        if let Some(DeValue::Table(inner)) = table.get_mut(key).map(Spanned::get_mut) {
+            take_unknown(known, inner, problems);
+        }
     }
     loop {
         let value = Spanned::new(at.clone(), DeValue::Table(table.clone()));

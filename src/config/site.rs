@@ -7,18 +7,21 @@ use std::ops::Range;
 use toml::Spanned;
 
 use super::error::{Problem, nearest};
-use super::file::{self, Answer, AnswerTable, Key, Section};
+use super::file::{self, Answer, AnswerTable, Key, Section, WordOr};
+use super::server;
 use super::upstream;
-use super::value::directory;
+use super::value::{directory, word_of};
 use super::webroot::{Reader, Webroots};
 use super::{Site, Source};
+use crate::gate::challenge::ChallengeType;
 use crate::gate::identifier::{Identifier, IdentifierError, Pattern};
 use crate::gate::site::{self as gate_site, Redirect};
+use crate::gate::tls::Server;
 use crate::gate::token::{THUMBPRINT_BYTES, Thumbprint};
 
 /// What sites are checked against.
 pub(super) struct Around<'a> {
-    /// The addresses of `[http] listen`, which no upstream may be.
+    /// The addresses of `listen`, which no upstream may be.
     pub(super) listen: &'a [SocketAddr],
     /// Looks at webroots,
     pub(super) webroots: &'a dyn Webroots,
@@ -95,6 +98,28 @@ fn site(section: &Section<file::Site>, around: &Around<'_>, problems: &mut Vec<P
     {
         agree(answer, &source, is_default, &accounts, keys, problems);
     }
+    let tls_source = server::tls_answer(&keys.tls_answer, around.listen, problems);
+    if let (Some(key), Some(_), true) = (&keys.tls_answer, tls_source, is_default) {
+        problems.push(
+            Problem::new(key.span(), "a default site cannot have an upstream")
+                .fix("give the upstream a site with its own identifiers")
+                .note("whatever name a stranger makes up would be carried to the inner host"),
+        );
+    }
+    if let (Some(key), Some(_), Some(named)) = (&keys.tls_answer, tls_source, &keys.accounts)
+        && !named.get_ref().is_empty()
+    {
+        problems.push(
+            Problem::new(
+                key.span(),
+                "whose answers an upstream gives by TLS-ALPN-01 cannot be seen",
+            )
+            .fix("let a hook push them (tls_answer = \"pushed\"), or leave `accounts` out")
+            .also(named.span(), "these would not be looked at")
+            .note("in TLS 1.3 the certificate that carries the answer is encrypted"),
+        );
+    }
+    let server = server::server(&keys.server, around.listen, problems);
     Site {
         gate: gate_site::Site {
             identifiers,
@@ -103,7 +128,39 @@ fn site(section: &Section<file::Site>, around: &Around<'_>, problems: &mut Vec<P
             accounts,
         },
         source,
+        challenges: challenges(&keys.challenges, problems),
+        tls_source,
+        server,
     }
+}
+
+/// Which challenges the site is validated by; http-01 if it does not say.
+fn challenges(key: &Key<Vec<Spanned<String>>>, problems: &mut Vec<Problem>) -> Vec<ChallengeType> {
+    let Some(key) = key else {
+        return vec![ChallengeType::Http01];
+    };
+    if key.get_ref().is_empty() {
+        problems.push(
+            Problem::new(key.span(), "a site that no challenge validates")
+                .fix("write [\"http-01\"], or leave it out"),
+        );
+    }
+    let words = ChallengeType::ALL.map(|challenge| (challenge.as_str(), challenge));
+    let mut challenges = Vec::new();
+    for entry in key.get_ref() {
+        match word_of(entry, &words, &[]) {
+            Ok(challenge) if challenges.contains(&challenge) => {
+                let message = format!("`{challenge}` stands here twice");
+                problems.push(Problem::new(entry.span(), message).fix("leave one out"));
+            }
+            Ok(challenge) => challenges.push(challenge),
+            Err(fix) => {
+                let message = format!("`{}` is no challenge that comes here", entry.get_ref());
+                problems.push(Problem::new(entry.span(), message).fix(fix));
+            }
+        }
+    }
+    challenges
 }
 
 /// Exactly one of `identifiers` and `default = true`; whether it is the latter.
@@ -215,19 +272,25 @@ fn redirect(
 
 fn source(answer: &Spanned<Answer>, around: &Around<'_>, problems: &mut Vec<Problem>) -> Source {
     let table = match answer.get_ref() {
-        Answer::Word(word) if word == "pushed" => return Source::Pushed,
-        Answer::Word(word) => {
+        WordOr::Word(word) if word == "pushed" => return Source::Pushed,
+        WordOr::Word(word) => {
             let message = format!("`{word}` is no answer");
             problems.push(Problem::new(answer.span(), message).fix(instead_of(word)));
             return Source::Pushed;
         }
-        Answer::Table(table) => table,
+        WordOr::Table(table) => table,
     };
+    let proxy_protocol = server::proxy_protocol(&table.proxy_protocol, problems);
+    if let (Some(key), None) = (&table.proxy_protocol, &table.upstream) {
+        let message = "`proxy_protocol` is for an upstream";
+        problems.push(Problem::new(key.span(), message).fix("leave it out"));
+    }
     match table {
         AnswerTable {
             webroot: Some(key),
             upstream: None,
             thumbprint: None,
+            ..
         } => {
             let before = problems.len();
             let webroot = directory(key, "webroot", problems);
@@ -243,8 +306,12 @@ fn source(answer: &Spanned<Answer>, around: &Around<'_>, problems: &mut Vec<Prob
             webroot: None,
             upstream: Some(key),
             thumbprint: None,
+            ..
         } => match upstream::parse(key.get_ref(), around.listen) {
-            Ok(address) => Source::Upstream(address),
+            Ok(address) => Source::Upstream(Server {
+                address,
+                proxy_protocol,
+            }),
             Err(wrong) => {
                 let problem = Problem::new(key.span(), wrong.message).fix(wrong.fix);
                 problems.push(match wrong.note {
@@ -258,11 +325,13 @@ fn source(answer: &Spanned<Answer>, around: &Around<'_>, problems: &mut Vec<Prob
             webroot: None,
             upstream: None,
             thumbprint: Some(key),
+            ..
         } => thumbprint(key, problems).map_or(Source::Pushed, Source::Thumbprint),
         AnswerTable {
             webroot: None,
             upstream: None,
             thumbprint: None,
+            ..
         } => {
             // An unknown key has been taken out and reported; then the table is not really empty.
             let is_reported = problems.iter().any(|problem| {

@@ -242,6 +242,7 @@ fn the_built_in_site_follows_the_state_directory_and_redirects_nobody() {
         method: "GET",
         target: "/",
         host: Host::Value("evil.test"),
+        peer: [192, 0, 2, 1].into(),
         local_port: 80,
     };
     let decision =
@@ -374,6 +375,10 @@ fn what_is_perhaps_not_meant_is_said() {
         (
             "[http]\nlisten = \"divert\"\n[firewall]\nports = [80, 443]\n",
             "which answers http-01 alone",
+        ),
+        (
+            "[[site]]\nidentifiers = [\"a.test\"]\nchallenges = [\"http-01\", \"tls-alpn-01\"]\n",
+            "[tls] does not listen: nothing answers it",
         ),
     ] {
         let config = good(text);

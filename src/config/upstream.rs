@@ -145,7 +145,7 @@ fn port(digits: &str) -> Result<u16, Wrong> {
 }
 
 /// Addresses that are no host's.
-fn unfit(address: IpAddr) -> Option<&'static str> {
+pub(super) fn unfit(address: IpAddr) -> Option<&'static str> {
     match address {
         _ if address.is_unspecified() => Some("no host's address"),
         _ if address.is_multicast() => Some("a multicast address"),
@@ -159,7 +159,7 @@ fn unfit(address: IpAddr) -> Option<&'static str> {
 
 /// Whether a listener of ours would take the connection. A listener on every address also has those
 /// that are not known here; the loopback ones are.
-fn is_own(own: SocketAddr, upstream: SocketAddr) -> bool {
+pub(super) fn is_own(own: SocketAddr, upstream: SocketAddr) -> bool {
     let takes_all = match own.ip() {
         IpAddr::V4(ip) => ip.is_unspecified() && upstream.is_ipv4(),
         IpAddr::V6(ip) => ip.is_unspecified(),

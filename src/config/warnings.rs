@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
-use super::{Config, Mode, Source};
+use ipnet::IpNet;
+
+use super::{Config, Mode, Proxy, Source};
 use crate::gate::allow_list::AllowList;
 use crate::gate::challenge::ChallengeType;
 use crate::gate::command::Blank;
@@ -19,6 +21,7 @@ impl Config {
     pub fn warnings(&self, allow: &AllowList) -> Vec<String> {
         let mut warnings = Vec::new();
         self.warn_of_allow_list(allow, &mut warnings);
+        self.warn_of_proxies(allow, &mut warnings);
         self.warn_of_ports(&mut warnings);
         self.warn_of_commands(&mut warnings);
         if matches!(self.daemon.user.as_str(), "root" | "0") {
@@ -97,6 +100,40 @@ impl Config {
         ));
     }
 
+    fn warn_of_proxies(&self, list: &AllowList, warnings: &mut Vec<String>) {
+        let Proxy {
+            protocol_from,
+            headers_from,
+        } = &self.proxy;
+        for prefix in protocol_from {
+            let overlaps = |other: &&IpNet| other.contains(prefix) || prefix.contains(*other);
+            if let Some(other) = headers_from.iter().find(overlaps) {
+                warnings.push(format!(
+                    "[proxy] {prefix} of protocol_from is in headers_from too ({other}): its connections must begin with a header, and the fields of their requests are believed only where that header names no other peer",
+                ));
+            }
+        }
+        if self.firewall.mode == Mode::GateOnly {
+            return;
+        }
+        for (key, prefix) in protocol_from
+            .iter()
+            .map(|prefix| ("protocol_from", prefix))
+            .chain(headers_from.iter().map(|prefix| ("headers_from", prefix)))
+        {
+            let is_allowed = list.contains(prefix.network()) && list.contains(prefix.broadcast());
+            match (self.http.divert.is_some(), is_allowed) {
+                (false, false) => warnings.push(format!(
+                    "[proxy] {key}: {prefix} is not on the allow-list: outside of windows the kernel shuts it out, whomever it speaks for",
+                )),
+                (true, true) => warnings.push(format!(
+                    "[proxy] {key}: {prefix} is on the allow-list, which listen = \"divert\" does not hand to the gate: what it tells is not read",
+                )),
+                _ => {}
+            }
+        }
+    }
+
     fn warn_of_commands(&self, warnings: &mut Vec<String>) {
         let Some(commands) = &self.firewall.commands else {
             return;
@@ -117,28 +154,73 @@ impl Config {
 
     fn warn_of_ports(&self, warnings: &mut Vec<String>) {
         let ports = &self.firewall.ports;
-        let challenge = ChallengeType::Http01;
-        if !ports.is_empty() && !ports.contains(&challenge.port()) {
+        let of_http = ChallengeType::Http01.port();
+        let speaks_http = !self.http.listen.is_empty() || self.tls.listen.is_empty();
+        if !ports.is_empty() && !ports.contains(&of_http) && speaks_http {
             warnings.push(format!(
-                "[firewall] ports do not hold {}: {challenge} comes to that port alone, unless something in front forwards it",
-                challenge.port(),
+                "[firewall] ports do not hold {of_http}: {} comes to that port alone, unless something in front forwards it",
+                ChallengeType::Http01,
             ));
         }
-        if self.http.divert.is_some() {
-            for port in ports.iter().filter(|port| **port != challenge.port()) {
+        let own = [
+            ("http", &self.http.listen, self.http.divert),
+            ("tls", &self.tls.listen, self.tls.divert),
+        ];
+        for (name, listen, divert) in own {
+            let listened: BTreeSet<u16> = listen.iter().map(SocketAddr::port).collect();
+            for port in listened.iter().filter(|port| !ports.contains(port)) {
+                if self.firewall.mode != Mode::GateOnly && *port != 0 && divert.is_none() {
+                    warnings.push(format!(
+                        "port {port} of [{name}] listen is not in [firewall] ports: no window opens it, so only the allow-list is served there",
+                    ));
+                }
+            }
+        }
+        if let Some(to) = self.http.divert {
+            let diverted = self.diverted().into_iter();
+            for (port, _) in diverted.filter(|own| own.1 == to && own.0 != of_http) {
                 warnings.push(format!(
-                    "[firewall] ports hold {port}: a window that opens it hands everybody off the allow-list who comes there to the gate, which answers {challenge} alone",
+                    "[firewall] ports hold {port}: a window that opens it hands everybody off the allow-list who comes there to the gate, which answers {} alone",
+                    ChallengeType::Http01,
+                ));
+            }
+        }
+        self.warn_of_tls(warnings);
+    }
+
+    fn warn_of_tls(&self, warnings: &mut Vec<String>) {
+        let challenge = ChallengeType::TlsAlpn01;
+        let (tls, port) = (&self.tls, challenge.port());
+        let guarded = self.firewall.ports.contains(&port);
+        if tls.listen.is_empty() {
+            let mut sites = self.sites.iter();
+            if sites.any(|site| site.challenges.contains(&challenge)) {
+                warnings.push(format!(
+                    "a site has {challenge} among its challenges and [tls] does not listen: nothing answers it here",
+                ));
+            }
+            if guarded && self.http.divert.is_none() && self.firewall.mode != Mode::GateOnly {
+                warnings.push(format!(
+                    "[firewall] ports hold {port} and [tls] does not listen: a window that opens it shows whatever listens there to the whole world; [tls] listen = \"divert\" lets {challenge} through and nothing else",
                 ));
             }
             return;
         }
-        let listened: BTreeSet<u16> = self.http.listen.iter().map(SocketAddr::port).collect();
-        for port in listened.iter().filter(|port| !ports.contains(port)) {
-            if self.firewall.mode != Mode::GateOnly && *port != 0 {
+        if tls.divert.is_some() {
+            if !guarded {
                 warnings.push(format!(
-                    "port {port} of [http] listen is not in [firewall] ports: no window opens it, so only the allow-list is served there",
+                    "[firewall] ports do not hold {port}: [tls] listen = \"divert\" gets nobody",
                 ));
             }
+            return;
+        }
+        warnings.push(
+            "[tls] listens itself, so visitors of the sites pass through acmegate: while it is down they reach nothing there; with listen = \"divert\" they never meet it".to_owned(),
+        );
+        if tls.server.is_none() && self.sites.iter().all(|site| site.server.is_none()) {
+            warnings.push(
+                "[tls] has no server, nor has a site: visitors from the allow-list are led nowhere; name one, such as server = \"127.0.0.1:8443\"".to_owned(),
+            );
         }
     }
 }

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::gate::challenge::ChallengeType;
 use crate::gate::lease::LeaseName;
 
 /// The version of this protocol. A message of another one is refused with a plain word.
@@ -55,17 +56,27 @@ pub enum Ask {
         /// Its name.
         lease: String,
     },
-    /// Push a key authorization.
+    /// Push an answer: a key authorization, or what of it a client tells.
     AnswerAdd {
+        /// Which challenge it answers.
+        #[serde(default, skip_serializing_if = "ChallengeName::is_http_01")]
+        challenge: ChallengeName,
         /// Which identifier it is for.
         identifier: String,
         /// Token, full stop, thumbprint.
-        key_authorization: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        key_authorization: Option<String>,
+        /// Instead, for tls-alpn-01.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        digest: Option<DigestWord>,
         /// For how long, in milliseconds; the daemon's default if absent.
         milliseconds: Option<u64>,
     },
-    /// Withdraw a pushed key authorization.
+    /// Withdraw a pushed answer.
     AnswerRemove {
+        /// Which challenge it answers.
+        #[serde(default, skip_serializing_if = "ChallengeName::is_http_01")]
+        challenge: ChallengeName,
         /// Which identifier it is for.
         identifier: String,
         /// Its token.
@@ -85,8 +96,12 @@ pub struct Open {
     pub lease: String,
     /// For how long, in milliseconds; `[window] max` if absent.
     pub milliseconds: Option<u64>,
-    /// Which ports; if empty, 80 where `[firewall] ports` has it, else all of those.
+    /// Which ports. If neither ports nor challenges are named, those of the sites' `challenges` that
+    /// `[firewall] ports` has, else all of those.
     pub ports: Vec<u16>,
+    /// The ports of which challenges, besides.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub challenges: Vec<ChallengeName>,
     /// Which families; both if absent.
     pub family: Option<FamilyName>,
     /// Only this address of the host; every one if absent.
@@ -101,6 +116,55 @@ pub struct Open {
     pub holder: Option<HolderWord>,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,
+}
+
+impl Open {
+    /// Every port that is named, by its number or by its challenge.
+    pub fn named_ports(&self) -> Vec<u16> {
+        let mut ports = self.ports.clone();
+        for port in self.challenges.iter().map(|name| name.to_type().port()) {
+            if !ports.contains(&port) {
+                ports.push(port);
+            }
+        }
+        ports
+    }
+}
+
+/// A challenge type.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ChallengeName {
+    /// What callers mean that know of no other.
+    #[default]
+    #[serde(rename = "http-01")]
+    Http01,
+    /// By a handshake.
+    #[serde(rename = "tls-alpn-01")]
+    TlsAlpn01,
+}
+
+impl ChallengeName {
+    /// What the gate calls it.
+    pub fn to_type(self) -> ChallengeType {
+        match self {
+            Self::Http01 => ChallengeType::Http01,
+            Self::TlsAlpn01 => ChallengeType::TlsAlpn01,
+        }
+    }
+
+    fn is_http_01(&self) -> bool {
+        *self == Self::Http01
+    }
+}
+
+/// A key authorization of which only this is known.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DigestWord {
+    /// Its token.
+    pub token: String,
+    /// Its SHA-256 digest, in base64url without padding.
+    pub sha256: String,
 }
 
 /// An address family.
@@ -264,6 +328,7 @@ mod tests {
             lease: "certbot-812".to_owned(),
             milliseconds: Some(120_000),
             ports: vec![80],
+            challenges: vec![ChallengeName::TlsAlpn01],
             family: Some(FamilyName::Ipv6),
             address: None,
             interface: Some("eth0".to_owned()),
@@ -279,6 +344,19 @@ mod tests {
         for (ask, under) in [
             (Ask::Open(open.clone()), None),
             (Ask::Arm(open), Some("exec-811".to_owned())),
+            (
+                Ask::AnswerAdd {
+                    challenge: ChallengeName::TlsAlpn01,
+                    identifier: "example.com".to_owned(),
+                    key_authorization: None,
+                    digest: Some(DigestWord {
+                        token: "token".to_owned(),
+                        sha256: "digest".to_owned(),
+                    }),
+                    milliseconds: None,
+                },
+                None,
+            ),
         ] {
             let envelope = Envelope {
                 version: VERSION,
@@ -287,6 +365,23 @@ mod tests {
             };
             let line = serde_json::to_vec(&envelope).unwrap();
             assert_eq!(parse_request(&line).unwrap(), envelope);
+        }
+    }
+
+    #[test]
+    fn what_an_older_caller_pushes_answers_http_01_and_reads_the_same() {
+        let add = r#"{"version":1,"ask":{"answer-add":{"identifier":"a.test","key_authorization":"a.b","milliseconds":null}}}"#;
+        let remove = r#"{"version":1,"ask":{"answer-remove":{"identifier":"a.test","token":"a"}}}"#;
+        for line in [add, remove] {
+            let envelope = parse_request(line.as_bytes()).unwrap();
+            let (Ask::AnswerAdd { challenge, .. } | Ask::AnswerRemove { challenge, .. }) =
+                &envelope.ask
+            else {
+                panic!("{envelope:?}")
+            };
+            assert_eq!(*challenge, ChallengeName::Http01);
+            // An older daemon understands a newer caller that asks no more than it could.
+            assert_eq!(serde_json::to_string(&envelope).unwrap(), line);
         }
     }
 

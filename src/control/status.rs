@@ -77,6 +77,9 @@ pub struct Commands {
 pub struct Window {
     /// The TCP port.
     pub port: u16,
+    /// Which challenge comes to that port, if one does.
+    #[serde(default)]
+    pub challenge: Option<String>,
     /// `ipv4` or `ipv6`.
     pub family: String,
     /// Whether new connections from outside the allow-list are let in.

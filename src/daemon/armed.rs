@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 
 use crate::control::protocol::{Open, Response};
 use crate::gate::caller::Caller;
+use crate::gate::challenge::ChallengeType;
 use crate::gate::identifier::Identifier;
 use crate::gate::lease::LeaseName;
 
@@ -55,10 +56,20 @@ impl Terms {
         {
             return Err("--for");
         }
-        let has_port = |port: &u16| armed.ports.is_empty() || armed.ports.contains(port);
+        let (asked_ports, armed_ports) = (asked.named_ports(), armed.named_ports());
+        let has_port = |port: &u16| armed_ports.is_empty() || armed_ports.contains(port);
         if !asked.ports.iter().all(has_port) {
             return Err("--port");
         }
+        for challenge in asked.challenges.iter().map(|name| name.to_type()) {
+            if !has_port(&challenge.port()) {
+                return Err(match challenge {
+                    ChallengeType::Http01 => "--http-01",
+                    ChallengeType::TlsAlpn01 => "--tls-alpn-01",
+                });
+            }
+        }
+        let as_armed = asked_ports.is_empty();
         if let (Some(asked), Some(armed)) = (asked.family, armed.family)
             && asked != armed
         {
@@ -83,10 +94,13 @@ impl Terms {
         Ok(Open {
             lease: armed.lease.clone(),
             milliseconds: asked.milliseconds.or(armed.milliseconds),
-            ports: if asked.ports.is_empty() {
-                armed.ports.clone()
-            } else {
-                asked.ports
+            ports: match as_armed {
+                true => armed.ports.clone(),
+                false => asked.ports,
+            },
+            challenges: match as_armed {
+                true => armed.challenges.clone(),
+                false => asked.challenges,
             },
             family: asked.family.or(armed.family),
             address: asked.address.or(armed.address),
@@ -252,7 +266,7 @@ impl Armed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::protocol::FamilyName;
+    use crate::control::protocol::{ChallengeName, FamilyName};
 
     fn name(text: &str) -> LeaseName {
         LeaseName::parse(text).unwrap()
@@ -350,6 +364,24 @@ mod tests {
         };
         assert_eq!(at_one.narrow(by_one.clone()), Err("--interface"));
         assert_eq!(terms(by_one).narrow(at_one.open), Err("--address"));
+        let by_http = terms(Open {
+            challenges: vec![ChallengeName::Http01],
+            ..named("a")
+        });
+        let by = |challenge| Open {
+            challenges: vec![challenge],
+            ..named("a")
+        };
+        assert_eq!(
+            by_http.narrow(by(ChallengeName::TlsAlpn01)),
+            Err("--tls-alpn-01")
+        );
+        assert_eq!(by_http.narrow(named("a")).unwrap(), by_http.open);
+        let by_number = Open {
+            ports: vec![80],
+            ..named("a")
+        };
+        assert_eq!(by_http.narrow(by_number.clone()).unwrap(), by_number);
         // Where nothing was said at arming, everything may be said later.
         let free = terms(named("a"));
         let asked = Open {

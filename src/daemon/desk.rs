@@ -10,23 +10,21 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::armed::Armed;
+use super::asked_ports::asked_ports;
 use super::early::EarlyClose;
 use super::lease_error::LeaseError;
 use super::leases::Leases;
 use super::now;
+use super::pushing::Told;
 use super::refused::{Refused, explain, not_yours};
 use crate::answer::Pushed;
-use crate::answer::pushed::{DEFAULT_LIFETIME, MAX_LIFETIME};
 use crate::config::{Config, format_duration};
 use crate::control::protocol::{Ask, Exit, FamilyName, Open, Response};
 use crate::firewall::message::Claim;
 use crate::firewall::record::command_name;
 use crate::gate::caller::{Ask as GateAsk, Caller, may};
-use crate::gate::challenge::ChallengeType;
 use crate::gate::identifier::Identifier;
 use crate::gate::lease::{Entrance, Families, Holder, Interface, LeaseName, Trigger};
-use crate::gate::site::site_for;
-use crate::gate::token::{KeyAuthorization, Token};
 use crate::observe::Observer;
 
 /// Everything that callers can reach.
@@ -39,7 +37,7 @@ pub struct Desk {
     pub armed: Armed,
     /// What may end before its time.
     pub early: Arc<EarlyClose>,
-    /// The pushed key authorizations.
+    /// The pushed answers.
     pub pushed: Arc<Pushed>,
     /// What was seen.
     pub observer: Arc<Observer>,
@@ -65,12 +63,16 @@ impl Desk {
             Ask::Arm(_) => Err(Refused::new(Exit::Software, "nothing was armed")),
             Ask::Close { lease } => self.close(caller, &lease).await,
             Ask::AnswerAdd {
+                challenge,
                 identifier,
                 key_authorization,
+                digest,
                 milliseconds,
             } => {
-                let answer = self.answer(caller, &identifier, &key_authorization)?;
-                let opened = self.open_for_token(caller, under).await?;
+                let challenge = challenge.to_type();
+                let told = Told::of(challenge, key_authorization, digest)?;
+                let answer = self.answer(caller, &identifier, told)?;
+                let opened = self.open_for_token(caller, under, challenge).await?;
                 let added = self.add_answer(answer, milliseconds)?;
                 Ok(match opened {
                     None => added,
@@ -81,9 +83,11 @@ impl Desk {
                     },
                 })
             }
-            Ask::AnswerRemove { identifier, token } => {
-                self.remove_answer(caller, &identifier, &token)
-            }
+            Ask::AnswerRemove {
+                challenge,
+                identifier,
+                token,
+            } => self.remove_answer(caller, challenge.to_type(), &identifier, &token),
             Ask::FirewallApply => {
                 self.permit(caller, GateAsk::Firewall, "change the firewall")?;
                 self.leases
@@ -138,14 +142,6 @@ impl Desk {
         open: &Open,
     ) -> Result<(Claim, Option<Vec<Identifier>>), Refused> {
         let name = lease_name(&open.lease)?;
-        let (ports, max) = {
-            let config = self.config.borrow();
-            let ports = match open.ports.is_empty() {
-                true => default_ports(&config.firewall.ports),
-                false => open.ports.clone(),
-            };
-            (ports, config.window.max)
-        };
         let identifiers = open
             .identifiers
             .as_ref()
@@ -156,6 +152,11 @@ impl Desk {
                     .collect::<Result<Vec<_>, _>>()
             })
             .transpose()?;
+        let (ports, max) = {
+            let config = self.config.borrow();
+            let ports = asked_ports(&config, open, identifiers.as_deref())?;
+            (ports, config.window.max)
+        };
         let entrance = entrance(open.address, open.interface.as_deref())?;
         let length = open.milliseconds.map_or(max, Duration::from_millis);
         if length > max {
@@ -240,10 +241,11 @@ impl Desk {
     /// The ports on which a peer that a window let in meets the gate.
     fn gate_ports(&self) -> Vec<u16> {
         let config = self.config.borrow();
-        match config.http.divert {
-            Some(_) => config.firewall.ports.clone(),
-            None => self.listeners.iter().map(SocketAddr::port).collect(),
-        }
+        let targets = [config.http.divert, config.tls.divert];
+        let listened = self.listeners.iter().map(SocketAddr::port);
+        let own = listened.filter(|port| !targets.contains(&Some(*port)));
+        own.chain(config.diverted().into_iter().map(|(port, _)| port))
+            .collect()
     }
 
     /// A name that somebody else's lease has is theirs: renewing it would change its end.
@@ -273,88 +275,6 @@ impl Desk {
             true => Response::done(format!("closed: lease {name}")),
             // A post-hook after the lease expired is no failure.
             false => Response::done(format!("no lease {name}: nothing to close")),
-        })
-    }
-
-    /// What is to be answered for whom, if this caller may say so and a site would answer it.
-    fn answer(
-        &self,
-        caller: Caller,
-        name: &str,
-        key_authorization: &str,
-    ) -> Result<(Identifier, KeyAuthorization), Refused> {
-        let identifier = identifier(name)?;
-        self.permit(
-            caller,
-            GateAsk::Answer(&identifier),
-            "push tokens for this identifier",
-        )?;
-        let answer = KeyAuthorization::parse(key_authorization.as_bytes()).ok_or_else(|| {
-            Refused::new(
-                Exit::Data,
-                "this is not a key authorization: it must be TOKEN.THUMBPRINT (certbot: $CERTBOT_VALIDATION of http-01)",
-            )
-        })?;
-        {
-            let config = self.config.borrow();
-            let sites = config.gate_sites();
-            let Some((_, site)) = site_for(&sites, &identifier) else {
-                return Err(Refused::new(
-                    Exit::Config,
-                    format!(
-                        "no [[site]] has {identifier}, so it would never be answered: add it to a site's identifiers"
-                    ),
-                ));
-            };
-            if !site.accounts.is_empty() && !site.accounts.contains(answer.thumbprint()) {
-                return Err(Refused::new(
-                    Exit::Config,
-                    format!(
-                        "the site of {identifier} does not name the account {}: add it to the site's `accounts` if it is yours",
-                        answer.thumbprint().as_str()
-                    ),
-                ));
-            }
-        }
-        Ok((identifier, answer))
-    }
-
-    fn add_answer(
-        &self,
-        (identifier, answer): (Identifier, KeyAuthorization),
-        milliseconds: Option<u64>,
-    ) -> Result<Response, Refused> {
-        let lifetime = milliseconds
-            .map_or(DEFAULT_LIFETIME, Duration::from_millis)
-            .min(MAX_LIFETIME);
-        let (token, now) = (answer.token().clone(), now());
-        self.pushed
-            .add(identifier.clone(), answer, lifetime, now)
-            .map_err(|full| Refused::new(Exit::TempFail, full.to_string()))?;
-        self.early.pushed(&identifier, &token, now + lifetime);
-        // Neither token nor thumbprint: this line goes to the log.
-        Ok(Response::done(format!(
-            "answering for {identifier}, {} at most",
-            format_duration(lifetime)
-        )))
-    }
-
-    fn remove_answer(&self, caller: Caller, name: &str, token: &str) -> Result<Response, Refused> {
-        let identifier = identifier(name)?;
-        self.permit(
-            caller,
-            GateAsk::Answer(&identifier),
-            "withdraw tokens of this identifier",
-        )?;
-        let token = Token::parse(token.as_bytes())
-            .map_err(|error| Refused::new(Exit::Data, error.to_string()))?;
-        let was_there = self.pushed.remove(&identifier, &token, now());
-        self.early.withdrawn(&identifier, &token);
-        Ok(match was_there {
-            true => Response::done(format!("no longer answering {identifier} with that token")),
-            false => Response::done(format!(
-                "{identifier} had no such token: nothing to withdraw"
-            )),
         })
     }
 
@@ -389,16 +309,6 @@ fn describe(claim: &Claim) -> String {
     )
 }
 
-/// Where validators come first: port 80, if it is one that may be opened. No port is opened that
-/// no challenge needs.
-fn default_ports(ports: &[u16]) -> Vec<u16> {
-    let http = ChallengeType::Http01.port();
-    match ports.contains(&http) {
-        true => vec![http],
-        false => ports.to_vec(),
-    }
-}
-
 fn entrance(address: Option<IpAddr>, interface: Option<&str>) -> Result<Entrance, Refused> {
     match (address, interface) {
         (None, None) => Ok(Entrance::Any),
@@ -425,7 +335,7 @@ pub(super) fn lease_name(text: &str) -> Result<LeaseName, Refused> {
     })
 }
 
-fn identifier(text: &str) -> Result<Identifier, Refused> {
+pub(super) fn identifier(text: &str) -> Result<Identifier, Refused> {
     Identifier::parse(text).map_err(|error| {
         Refused::new(
             Exit::Data,

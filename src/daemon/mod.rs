@@ -6,6 +6,7 @@
 //! that a restart sends, leaves it, and the next start adopts it.
 
 pub mod armed;
+mod asked_ports;
 mod authority;
 pub mod commands;
 pub mod desk;
@@ -20,6 +21,7 @@ pub mod notify;
 pub mod parts;
 pub mod port;
 pub mod privilege;
+mod pushing;
 mod refused;
 pub mod runner;
 pub mod seal;
@@ -42,7 +44,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 
 use self::notify::Notify;
-use self::parts::Remembered;
+use self::parts::{Remembered, Room};
 use self::privilege::HostAccounts;
 use self::seal::{Calls, Landlocked, Seal};
 use crate::answer::Pushed;
@@ -50,6 +52,7 @@ use crate::config::lists::Lists;
 use crate::config::{Config, Disk, Format, Level, Mode};
 use crate::control::protocol::{CONTROL_SOCKET, Exit, OBSERVE_SOCKET};
 use crate::control::server;
+use crate::front::{self, Speaks};
 use crate::observe;
 
 /// Open descriptors besides connections: the callers of two control sockets (192 each), watched lease
@@ -119,7 +122,7 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
     let listeners = listeners(&config)?;
     problems.extend(unnamed_ports(
         &config,
-        listeners.iter().map(|(_, address)| *address),
+        listeners.iter().map(|listener| listener.address),
     ));
     let sockets = control_sockets(&options.runtime_dir, &config)?;
     // Only the built-in one is ours to make; a configured webroot belongs to its ACME client.
@@ -195,25 +198,57 @@ fn start_log(config: &Config) {
     observe::log::start(config.log.format == Format::Json, level);
 }
 
-fn listeners(config: &Config) -> Result<Vec<(std::net::TcpListener, SocketAddr)>, Fatal> {
-    let inherited = listen::inherited().map_err(|error| Fatal::new(Exit::Config, error))?;
-    let listeners = if inherited.is_empty() {
-        let bound = match config.http.divert {
-            Some(_) => listen::bind_transparent(&config.http.listen),
-            None => listen::bind(&config.http.listen),
+/// A socket, what is spoken there, and where it is.
+pub struct Listener {
+    socket: std::net::TcpListener,
+    speaks: Speaks,
+    address: SocketAddr,
+}
+
+fn listeners(config: &Config) -> Result<Vec<Listener>, Fatal> {
+    let (http, tls) = (&config.http, &config.tls);
+    let mut listeners = Vec::new();
+    for socket in listen::inherited().map_err(|error| Fatal::new(Exit::Config, error))? {
+        let address = address_of(&socket)?;
+        // Of a socket that was handed over, the configuration knows the port alone.
+        let is_tls = tls.listen.iter().any(|own| own.port() == address.port());
+        let speaks = match is_tls {
+            true => Speaks::Tls,
+            false => Speaks::Http,
         };
-        bound.map_err(|error| Fatal::new(Exit::Os, error))?
-    } else {
-        inherited
-    };
-    let mut bound = Vec::new();
-    for listener in listeners {
-        let address = listener
-            .local_addr()
-            .map_err(|error| Fatal::new(Exit::Os, format!("a listener has no address: {error}")))?;
-        bound.push((listener, address));
+        listeners.push(Listener {
+            socket,
+            speaks,
+            address,
+        });
     }
-    Ok(bound)
+    for (speaks, addresses, divert) in [
+        (Speaks::Http, &http.listen, http.divert),
+        (Speaks::Tls, &tls.listen, tls.divert),
+    ] {
+        // What was handed over takes the place of what is configured.
+        if listeners.iter().any(|listener| listener.speaks == speaks) {
+            continue;
+        }
+        let bound = match divert {
+            Some(_) => listen::bind_transparent(addresses),
+            None => listen::bind(addresses),
+        };
+        for socket in bound.map_err(|error| Fatal::new(Exit::Os, error))? {
+            listeners.push(Listener {
+                address: address_of(&socket)?,
+                socket,
+                speaks,
+            });
+        }
+    }
+    Ok(listeners)
+}
+
+fn address_of(socket: &std::net::TcpListener) -> Result<SocketAddr, Fatal> {
+    socket
+        .local_addr()
+        .map_err(|error| Fatal::new(Exit::Os, format!("a listener has no address: {error}")))
 }
 
 /// What is wrong with where the gate listens, by this configuration.
@@ -221,11 +256,13 @@ fn unnamed_ports<'a>(
     config: &'a Config,
     listeners: impl Iterator<Item = SocketAddr> + 'a,
 ) -> impl Iterator<Item = String> + 'a {
+    let has_windows = config.firewall.mode != Mode::GateOnly;
     // Diverted peers come to other ports than the one they are handed to.
-    let has_windows = config.firewall.mode != Mode::GateOnly && config.http.divert.is_none();
+    let is_diverted_to = |port| [config.http.divert, config.tls.divert].contains(&Some(port));
     listeners
         .map(|address| address.port())
-        .filter(move |port| has_windows && !config.firewall.ports.contains(port))
+        .filter(move |port| has_windows && !is_diverted_to(*port))
+        .filter(|port| !config.firewall.ports.contains(port))
         .map(|port| {
             format!(
                 "the gate listens on port {port} but [firewall] ports does not name it: no window opens it"
@@ -257,9 +294,18 @@ fn control_sockets(directory: &Path, config: &Config) -> Result<ControlSockets, 
 
 /// Asks for as many descriptors as connections are configured; says how many connections there is
 /// room for, so that the control sockets, which need descriptors too, never starve beside them.
-fn raise_descriptor_limit(config: &Config) -> usize {
+fn raise_descriptor_limit(config: &Config) -> Room {
     let limit = getrlimit(Resource::Nofile);
-    let wanted = u64::from(config.http.max_connections) + OTHER_DESCRIPTORS;
+    let http = u64::from(config.http.max_connections);
+    // A visitor has one, and the site's server another.
+    let (tls, other) = match config.tls.listen.is_empty() {
+        true => (0, OTHER_DESCRIPTORS),
+        false => (
+            2 * u64::from(config.tls.max_connections),
+            OTHER_DESCRIPTORS + front::PIPE_DESCRIPTORS as u64,
+        ),
+    };
+    let wanted = http + tls + other;
     let reachable = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));
     let mut current = limit.current.unwrap_or(wanted);
     if current < reachable {
@@ -276,12 +322,19 @@ fn raise_descriptor_limit(config: &Config) -> usize {
         tracing::warn!(
             limit = current,
             wanted,
-            "the limit of open files is lower than [http] max_connections: fewer connections are taken"
+            "the limit of open files is lower than max_connections of [http] and [tls]: fewer connections are taken"
         );
     }
-    // Half of very few is better than none.
-    let room = current.saturating_sub(OTHER_DESCRIPTORS).max(current / 2);
-    usize::try_from(room).unwrap_or(usize::MAX)
+    // Half of very few is better than none; who has more in the file has more of what there is.
+    let room = current
+        .saturating_sub(other)
+        .max(current / 2)
+        .min(http + tls);
+    let share = |part: u64| usize::try_from(room * part / (http + tls)).unwrap_or(usize::MAX);
+    Room {
+        http: share(http),
+        tls: share(tls) / 2,
+    }
 }
 
 /// Starts the enforcer, if this process can give it what it needs.

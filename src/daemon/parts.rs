@@ -11,8 +11,8 @@ use nlink::netlink::nftables::Family as NftFamily;
 use crate::answer::{Answers, Pushed, Source, Upstream, Webroot};
 use crate::config::{self, Accounts, Config, Group};
 use crate::firewall::enforcer::Orders;
-use crate::firewall::ruleset::{Closed, ForeignChain, ForeignSet, Mode, Settings, Shut};
-use crate::front::{self, RedirectStatus, Rules};
+use crate::firewall::ruleset::{Closed, Divert, ForeignChain, ForeignSet, Mode, Settings, Shut};
+use crate::front::{self, Limits, RedirectStatus, Refusal, Rules, Servers};
 use crate::gate::allow_list::AllowList;
 use crate::gate::command::Commands;
 use crate::runner;
@@ -38,6 +38,11 @@ pub fn orders(config: &Config, allow: Arc<AllowList>) -> Orders {
     };
     let mut ports = config.firewall.ports.clone();
     ports.sort_unstable();
+    let divert = config
+        .diverted()
+        .into_iter()
+        .map(|(port, to)| Divert { port, to })
+        .collect();
     Orders {
         settings: Settings {
             mode,
@@ -49,7 +54,7 @@ pub fn orders(config: &Config, allow: Arc<AllowList>) -> Orders {
                 v4: shut(config.firewall.closed.v4),
                 v6: shut(config.firewall.closed.v6),
             },
-            divert: config.http.divert,
+            divert,
         },
         limits: config.limits(),
     }
@@ -110,7 +115,7 @@ pub fn rules(
     config: &Config,
     allow: Arc<AllowList>,
     pushed: &Arc<Pushed>,
-    room: usize,
+    room: Room,
     problems: &mut Vec<String>,
 ) -> io::Result<Rules> {
     let mut sources = Vec::new();
@@ -118,7 +123,7 @@ pub fn rules(
         sources.push(match &site.source {
             config::Source::Pushed => Source::Pushed,
             config::Source::Thumbprint(thumbprint) => Source::Thumbprint(thumbprint.clone()),
-            config::Source::Upstream(address) => Source::Upstream(Upstream::new(*address)),
+            config::Source::Upstream(server) => Source::Upstream(Upstream::new(*server)),
             config::Source::Webroot(path) => match Webroot::open(path) {
                 Ok(webroot) => Source::Webroot(webroot),
                 Err(error) if *path == built_in_webroot(config) => {
@@ -143,16 +148,38 @@ pub fn rules(
     }
     Ok(Rules {
         gate: config.gate(allow),
-        responder: Arc::new(Answers::new(Arc::clone(pushed), sources, Vec::new())),
+        responder: Arc::new(Answers::new(
+            Arc::clone(pushed),
+            sources,
+            config.sites.iter().map(|site| site.tls_source).collect(),
+        )),
+        servers: Servers {
+            by_site: config.sites.iter().map(|site| site.server).collect(),
+            otherwise: config.tls.server,
+        },
         settings: front::Settings {
             head_timeout: config.http.head_timeout,
             // No more than there are descriptors for.
-            max_connections: room.min(config.http.max_connections as usize),
-            max_per_source: config.http.max_connections_per_source as usize,
+            http: Limits {
+                total: room.http.min(config.http.max_connections as usize),
+                per_source: config.http.max_connections_per_source as usize,
+            },
+            tls: Limits {
+                total: room.tls.min(config.tls.max_connections as usize),
+                per_source: config.tls.max_connections_per_source as usize,
+            },
+            hello_timeout: config.tls.hello_timeout,
+            idle_timeout: config.tls.idle_timeout,
+            refusal: match config.tls.refuse {
+                config::Refusal::Close => Refusal::Close,
+                config::Refusal::Alert => Refusal::Alert,
+            },
             redirect_status: match config.http.redirect_status {
                 308 => RedirectStatus::PermanentRedirect,
                 _ => RedirectStatus::MovedPermanently,
             },
+            protocol_from: AllowList::new(config.proxy.protocol_from.iter().copied()),
+            headers_from: AllowList::new(config.proxy.headers_from.iter().copied()),
         },
     })
 }
@@ -186,15 +213,30 @@ fn config_dir(config: &Config) -> Option<PathBuf> {
     file.parent().map(PathBuf::from)
 }
 
-/// The ports of upstreams, the only ones that the front may connect to.
+/// How many connections there are descriptors for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// Of those that speak HTTP.
+    pub http: usize,
+    /// Of those that speak TLS.
+    pub tls: usize,
+}
+
+/// The ports of upstreams and servers, the only ones that the front may connect to.
 pub fn upstream_ports(config: &Config) -> Vec<u16> {
-    let mut ports: Vec<u16> = config
+    let answers = config.sites.iter().filter_map(|site| match &site.source {
+        config::Source::Upstream(address) => Some(*address),
+        _ => None,
+    });
+    let servers = config
         .sites
         .iter()
-        .filter_map(|site| match &site.source {
-            config::Source::Upstream(address) => Some(address.port()),
-            _ => None,
-        })
+        .flat_map(|site| [site.tls_source, site.server])
+        .chain([config.tls.server])
+        .flatten();
+    let mut ports: Vec<u16> = answers
+        .chain(servers)
+        .map(|server| server.address.port())
         .collect();
     ports.sort_unstable();
     ports.dedup();

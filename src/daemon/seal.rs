@@ -329,7 +329,8 @@ const REFUSED_TO_COMMANDS: &[i64] = &[
     libc::SYS_userfaultfd,
 ];
 
-/// What the front needs besides: threads, connections, webroots, and watching lease holders.
+/// What the front needs besides: threads, connections and pipes between them, webroots, and watching
+/// lease holders.
 const FRONT: &[i64] = &[
     libc::SYS_accept4,
     libc::SYS_clone3,
@@ -346,6 +347,7 @@ const FRONT: &[i64] = &[
     libc::SYS_set_robust_list,
     libc::SYS_setsockopt,
     libc::SYS_shutdown,
+    libc::SYS_splice,
     libc::SYS_wait4,
     libc::SYS_waitid,
 ];

@@ -1,6 +1,5 @@
 //! The sealed front, serving: tasks, signals, reload, and the end.
 
-use std::net::{SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::process::Child;
 use std::sync::{Arc, Mutex};
@@ -18,10 +17,10 @@ use super::lease_error::LeaseError;
 use super::leases::{Leases, watch_commands, watch_deadlines, watch_holders};
 use super::link::{Link, Lost};
 use super::notify::Notify;
-use super::parts::{self, Remembered};
+use super::parts::{self, Remembered, Room};
 use super::privilege::HostAccounts;
 use super::seal::Landlocked;
-use super::{ControlSockets, Fatal, Options, landlock_word, now, unnamed_ports};
+use super::{ControlSockets, Fatal, Listener, Options, landlock_word, now, unnamed_ports};
 use crate::answer::Pushed;
 use crate::config::lists::Lists;
 use crate::config::{Config, Unchecked};
@@ -48,9 +47,9 @@ pub struct Daemon {
     pub options: Options,
     pub accounts: Remembered<HostAccounts>,
     pub upstream_ports: Vec<u16>,
-    pub room: usize,
+    pub room: Room,
     pub config: Arc<Config>,
-    pub listeners: Vec<(TcpListener, SocketAddr)>,
+    pub listeners: Vec<Listener>,
     pub sockets: ControlSockets,
     pub pushed: Arc<Pushed>,
     pub rules: Rules,
@@ -112,7 +111,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         listeners: daemon
             .listeners
             .iter()
-            .map(|(_, address)| *address)
+            .map(|listener| listener.address)
             .collect(),
         landlock: landlock_word(daemon.landlocked),
         problems: Mutex::new(daemon.problems),
@@ -124,9 +123,10 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let witness = Arc::new(Overheard::new(Arc::clone(&observer), Arc::clone(&early)));
     let front = Arc::new(Front::new(rules, leases.windows(), witness));
     let mut serving: JoinSet<std::io::Result<()>> = JoinSet::new();
-    for (listener, _) in daemon.listeners {
+    for listener in daemon.listeners {
         serving.spawn(front::serve(
-            listener,
+            listener.socket,
+            listener.speaks,
             Arc::clone(&front),
             stop.clone(),
             DRAIN,
@@ -349,7 +349,7 @@ struct Reloader {
     options: Options,
     accounts: Remembered<HostAccounts>,
     upstream_ports: Vec<u16>,
-    room: usize,
+    room: Room,
     started_with: Arc<Config>,
     pushed: Arc<Pushed>,
     desk: Arc<Desk>,
@@ -428,6 +428,7 @@ impl Reloader {
         let before = &self.started_with;
         let needs_restart = [
             ("[http] listen", before.http.listen != config.http.listen),
+            ("[tls] listen", before.tls.listen != config.tls.listen),
             ("[daemon]", before.daemon != config.daemon),
             ("[log]", before.log != config.log),
             (

@@ -10,6 +10,7 @@ use super::now;
 use crate::config::{Config, Source};
 use crate::control::protocol::VERSION;
 use crate::control::status::{self, Status};
+use crate::gate::challenge::ChallengeType;
 use crate::gate::early::When;
 use crate::gate::identifier::Pattern;
 use crate::gate::lease::{Door, Entrance, Family, Trigger};
@@ -89,8 +90,11 @@ pub fn tell(desk: &Desk) -> Status {
             .map(|(port, family)| {
                 let is_meant = |door: &Door| door.family == family && door.port == port;
                 let until = windows.open_where(is_meant, now);
+                let mut challenges = ChallengeType::ALL.into_iter();
+                let challenge = challenges.find(|challenge| challenge.port() == port);
                 status::Window {
                     port,
+                    challenge: challenge.map(|challenge| challenge.to_string()),
                     family: family.word().to_owned(),
                     open: until.is_some(),
                     milliseconds: until.map(left),
@@ -186,7 +190,7 @@ pub fn tell(desk: &Desk) -> Status {
                 answer: match &site.source {
                     Source::Pushed => "pushed".to_owned(),
                     Source::Webroot(path) => format!("webroot {}", path.display()),
-                    Source::Upstream(address) => format!("upstream {address}"),
+                    Source::Upstream(server) => format!("upstream {}", server.address),
                     Source::Thumbprint(_) => "thumbprint".to_owned(),
                 },
                 accounts: site

@@ -6,10 +6,12 @@ use super::desk::{Desk, lease_name};
 use super::lease_error::LeaseError;
 use super::now;
 use super::refused::{Refused, not_yours};
-use crate::control::protocol::{Exit, Open, Response};
+use crate::control::protocol::{Exit, FamilyName, Open, Response};
 use crate::control::server::Arming;
 use crate::gate::caller::{Ask as GateAsk, Caller};
-use crate::gate::lease::LeaseName;
+use crate::gate::challenge::ChallengeType;
+use crate::gate::identifier::Identifier;
+use crate::gate::lease::{Entrance, LeaseName, Scope};
 use crate::gate::window::Refusal;
 
 impl Desk {
@@ -66,22 +68,53 @@ impl Desk {
         }
     }
 
-    /// Opens an armed lease that is not open, because a token is pushed under it.
+    /// Opens the port of a challenge under an armed lease, because a token is pushed under it. One
+    /// that is open already keeps what it opens, and gets the port besides.
     pub(super) async fn open_for_token(
         &self,
         caller: Caller,
         under: Option<String>,
+        challenge: ChallengeType,
     ) -> Result<Option<Response>, Refused> {
         let Some(lease) = under else { return Ok(None) };
-        let is_armed = self.terms(caller, &lease)?.is_some();
-        if !is_armed || self.lives(&lease_name(&lease)?) {
+        let Some(terms) = self.terms(caller, &lease)? else {
+            return Ok(None);
+        };
+        let port = challenge.port();
+        // Where it is none that may be opened, something in front forwards to one that is.
+        let is_guarded = self.config.borrow().firewall.ports.contains(&port);
+        let scope = self.scope(&lease_name(&lease)?);
+        if scope
+            .as_ref()
+            .is_some_and(|scope| !is_guarded || scope.ports.contains(&port))
+        {
             return Ok(None);
         }
-        let open = Open {
-            lease,
-            ..Open::default()
-        };
+        let armed = terms.open.named_ports();
+        if is_guarded && !armed.is_empty() && !armed.contains(&port) {
+            // Not a refusal that ends the command: a client may have another challenge to try.
+            return Err(Refused::new(
+                Exit::Data,
+                format!(
+                    "the lease {lease} was armed for other ports than {port}, to which {challenge} comes: give --{challenge} to `acmegate exec`"
+                ),
+            ));
+        }
+        let mut open = scope.map_or_else(Open::default, as_it_is);
+        // Where ports were named when it was armed, all of those open at once.
+        if is_guarded && (armed.is_empty() || !open.ports.is_empty()) {
+            open.ports.push(port);
+        }
+        open.lease = lease;
         self.open(caller, open).await.map(Some)
+    }
+
+    /// What a living lease opens.
+    fn scope(&self, name: &LeaseName) -> Option<Scope> {
+        let windows = self.leases.windows();
+        let windows = windows.borrow();
+        let lease = windows.lease(name).filter(|lease| lease.deadline > now());
+        lease.map(|lease| lease.scope.clone())
     }
 
     /// Arms a lease. What no later opening could get is refused now.
@@ -150,6 +183,29 @@ impl Desk {
         if let Err(error) = self.leases.close(name).await {
             tracing::error!(lease = %name, %error, "a lease could not be released");
         }
+    }
+}
+
+/// What would open the same.
+fn as_it_is(scope: Scope) -> Open {
+    let (address, interface) = match scope.entrance {
+        Entrance::Any => (None, None),
+        Entrance::Address(address) => (Some(address), None),
+        Entrance::Interface(interface) => (None, Some(interface.name().to_owned())),
+    };
+    let identifiers = scope.identifiers;
+    Open {
+        ports: scope.ports,
+        family: match (scope.families.v4, scope.families.v6) {
+            (true, false) => Some(FamilyName::Ipv4),
+            (false, true) => Some(FamilyName::Ipv6),
+            _ => None,
+        },
+        // Their family says itself.
+        address,
+        interface,
+        identifiers: identifiers.map(|names| names.iter().map(Identifier::to_string).collect()),
+        ..Open::default()
     }
 }
 

@@ -113,7 +113,7 @@ pub(super) fn foreign_deadline(
     now: Instant,
 ) -> Option<Instant> {
     let is_of_port = |door: &Door| door.port == port;
-    match settings.divert {
+    match settings.diverted(port) {
         Some(_) => windows.admitted_where(is_of_port, now),
         None => windows.open_where(is_of_port, now),
     }

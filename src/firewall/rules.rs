@@ -8,11 +8,14 @@
 //! | --- | --- | --- |
 //! | `guard` | `guard` → `decide` | judges every packet, without conntrack |
 //! | `set` | `admit` → `judge` | marks the connections that a window admits, and shuts them after its grace |
-//! | `attach` | `tag` → `mark` | marks packets by window and grace, before any chain that might drop them |
+//! | `attach` | `tag` → `stamp` | marks packets by window and grace, before any chain that might drop them |
 //! | | `admit` → `judge` | as in `set` |
-//! | all, with divert | `untrack` → `bypass` | keeps what the gate gets away from conntrack, and so from DNAT |
-//! | | `answers` | the same for what the gate sends, and so from masquerading |
-//! | | `divert` → `decide` | hands it to the gate; with the gate dead it goes nowhere |
+//! | all, for diverted ports | `untrack` → `bypass` | keeps what the gate gets away from conntrack, and so from DNAT |
+//! | | `divert` → `deliver` | hands it to the gate; with the gate dead it goes nowhere |
+//! | | `answers` | keeps what the gate sends away from conntrack, and so from masquerading |
+//!
+//! Each base chain takes its own ports: `guard` and `admit` those that are not diverted, `untrack`,
+//! `divert` and `answers` those that are, `tag` all. A group of chains without a port does not stand.
 
 mod words;
 
@@ -28,7 +31,7 @@ use self::words::{
     Mark, bit, doors, doors_by_family, end, is_first, is_not_first, is_unknown, is_whole_socket,
     nfproto, rule, set_bit,
 };
-use super::ruleset::{Closed, Doors, Mode, OPENED_SET, Settings, Shut, TABLE, TAG};
+use super::ruleset::{Closed, Divert, Doors, Mode, OPENED_SET, Settings, Shut, TABLE, TAG};
 use crate::gate::lease::Family;
 
 /// Before DNAT (-100), so that published container ports are judged like local ones.
@@ -75,7 +78,10 @@ impl Settings {
     /// Our chains, in the order they are made: a chain stands after those that it names.
     pub fn chains(&self) -> Vec<ChainPlan> {
         let mut chains = Vec::new();
-        let mut pair = |inner, rules, outer, priority| {
+        if self.mode == Mode::GateOnly {
+            return chains;
+        }
+        let mut pair = |inner, rules, outer, priority, ports: &[u16]| {
             chains.push(ChainPlan {
                 name: inner,
                 base: None,
@@ -87,30 +93,49 @@ impl Settings {
                     hook: Hook::Prerouting,
                     priority,
                 }),
-                rules: self.to(inner),
+                rules: to(inner, ports),
             });
         };
+        let diverted: Vec<u16> = self.divert.iter().map(|divert| divert.port).collect();
+        let plain: Vec<u16> = self.plain_ports().collect();
         if matches!(self.mode, Mode::Attach(_)) {
-            pair("mark", self.mark_rules(), "tag", TAG_PRIORITY);
+            pair(
+                "stamp",
+                self.stamp_rules(),
+                "tag",
+                TAG_PRIORITY,
+                &self.ports,
+            );
         }
-        match (&self.mode, self.divert) {
-            (Mode::GateOnly, _) => {}
-            (_, Some(port)) => {
-                pair("bypass", self.bypass_rules(), "untrack", UNTRACK_PRIORITY);
-                pair("decide", self.divert_rules(port), "divert", DIVERT_PRIORITY);
-                chains.push(ChainPlan {
-                    name: "answers",
-                    base: Some(Base {
-                        hook: Hook::Output,
-                        priority: UNTRACK_PRIORITY,
-                    }),
-                    rules: self.answers_rules(),
-                });
+        if !diverted.is_empty() {
+            let (bypass, deliver) = (self.bypass_rules(), self.deliver_rules());
+            pair("bypass", bypass, "untrack", UNTRACK_PRIORITY, &diverted);
+            pair("deliver", deliver, "divert", DIVERT_PRIORITY, &diverted);
+        }
+        if !plain.is_empty() {
+            // Nothing stands behind a port of the gate's own that a packet could go on to.
+            let firm = self.firmly();
+            if self.mode == Mode::Guard {
+                pair(
+                    "decide",
+                    firm.guard_rules(),
+                    "guard",
+                    GUARD_PRIORITY,
+                    &plain,
+                );
+            } else {
+                pair("judge", firm.judge_rules(), "admit", ADMIT_PRIORITY, &plain);
             }
-            (Mode::Guard, None) => pair("decide", self.guard_rules(), "guard", GUARD_PRIORITY),
-            (Mode::Set(_) | Mode::Attach(_), None) => {
-                pair("judge", self.judge_rules(), "admit", ADMIT_PRIORITY);
-            }
+        }
+        if !diverted.is_empty() {
+            chains.push(ChainPlan {
+                name: "answers",
+                base: Some(Base {
+                    hook: Hook::Output,
+                    priority: UNTRACK_PRIORITY,
+                }),
+                rules: self.answers_rules(),
+            });
         }
         chains
     }
@@ -153,14 +178,15 @@ impl Settings {
         self.shut(&[matches, &[opened]].concat())
     }
 
-    fn mark_rules(&self) -> Vec<RuleSpec> {
+    fn stamp_rules(&self) -> Vec<RuleSpec> {
         // The chain that drops knows no allow-list: a window opens it to everybody, or a CA of one's
         // own would be left out. Where peers are diverted, the allow-list's go to the site, and
         // whether they may is that chain's to say.
-        let mut rules = match self.divert {
-            Some(_) => self.allowed(),
-            None => Vec::new(),
-        };
+        let mut rules = Vec::new();
+        for divert in &self.divert {
+            let is_port = Match::eq(Field::TcpDport, divert.port);
+            rules.extend(self.allowed_where(&[is_port]));
+        }
         let mark = || set_bit(self.mark, Mark::Packet);
         for door in doors(Doors::Window) {
             rules.push(rule([door], mark(), Verdict::Accept));
@@ -171,21 +197,25 @@ impl Settings {
         rules
     }
 
-    fn divert_rules(&self, port: u16) -> Vec<RuleSpec> {
+    fn deliver_rules(&self) -> Vec<RuleSpec> {
         let mut rules = self.allowed();
-        for (family, door) in doors_by_family(Doors::Window) {
-            let (nft_family, address): (_, IpAddr) = match family {
-                Family::V4 => (NftFamily::Ip, Ipv4Addr::LOCALHOST.into()),
-                Family::V6 => (NftFamily::Ip6, Ipv6Addr::LOCALHOST.into()),
-            };
-            let tproxy = Stmt::Tproxy {
-                family: nft_family,
-                addr: Some(address),
-                port: Some(port),
-            };
-            for which in self.what_a_window_takes() {
-                let then = [tproxy.clone().into(), is_whole_socket().into()];
-                rules.push(rule([door.clone(), which], then, Verdict::Accept));
+        for Divert { port, to } in &self.divert {
+            let is_port = Match::eq(Field::TcpDport, *port);
+            for (family, door) in doors_by_family(Doors::Window) {
+                let (nft_family, address): (_, IpAddr) = match family {
+                    Family::V4 => (NftFamily::Ip, Ipv4Addr::LOCALHOST.into()),
+                    Family::V6 => (NftFamily::Ip6, Ipv6Addr::LOCALHOST.into()),
+                };
+                let tproxy = Stmt::Tproxy {
+                    family: nft_family,
+                    addr: Some(address),
+                    port: Some(*to),
+                };
+                for which in self.what_a_window_takes() {
+                    let matches = [vec![is_port.clone()], door.clone(), which];
+                    let then = [tproxy.clone().into(), is_whole_socket().into()];
+                    rules.push(rule(matches, then, Verdict::Accept));
+                }
             }
         }
         let is_gates = || Match::eq(Field::Socket(SocketKey::Transparent), Value::Bool(true));
@@ -255,19 +285,23 @@ impl Settings {
     /// Of a connection that was not tracked when it came, an answer would be a new one: given
     /// another address by who masquerades, or called invalid.
     fn answers_rules(&self) -> Vec<RuleSpec> {
-        let ports = self.ports.iter().map(|port| {
+        let ports = self.divert.iter().map(|divert| {
             let is_gates = Match::eq(Field::Socket(SocketKey::Transparent), Value::Bool(true));
-            let matches = vec![Match::eq(Field::TcpSport, *port), is_gates];
+            let matches = vec![Match::eq(Field::TcpSport, divert.port), is_gates];
             rule([matches], [Item::from(Stmt::Notrack)], Verdict::Accept)
         });
         ports.collect()
     }
 
     fn allowed(&self) -> Vec<RuleSpec> {
+        self.allowed_where(&[])
+    }
+
+    fn allowed_where(&self, matches: &[Match]) -> Vec<RuleSpec> {
         let of = |family, field| {
             let set = self.allow_set(family);
             let is_in = Match::eq(field, Value::IntervalSet(set.name().to_owned()));
-            rule([vec![is_in]], [], Verdict::Accept)
+            rule([matches.to_vec(), vec![is_in]], [], Verdict::Accept)
         };
         vec![
             of(Family::V4, Field::Ip4Saddr),
@@ -306,28 +340,6 @@ impl Settings {
         }
     }
 
-    /// Sends packets for a guarded port of this host to `chain`. The loopback interface stays out
-    /// of it, or the host's own probes would be cut.
-    fn to(&self, chain: &'static str) -> Vec<RuleSpec> {
-        let goto = ChainName::new(chain).map(Verdict::GotoTo).ok();
-        let fib = Field::Fib {
-            flags: FibFlags::DADDR,
-            result: FibResult::AddrType,
-        };
-        self.ports
-            .iter()
-            .map(|port| {
-                let matches = [
-                    Match::new(Field::Iifname, MatchOp::Ne, "lo"),
-                    Match::eq(Field::TcpDport, *port),
-                    Match::eq(fib.clone(), RouteType::Local),
-                ];
-                let spec = matches.into_iter().fold(RuleSpec::new(), RuleSpec::then);
-                goto.clone().into_iter().fold(spec, RuleSpec::then)
-            })
-            .collect()
-    }
-
     /// The rule that stands at the head of each attached chain, by its text and tag alone: it
     /// opens nothing by itself, wherever it is saved and restored.
     pub fn attached_rule(&self) -> RuleSpec {
@@ -338,6 +350,28 @@ impl Settings {
         )
         .comment(TAG)
     }
+}
+
+/// Sends packets for these ports of this host to `chain`. The loopback interface stays out of it, or
+/// the host's own probes would be cut.
+fn to(chain: &'static str, ports: &[u16]) -> Vec<RuleSpec> {
+    let goto = ChainName::new(chain).map(Verdict::GotoTo).ok();
+    let fib = Field::Fib {
+        flags: FibFlags::DADDR,
+        result: FibResult::AddrType,
+    };
+    ports
+        .iter()
+        .map(|port| {
+            let matches = [
+                Match::new(Field::Iifname, MatchOp::Ne, "lo"),
+                Match::eq(Field::TcpDport, *port),
+                Match::eq(fib.clone(), RouteType::Local),
+            ];
+            let spec = matches.into_iter().fold(RuleSpec::new(), RuleSpec::then);
+            goto.clone().into_iter().fold(spec, RuleSpec::then)
+        })
+        .collect()
 }
 
 impl Hook {
@@ -389,6 +423,12 @@ mod tests {
         v6: Shut::Drop,
     };
 
+    const HTTP: Divert = Divert { port: 80, to: 8402 };
+    const TLS: Divert = Divert {
+        port: 443,
+        to: 8403,
+    };
+
     fn settings(mode: Mode) -> Settings {
         Settings {
             mode,
@@ -397,7 +437,7 @@ mod tests {
             owned: true,
             mark: 0x0800_0000,
             closed: SILENCE,
-            divert: None,
+            divert: Vec::new(),
         }
     }
 
@@ -424,12 +464,12 @@ mod tests {
     fn every_settings() -> Vec<Settings> {
         let mut all = Vec::new();
         for mode in [Mode::Guard, set_mode(), attach_mode()] {
-            for divert in [None, Some(8402)] {
+            for divert in [vec![], vec![HTTP, TLS], vec![TLS]] {
                 for v4 in [Shut::Drop, Shut::Reject, Shut::Pass] {
                     for v6 in [Shut::Drop, Shut::Reject] {
                         all.push(Settings {
                             closed: Closed { v4, v6 },
-                            divert,
+                            divert: divert.clone(),
                             ..settings(mode.clone())
                         });
                     }
@@ -482,10 +522,88 @@ mod tests {
         };
         let settings = Settings {
             closed,
-            divert: Some(8402),
+            divert: vec![HTTP, TLS],
             ..settings(Mode::Guard)
         };
         insta::assert_snapshot!("divert", settings.to_nft());
+    }
+
+    #[test]
+    fn one_port_diverted_and_one_not_as_people_read_it() {
+        let settings = Settings {
+            divert: vec![TLS],
+            ..settings(attach_mode())
+        };
+        insta::assert_snapshot!("mixed", settings.to_nft());
+    }
+
+    #[test]
+    fn each_base_chain_takes_its_own_ports() {
+        for settings in every_settings() {
+            let chains = settings.chains();
+            let ports_of = |name: &str| -> Vec<u16> {
+                let rules = chains.iter().find(|chain| chain.name == name);
+                let texts = rules
+                    .into_iter()
+                    .flat_map(|chain| &chain.rules)
+                    .map(rule_text);
+                texts
+                    .filter_map(|text| {
+                        let (_, rest) = text.split_once("port ")?;
+                        rest.split(' ').next()?.parse().ok()
+                    })
+                    .collect()
+            };
+            let diverted: Vec<u16> = settings.divert.iter().map(|divert| divert.port).collect();
+            for name in ["untrack", "divert", "answers"] {
+                assert_eq!(ports_of(name), diverted, "{name}");
+            }
+            let plain: Vec<u16> = settings.plain_ports().collect();
+            assert_eq!([ports_of("guard"), ports_of("admit")].concat(), plain);
+            let is_attached = matches!(settings.mode, Mode::Attach(_));
+            assert_eq!(ports_of("tag") == settings.ports, is_attached);
+        }
+    }
+
+    /// Where nothing stands behind a port, nothing goes on to it.
+    #[test]
+    fn a_port_that_is_not_diverted_is_never_passed_when_shut() {
+        for settings in every_settings() {
+            let chains = settings.chains();
+            for chain in chains.iter().filter(|chain| chain.name == "decide") {
+                let last = chain.rules.last().map(rule_text).unwrap();
+                assert!(last.ends_with("drop") || last.contains("reject"), "{last}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_reload_follows_only_where_the_same_chains_and_listeners_stand() {
+        let of = |ports: &[u16], divert: &[Divert]| Settings {
+            ports: ports.to_vec(),
+            divert: divert.to_vec(),
+            ..settings(Mode::Guard)
+        };
+        let both = of(&[80, 443], &[HTTP, TLS]);
+        let follows = |after: &Settings, before: &Settings| after.can_follow(before);
+        assert!(follows(&of(&[80], &[HTTP]), &both), "a port less");
+        assert!(!follows(&both, &of(&[80], &[HTTP])), "no such listener");
+        let to_one = Divert { to: HTTP.to, ..TLS };
+        assert!(follows(
+            &of(&[80, 443], &[HTTP, to_one]),
+            &of(&[80], &[HTTP])
+        ));
+        assert!(
+            !follows(&of(&[80, 443], &[HTTP, to_one]), &both),
+            "another target"
+        );
+        let mixed = of(&[80, 443], &[TLS]);
+        assert!(!follows(&mixed, &both) && !follows(&both, &mixed));
+        assert!(
+            follows(&of(&[53, 80, 443], &[TLS]), &mixed),
+            "a plain port more"
+        );
+        assert!(!follows(&of(&[443], &[TLS]), &mixed), "other chains");
     }
 
     #[test]

@@ -46,8 +46,18 @@ pub struct Settings {
     pub mark: u32,
     /// What "shut" means.
     pub closed: Closed,
-    /// The loopback port of the gate's transparent listeners, where peers are diverted to it.
-    pub divert: Option<u16>,
+    /// Which of the guarded ports are handed to the gate beside who else listens there; ascending by
+    /// port, each of them in `ports`.
+    pub divert: Vec<Divert>,
+}
+
+/// A guarded port whose peers are handed to the gate inside windows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Divert {
+    /// The port that peers come to.
+    pub port: u16,
+    /// The loopback port of the gate's transparent listener.
+    pub to: u16,
 }
 
 /// How the firewall is asked.
@@ -80,7 +90,8 @@ pub enum Shut {
     Drop,
     /// A reset.
     Reject,
-    /// It goes on to what stands behind: only where peers are diverted inside windows.
+    /// It goes on to what stands behind: only for ports that are diverted inside windows. Any other
+    /// port is silent then.
     Pass,
 }
 
@@ -293,10 +304,32 @@ impl Settings {
             (Mode::Attach(_), Mode::Attach(_)) => true,
             (mode, earlier) => mode == earlier,
         };
+        // A port more is diverted where others are; whoever listens there was bound at the start.
+        let is_same_port = |port: &u16| {
+            !before.ports.contains(port) || self.diverted(*port) == before.diverted(*port)
+        };
+        let has_listener = |divert: &Divert| before.divert.iter().any(|had| had.to == divert.to);
         is_same_way
             && self.owned == before.owned
             && self.mark == before.mark
-            && self.divert == before.divert
+            && self.ports.iter().all(is_same_port)
+            && self.divert.iter().all(has_listener)
+            && self.divert.is_empty() == before.divert.is_empty()
+            && self.plain_ports().next().is_none() == before.plain_ports().next().is_none()
+    }
+
+    /// Where a guarded port is diverted to, if it is.
+    pub fn diverted(&self, port: u16) -> Option<u16> {
+        let mut diverts = self.divert.iter();
+        diverts
+            .find(|divert| divert.port == port)
+            .map(|divert| divert.to)
+    }
+
+    /// The guarded ports that are not diverted, ascending.
+    pub fn plain_ports(&self) -> impl Iterator<Item = u16> {
+        let ports = self.ports.iter().copied();
+        ports.filter(|port| self.diverted(*port).is_none())
     }
 
     /// The sets of doors, which rules read.

@@ -109,11 +109,6 @@ impl Survey {
             Mode::Attach(_) => settings.mark,
             Mode::Guard | Mode::Set(_) | Mode::GateOnly => 0,
         };
-        // And its connection's, before anybody could copy one to the other; what is diverted has none.
-        let ct_mark = match &settings.mode {
-            Mode::Set(_) | Mode::Attach(_) if settings.divert.is_none() => settings.mark,
-            _ => 0,
-        };
         let attached: Vec<String> = match &settings.mode {
             Mode::Attach(chains) => chains.iter().map(ToString::to_string).collect(),
             Mode::Guard | Mode::Set(_) | Mode::GateOnly => Vec::new(),
@@ -129,6 +124,13 @@ impl Survey {
             .filter(|family| scope.families.has(*family) && scope.entrance.is_of(*family))
         {
             for &port in &scope.ports {
+                let is_diverted = settings.diverted(port).is_some();
+                // And its connection's, before anybody could copy one to the other; what is diverted has
+                // none.
+                let ct_mark = match &settings.mode {
+                    Mode::Set(_) | Mode::Attach(_) if !is_diverted => settings.mark,
+                    _ => 0,
+                };
                 let probes = ways
                     .iter()
                     .filter(|way| way.family == family)
@@ -143,7 +145,7 @@ impl Survey {
                         destination,
                         mark,
                         ct_mark,
-                        is_untracked: settings.divert.is_some(),
+                        is_untracked: is_diverted,
                         accepted_sets: accepted_sets.clone(),
                     });
                 // One way in is enough: a host may well be shut on its inner interfaces.

@@ -21,12 +21,13 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::sleep;
 
-use super::Front;
+use super::arrival::Arrival;
 use super::connection::{Connection, Progress};
 use super::edge::{now, with_buffer};
 use super::judge::{Finish, Step, judge};
 use super::report::{Outcome, Report};
-use crate::gate::{Admission, Peer};
+use super::{Front, Speaks, tls};
+use crate::gate::Peer;
 
 /// How many connections are accepted before the other tasks of the thread get their turn.
 const BATCH: usize = 32;
@@ -40,6 +41,7 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 /// One listener and the connections that it brought.
 pub(super) struct Acceptor {
     listener: AsyncFd<TcpListener>,
+    speaks: Speaks,
     /// Asked once: every connection of a plain listener has its port.
     local_port: u16,
     /// A transparent listener (ip(7), IP_TRANSPARENT) is handed connections to any address and port
@@ -51,7 +53,11 @@ pub(super) struct Acceptor {
 }
 
 impl Acceptor {
-    pub(super) fn new(listener: TcpListener, front: Arc<Front>) -> io::Result<Self> {
+    pub(super) fn new(
+        listener: TcpListener,
+        speaks: Speaks,
+        front: Arc<Front>,
+    ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let local = listener.local_addr()?;
         let socket = SockRef::from(&listener);
@@ -67,6 +73,7 @@ impl Acceptor {
         let listener = AsyncFd::with_interest(listener, Interest::READABLE)?;
         Ok(Self {
             listener,
+            speaks,
             local_port: local.port(),
             is_transparent,
             front,
@@ -130,6 +137,7 @@ impl Acceptor {
                             let own_port = (!self.is_transparent).then_some(self.local_port);
                             greet(
                                 &self.front,
+                                self.speaks,
                                 &mut self.connections,
                                 socket,
                                 address,
@@ -188,6 +196,7 @@ fn tell_panic(ended: Result<(), JoinError>) {
 /// of its connections have that one.
 fn greet(
     front: &Arc<Front>,
+    speaks: Speaks,
     connections: &mut JoinSet<()>,
     socket: OwnedFd,
     address: SocketAddr,
@@ -212,34 +221,54 @@ fn greet(
         local_address: local.map(|local| local.ip().to_canonical()),
     };
     let mut report = Report::new(Arc::clone(front), peer);
-    let admission = match rules.gate.admit(peer, &windows, now) {
-        Ok(admission) => admission,
-        Err(reason) => return report.tell(reason.into()),
-    };
-    if matches!(admission, Admission::Window { .. }) {
-        let lease = windows.lease_for(|door| peer.may_use(door), now);
-        report.lease = lease.cloned();
-    }
-    if let Err(reason) = front.sources.admit(peer.address, &rules.settings) {
+    let mut arrival = Arrival::new(peer, &rules, &windows, now);
+    if let Err(reason) = arrival.admission {
         return report.tell(reason.into());
     }
+    report.is_of(&arrival, &windows, now);
+    let source = arrival.source(&rules.settings);
+    let limits = rules.settings.limits(speaks);
+    if let Err(reason) = front.sources(speaks).admit(source, limits) {
+        return report.tell(reason.into());
+    }
+    if speaks == Speaks::Tls {
+        if let Some(connection) =
+            tls::Connection::hold(socket, report, arrival, now, &rules.settings)
+        {
+            connections.spawn(connection.run());
+        }
+        return;
+    }
 
-    let (step, head) =
+    let (judged, head) =
         with_buffer(
             |buffer| match recv(&socket, &mut *buffer, RecvFlags::empty()) {
-                Ok((_, 0)) => (Step::Finish(Finish::gone()), Vec::new()),
+                Ok((_, 0)) => (Step::Finish(Finish::gone()).into(), Vec::new()),
                 Ok((_, length)) => {
                     let bytes = &buffer[..length];
-                    match judge(bytes, &rules, &windows, local_port, now) {
-                        Step::NeedMore => (Step::NeedMore, bytes.to_vec()),
-                        step => (step, Vec::new()),
-                    }
+                    let judged = judge(bytes, &arrival, &rules, &windows, now);
+                    let head = match judged.step {
+                        Step::NeedMore => bytes[judged.taken..].to_vec(),
+                        _ => Vec::new(),
+                    };
+                    (judged, head)
                 }
-                Err(Errno::AGAIN | Errno::INTR) => (Step::NeedMore, Vec::new()),
-                Err(_) => (Step::Finish(Finish::gone()), Vec::new()),
+                Err(Errno::AGAIN | Errno::INTR) => (Step::NeedMore.into(), Vec::new()),
+                Err(_) => (Step::Finish(Finish::gone()).into(), Vec::new()),
             },
         );
-    let progress = match step {
+    if let Some(real) = judged.arrival {
+        arrival = *real;
+        report.is_of(&arrival, &windows, now);
+        let source = arrival.source(&rules.settings);
+        if let (Ok(_), Err(reason)) = (
+            arrival.admission,
+            front.sources(speaks).admit(source, limits),
+        ) {
+            return report.tell(reason.into());
+        }
+    }
+    let progress = match judged.step {
         Step::NeedMore => Progress::Reading(head),
         Step::LookUp(look_up) => Progress::LookingUp(Box::new(look_up)),
         Step::Finish(finish) => match send_at_once(&socket, finish) {
@@ -247,7 +276,7 @@ fn greet(
             Err(rest) => Progress::Sending(Box::new(rest)),
         },
     };
-    if let Some(connection) = Connection::hold(socket, report, admission, now, &rules.settings) {
+    if let Some(connection) = Connection::hold(socket, report, arrival, now, &rules.settings) {
         connections.spawn(connection.run(progress));
     }
 }

@@ -19,11 +19,13 @@ use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 use tokio::net::TcpStream;
 use tokio::time::{sleep_until, timeout, timeout_at};
 
+use super::arrival::Arrival;
 use super::edge::{now, with_buffer};
-use super::judge::{Finish, LookUp, Step, conclude, judge, refuse};
+use super::judge::{Finish, Judged, LookUp, Step, conclude, judge, refuse};
 use super::report::{Outcome, Report};
 use super::sources::Ticket;
-use super::{Front, Settings};
+use super::{Front, Settings, Speaks};
+use crate::gate::event::Ends;
 use crate::gate::{Admission, Peer, Reason};
 
 /// How long a connection may last altogether: the head's ten seconds and the upstream's. Boulder
@@ -34,6 +36,9 @@ const SENDING_TIME: Duration = Duration::from_secs(1);
 /// How long a head may take while three quarters of all places are taken: a lost segment is sent
 /// again after one second (RFC 6298 §2), and whoever holds places for fun should not hold them long.
 const PRESSED_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a balancer may take at least to say for whom it is: its authors ask receivers to wait for
+/// three seconds or more, so that one lost segment can be sent again.
+pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a peer may go on sending what is not read, so that it finds its answer before a reset.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 /// How much of that is read and thrown away. The rest stays in the peer's and the kernel's buffers.
@@ -53,11 +58,17 @@ pub(super) enum Progress {
 pub(super) struct Connection {
     stream: TcpStream,
     report: Report,
-    admission: Admission,
+    arrival: Arrival,
     accepted: Instant,
     head_deadline: Instant,
     /// Held for as long as the connection is.
-    _ticket: Ticket,
+    ticket: Ticket,
+}
+
+/// A connection turned out to be another peer's than who was judged so far.
+struct Turn {
+    arrival: Arrival,
+    progress: Progress,
 }
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -68,12 +79,13 @@ impl Connection {
     pub(super) fn hold(
         socket: OwnedFd,
         mut report: Report,
-        admission: Admission,
+        arrival: Arrival,
         accepted: Instant,
         settings: &Settings,
     ) -> Option<Self> {
-        let (ticket, is_pressed) = match Ticket::take(&report.front, report.peer.address, settings)
-        {
+        let source = arrival.source(settings);
+        let place = Ticket::take(&report.front, Speaks::Http, source, settings);
+        let (ticket, is_pressed) = match place {
             Ok(taken) => taken,
             Err(reason) => {
                 report.tell(reason.into());
@@ -94,13 +106,17 @@ impl Connection {
             true => settings.head_timeout.min(PRESSED_HEAD_TIMEOUT),
             false => settings.head_timeout,
         };
+        let head_timeout = match arrival.owes_header {
+            true => head_timeout.max(HEADER_TIMEOUT),
+            false => head_timeout,
+        };
         Some(Self {
             stream,
             report,
-            admission,
+            arrival,
             accepted,
             head_deadline: accepted + head_timeout.min(CONNECTION_TIMEOUT),
-            _ticket: ticket,
+            ticket,
         })
     }
 
@@ -109,41 +125,65 @@ impl Connection {
         clippy::manual_async_fn,
         reason = "an async fn keeps its arguments twice, and this one is held by the thousand"
     )]
-    pub(super) fn run(mut self, progress: Progress) -> impl Future<Output = ()> + Send {
+    pub(super) fn run(mut self, mut progress: Progress) -> impl Future<Output = ()> + Send {
         async move {
             // All of it moves in here, the ticket too: a closure would take only what it names.
             let own = &mut self;
-            let exchange = Exchange {
-                stream: &own.stream,
-                front: &Arc::clone(&own.report.front),
-                peer: own.report.peer,
-                head_deadline: own.head_deadline,
-                last: own.accepted + CONNECTION_TIMEOUT,
-            };
-            let mut closed: Option<Boxed<'_, ()>> = match own.admission {
-                Admission::Window { until } => {
-                    let (front, peer) = (exchange.front, exchange.peer);
-                    Some(Box::pin(window_closed(front, peer, until)))
+            let front = Arc::clone(&own.report.front);
+            loop {
+                let exchange = Exchange {
+                    stream: &own.stream,
+                    front: &front,
+                    arrival: &own.arrival,
+                    head_deadline: own.head_deadline,
+                    last: own.accepted + CONNECTION_TIMEOUT,
+                };
+                let mut closed: Option<Boxed<'_, ()>> = match own.arrival.admission {
+                    Ok(Admission::Window { until }) => {
+                        let peer = own.arrival.peer;
+                        Some(Box::pin(window_closed(&front, peer, until)))
+                    }
+                    _ => None,
+                };
+                // What no window admitted, no window ends.
+                let closed = poll_fn(|cx| match &mut closed {
+                    Some(closed) => closed.as_mut().poll(cx),
+                    None => Poll::Pending,
+                });
+                let turn = tokio::select! {
+                    biased;
+                    () = closed => return own.report.tell(Reason::WindowClosed.into()),
+                    turn = exchange.run(progress, &mut own.report) => turn,
+                };
+                match turn.and_then(|turn| own.turn(*turn)) {
+                    Some(next) => progress = next,
+                    None => return,
                 }
-                Admission::AllowList | Admission::Everybody => None,
-            };
-            // What no window admitted, no window ends.
-            let closed = poll_fn(|cx| match &mut closed {
-                Some(closed) => closed.as_mut().poll(cx),
-                None => Poll::Pending,
-            });
-            tokio::select! {
-                biased;
-                () = closed => own.report.tell(Reason::WindowClosed.into()),
-                () = exchange.run(progress, &mut own.report) => {}
             }
         }
+    }
+
+    /// Goes on as the real peer's connection; `None` where that one may not, which has been told then.
+    fn turn(&mut self, turn: Turn) -> Option<Progress> {
+        let front = &self.report.front;
+        let (rules, windows) = (front.rules(), front.windows());
+        self.arrival = turn.arrival;
+        self.report.is_of(&self.arrival, &windows, now());
+        let source = self.arrival.source(&rules.settings);
+        // Whom nothing let in needs no place any more.
+        if self.arrival.admission.is_ok()
+            && let Err(reason) = self.ticket.pass_to(source, &rules.settings)
+        {
+            self.report.tell(reason.into());
+            return None;
+        }
+        Some(turn.progress)
     }
 }
 
 /// Ends when what admitted the peer has ended, its grace included. Windows may be prolonged or
 /// closed meanwhile.
-async fn window_closed(front: &Front, peer: Peer, mut until: Instant) {
+pub(super) async fn window_closed(front: &Front, peer: Peer, mut until: Instant) {
     let mut windows = front.windows.clone();
     let mut is_followed = true;
     loop {
@@ -172,56 +212,76 @@ async fn window_closed(front: &Front, peer: Peer, mut until: Instant) {
 struct Exchange<'a> {
     stream: &'a TcpStream,
     front: &'a Front,
-    peer: Peer,
+    arrival: &'a Arrival,
     head_deadline: Instant,
     last: Instant,
 }
 
 impl Exchange<'_> {
-    async fn run(&self, progress: Progress, report: &mut Report) {
+    /// Brings it to its end, or to where it turns out to be somebody else's.
+    async fn run(&self, progress: Progress, report: &mut Report) -> Option<Box<Turn>> {
         let step = match progress {
-            Progress::Reading(head) => self.read(head).await,
+            Progress::Reading(head) => match self.read(head).await {
+                Ok(step) => step,
+                Err(turn) => return Some(turn),
+            },
             Progress::LookingUp(look_up) => Step::LookUp(*look_up),
             Progress::Sending(finish) => Step::Finish(*finish),
         };
         let rest: Boxed<'_, ()> = Box::pin(self.finish(step, report));
         rest.await;
+        None
     }
 
-    /// Reads until the head is judged, or its time is over. Never ends with `NeedMore`.
-    async fn read(&self, mut head: Vec<u8>) -> Step {
+    /// Reads until the head is judged, its time is over, or somebody else is its peer. Never ends with
+    /// `NeedMore`.
+    async fn read(&self, mut head: Vec<u8>) -> Result<Step, Box<Turn>> {
         loop {
             // The stream's own future would keep a waiter for each of many tasks; one alone reads.
             let readable = poll_fn(|cx| self.stream.poll_read_ready(cx));
             match timeout_at(self.head_deadline.into(), readable).await {
                 Ok(Ok(())) => {}
-                Ok(Err(_)) => return Step::Finish(Finish::gone()),
-                Err(_) => return Step::Finish(too_late(&head)),
+                Ok(Err(_)) => return Ok(Step::Finish(Finish::gone())),
+                Err(_) => return Ok(Step::Finish(self.too_late(&head))),
             }
-            match with_buffer(|buffer| self.read_once(buffer, &mut head)) {
-                Ok(Step::NeedMore) => {}
-                Ok(step) => return step,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(_) => return Step::Finish(Finish::gone()),
+            let judged = match with_buffer(|buffer| self.read_once(buffer, &mut head)) {
+                Ok(judged) => judged,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(_) => return Ok(Step::Finish(Finish::gone())),
+            };
+            match (judged.step, judged.arrival) {
+                (Step::NeedMore, None) => {}
+                (step, None) => return Ok(step),
+                (step, Some(arrival)) => {
+                    head.drain(..judged.taken.min(head.len()));
+                    return Err(Box::new(Turn {
+                        arrival: *arrival,
+                        progress: match step {
+                            Step::NeedMore => Progress::Reading(head),
+                            Step::LookUp(look_up) => Progress::LookingUp(Box::new(look_up)),
+                            Step::Finish(finish) => Progress::Sending(Box::new(finish)),
+                        },
+                    }));
+                }
             }
         }
     }
 
-    fn read_once(&self, buffer: &mut [u8], head: &mut Vec<u8>) -> io::Result<Step> {
+    fn read_once(&self, buffer: &mut [u8], head: &mut Vec<u8>) -> io::Result<Judged> {
         let length = self.stream.try_read(buffer)?;
         if length == 0 {
-            return Ok(Step::Finish(Finish::gone()));
+            return Ok(Step::Finish(Finish::gone()).into());
         }
         let rules = self.front.rules();
         let windows = self.front.windows();
-        let judge = |bytes| judge(bytes, &rules, &windows, self.peer.local_port, now());
+        let judge = |bytes| judge(bytes, self.arrival, &rules, &windows, now());
         // The common case, one segment and no more, keeps no copy.
         if head.is_empty() {
-            let step = judge(&buffer[..length]);
-            if matches!(step, Step::NeedMore) {
+            let judged = judge(&buffer[..length]);
+            if matches!(judged.step, Step::NeedMore) {
                 head.extend_from_slice(&buffer[..length]);
             }
-            return Ok(step);
+            return Ok(judged);
         }
         head.extend_from_slice(&buffer[..length]);
         Ok(judge(head))
@@ -232,7 +292,11 @@ impl Exchange<'_> {
         let was_looked_up = matches!(step, Step::LookUp(_));
         let mut finish = match step {
             Step::Finish(finish) => finish,
-            Step::LookUp(look_up) => look_up_until(self.last - SENDING_TIME, look_up).await,
+            Step::LookUp(look_up) => {
+                let (source, destination) = (self.stream.peer_addr(), self.stream.local_addr());
+                let ends = self.arrival.ends(source.ok(), destination.ok());
+                look_up_until(self.last - SENDING_TIME, look_up, ends).await
+            }
             Step::NeedMore => Finish::gone(),
         };
         // A look-up takes long enough for more to have come.
@@ -262,6 +326,18 @@ impl Exchange<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Who began a request is told that it took too long; who said nothing is told nothing, nor is a
+    /// balancer that has not said for whom it is.
+    fn too_late(&self, head: &[u8]) -> Finish {
+        if self.arrival.owes_header {
+            return Finish::silent(Reason::ProxyHeader);
+        }
+        match head {
+            [] => Finish::silent(Reason::HeadTimeout),
+            _ => refuse(Reason::HeadTimeout.into(), head.starts_with(b"HEAD "), true),
+        }
     }
 
     /// Whether the peer has sent anything that was not read, by the kernel's word.
@@ -295,13 +371,13 @@ impl Exchange<'_> {
 }
 
 /// Asks the responder. It has deadlines of its own; this one is for heads that took their time.
-async fn look_up_until(deadline: Instant, look_up: LookUp) -> Finish {
+async fn look_up_until(deadline: Instant, look_up: LookUp, ends: Ends) -> Finish {
     let LookUp {
         rules,
         permit,
         is_head,
     } = look_up;
-    let answer = rules.responder.look_up(permit.clone());
+    let answer = rules.responder.look_up(permit.clone(), ends);
     let answer = match timeout_at(deadline.into(), answer).await {
         Ok(answer) => answer,
         Err(_) => Err((
@@ -310,18 +386,6 @@ async fn look_up_until(deadline: Instant, look_up: LookUp) -> Finish {
         )),
     };
     conclude(&rules, &permit, answer, is_head)
-}
-
-/// Who began a request is told that it took too long; who said nothing is told nothing.
-fn too_late(head: &[u8]) -> Finish {
-    let finish = refuse(Reason::HeadTimeout.into(), head.starts_with(b"HEAD "), true);
-    match head {
-        [] => Finish {
-            reply: None,
-            ..finish
-        },
-        _ => finish,
-    }
 }
 
 #[cfg(test)]

@@ -47,6 +47,8 @@ pub struct Head<'bytes> {
     pub target: &'bytes str,
     /// The Host fields.
     pub host: Host<'bytes>,
+    /// The field lines as they came, and the empty one: for what only some peers are believed.
+    pub fields: &'bytes [u8],
     /// Where the head ends; what is behind it is ignored.
     pub length: usize,
 }
@@ -60,8 +62,9 @@ pub fn parse(bytes: &[u8]) -> Parsed<'_> {
         return Parsed::Refused(Reason::NotHttp1);
     }
     match end_of_head(bytes) {
-        Ok(Some((start, end))) => match understand(&bytes[start..end]) {
+        Ok(Some(Lines { start, fields, end })) => match understand(&bytes[start..end]) {
             Ok(head) => Parsed::Complete(Head {
+                fields: &bytes[fields..end],
                 length: end,
                 ..head
             }),
@@ -72,9 +75,16 @@ pub fn parse(bytes: &[u8]) -> Parsed<'_> {
     }
 }
 
+/// Where the parts of a head begin: its request line, its field lines, and what is behind it.
+struct Lines {
+    start: usize,
+    fields: usize,
+    end: usize,
+}
+
 /// Walks the lines up to the empty one: octets, line ends, sizes and the version, in the order of
 /// the bytes. `None` needs more.
-fn end_of_head(bytes: &[u8]) -> Result<Option<(usize, usize)>, Reason> {
+fn end_of_head(bytes: &[u8]) -> Result<Option<Lines>, Reason> {
     // RFC 9112 §2.2 lets a server ignore at least one empty line; we ignore at most one.
     let start = match line(bytes, MAX_REQUEST_LINE_BYTES, Reason::TargetTooLong)? {
         None => return Ok(None),
@@ -93,7 +103,8 @@ fn end_of_head(bytes: &[u8]) -> Result<Option<(usize, usize)>, Reason> {
             start + request_line.len() + 2
         }
     };
-    let fields_end = at + MAX_FIELDS_BYTES;
+    let fields = at;
+    let fields_end = fields + MAX_FIELDS_BYTES;
     for lines in 0..=MAX_FIELD_LINES {
         let room = match lines {
             MAX_FIELD_LINES => 0,
@@ -101,7 +112,10 @@ fn end_of_head(bytes: &[u8]) -> Result<Option<(usize, usize)>, Reason> {
         };
         match line(&bytes[at..], room, Reason::HeadTooLarge)? {
             None => return Ok(None),
-            Some([]) => return Ok(Some((start, at + 2))),
+            Some([]) => {
+                let end = at + 2;
+                return Ok(Some(Lines { start, fields, end }));
+            }
             Some(field_line) => at += field_line.len() + 2,
         }
     }
@@ -184,6 +198,7 @@ fn understand(head: &[u8]) -> Result<Head<'_>, Reason> {
         method,
         target,
         host,
+        fields: &[],
         length: head.len(),
     })
 }

@@ -4,13 +4,16 @@
 //! if it is dropped untold, as by a stop, that is the outcome.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Front;
+use super::arrival::Arrival;
 use crate::gate::event::Ended;
 use crate::gate::identifier::Identifier;
 use crate::gate::lease::LeaseName;
-use crate::gate::token::KeyAuthorization;
-use crate::gate::{Peer, Reason};
+use crate::gate::token::{KeyAuthorization, Thumbprint, TlsAnswer, Token};
+use crate::gate::window::Windows;
+use crate::gate::{Admission, Peer, Reason};
 
 /// What the witness is told besides who and where.
 #[derive(Debug)]
@@ -18,8 +21,33 @@ pub(super) struct Outcome {
     pub(super) reason: Reason,
     pub(super) identifier: Option<Identifier>,
     /// What was answered, or was refused as nobody's or a foreign account's.
-    pub(super) answer: Option<Box<KeyAuthorization>>,
+    pub(super) answer: Option<Box<Told>>,
     pub(super) detail: Option<String>,
+}
+
+/// Of an answer, what may be told.
+#[derive(Debug)]
+pub(super) struct Told {
+    token: Token,
+    thumbprint: Option<Thumbprint>,
+}
+
+impl From<&KeyAuthorization> for Told {
+    fn from(answer: &KeyAuthorization) -> Self {
+        Self {
+            token: answer.token().clone(),
+            thumbprint: Some(answer.thumbprint().clone()),
+        }
+    }
+}
+
+impl From<&TlsAnswer> for Told {
+    fn from(answer: &TlsAnswer) -> Self {
+        Self {
+            token: answer.token().clone(),
+            thumbprint: answer.thumbprint().cloned(),
+        }
+    }
 }
 
 impl From<Reason> for Outcome {
@@ -62,6 +90,18 @@ impl Report {
         }
     }
 
+    /// From now on this is about a peer that may have come by another.
+    pub(super) fn is_of(&mut self, arrival: &Arrival, windows: &Windows, now: Instant) {
+        self.peer = arrival.peer;
+        self.lease = match arrival.admission {
+            Ok(Admission::Window { .. }) => {
+                let lease = windows.lease_for(|door| arrival.peer.may_use(door), now);
+                lease.cloned()
+            }
+            _ => None,
+        };
+    }
+
     /// Tells the outcome, unless one was told before.
     pub(super) fn tell(&mut self, outcome: Outcome) {
         if std::mem::replace(&mut self.is_told, true) {
@@ -75,8 +115,8 @@ impl Report {
             identifier: outcome.identifier.as_ref(),
             token: answer
                 .filter(|_| outcome.reason == Reason::Answered)
-                .map(KeyAuthorization::token),
-            thumbprint: answer.map(KeyAuthorization::thumbprint),
+                .map(|answer| &answer.token),
+            thumbprint: answer.and_then(|answer| answer.thumbprint.as_ref()),
             lease: self.lease.as_ref(),
             detail: outcome.detail.as_deref(),
         });

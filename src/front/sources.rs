@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::{Front, Settings};
+use super::{Front, Limits, Settings, Speaks};
 use crate::gate::Reason;
 
 /// Who counts as one source: an IPv4 address, or the /64 that an IPv6 host chooses from freely
@@ -41,9 +41,9 @@ struct Table {
 }
 
 impl Sources {
-    /// Whether one more connection from `address` may be held.
-    pub(super) fn admit(&self, address: IpAddr, settings: &Settings) -> Result<(), Reason> {
-        self.lock().admit(Source::of(address), settings)
+    /// Whether one more connection from `address` may be held; `None` is nobody's in particular.
+    pub(super) fn admit(&self, address: Option<IpAddr>, limits: Limits) -> Result<(), Reason> {
+        self.lock().admit(address.map(Source::of), limits)
     }
 
     /// How many connections are held.
@@ -58,13 +58,35 @@ impl Sources {
 }
 
 impl Table {
-    fn admit(&self, source: Source, settings: &Settings) -> Result<(), Reason> {
-        if self.total >= settings.max_connections {
+    fn admit(&self, source: Option<Source>, limits: Limits) -> Result<(), Reason> {
+        if self.total >= limits.total {
             return Err(Reason::TotalLimit);
         }
-        match self.held.get(&source) {
-            Some(held) if *held >= settings.max_per_source => Err(Reason::SourceLimit),
+        self.has_room(source, limits)
+    }
+
+    fn has_room(&self, source: Option<Source>, limits: Limits) -> Result<(), Reason> {
+        let held = source.and_then(|source| self.held.get(&source));
+        match held {
+            Some(held) if *held >= limits.per_source => Err(Reason::SourceLimit),
             _ => Ok(()),
+        }
+    }
+
+    fn count(&mut self, source: Option<Source>) {
+        if let Some(source) = source {
+            *self.held.entry(source).or_default() += 1;
+        }
+    }
+
+    fn discount(&mut self, source: Option<Source>) {
+        if let Some(source) = source
+            && let Some(held) = self.held.get_mut(&source)
+        {
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(&source);
+            }
         }
     }
 }
@@ -72,37 +94,58 @@ impl Table {
 /// The place of one held connection; dropping it gives the place back.
 pub(super) struct Ticket {
     front: Arc<Front>,
-    source: Source,
+    speaks: Speaks,
+    source: Option<Source>,
 }
 
 impl Ticket {
-    /// Takes a place. The second value says whether three quarters of all places are taken.
+    /// Takes a place, of nobody's share if it is not known whose. The second value says whether three
+    /// quarters of all places are taken.
     pub(super) fn take(
         front: &Arc<Front>,
-        address: IpAddr,
+        speaks: Speaks,
+        address: Option<IpAddr>,
         settings: &Settings,
     ) -> Result<(Self, bool), Reason> {
-        let source = Source::of(address);
-        let mut table = front.sources.lock();
-        table.admit(source, settings)?;
+        let source = address.map(Source::of);
+        let limits = settings.limits(speaks);
+        let mut table = front.sources(speaks).lock();
+        table.admit(source, limits)?;
         table.total += 1;
-        *table.held.entry(source).or_default() += 1;
-        let is_pressed = table.total >= settings.max_connections / 4 * 3;
-        let front = Arc::clone(front);
-        Ok((Self { front, source }, is_pressed))
+        table.count(source);
+        let is_pressed = table.total >= limits.total / 4 * 3;
+        drop(table);
+        let ticket = Self {
+            front: Arc::clone(front),
+            speaks,
+            source,
+        };
+        Ok((ticket, is_pressed))
+    }
+
+    /// From now on the place is of this source's share.
+    pub(super) fn pass_to(
+        &mut self,
+        address: Option<IpAddr>,
+        settings: &Settings,
+    ) -> Result<(), Reason> {
+        let source = address.map(Source::of);
+        if source == self.source {
+            return Ok(());
+        }
+        let mut table = self.front.sources(self.speaks).lock();
+        table.has_room(source, settings.limits(self.speaks))?;
+        table.count(source);
+        table.discount(std::mem::replace(&mut self.source, source));
+        Ok(())
     }
 }
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        let mut table = self.front.sources.lock();
+        let mut table = self.front.sources(self.speaks).lock();
         table.total -= 1;
-        if let Some(held) = table.held.get_mut(&self.source) {
-            *held -= 1;
-            if *held == 0 {
-                table.held.remove(&self.source);
-            }
-        }
+        table.discount(self.source);
     }
 }
 
@@ -121,19 +164,21 @@ mod tests {
 
     #[test]
     fn the_total_is_refused_before_the_source() {
-        let settings = Settings {
-            max_connections: 2,
-            max_per_source: 1,
-            ..Settings::default()
+        let limits = Limits {
+            total: 2,
+            per_source: 1,
         };
         let [a, b] = ["192.0.2.1", "192.0.2.2"].map(|text| Source::of(text.parse().unwrap()));
         let mut table = Table::default();
-        assert_eq!(table.admit(a, &settings), Ok(()));
+        assert_eq!(table.admit(Some(a), limits), Ok(()));
         table.held.insert(a, 1);
         table.total = 1;
-        assert_eq!(table.admit(a, &settings), Err(Reason::SourceLimit));
-        assert_eq!(table.admit(b, &settings), Ok(()));
+        assert_eq!(table.admit(None, limits), Ok(()));
+        assert_eq!(table.admit(Some(a), limits), Err(Reason::SourceLimit));
+        assert_eq!(table.admit(Some(b), limits), Ok(()));
         table.total = 2;
-        assert_eq!(table.admit(b, &settings), Err(Reason::TotalLimit));
+        for anybody in [Some(b), None] {
+            assert_eq!(table.admit(anybody, limits), Err(Reason::TotalLimit));
+        }
     }
 }

@@ -201,6 +201,11 @@ impl AllowList {
         }
     }
 
+    /// Whether nobody is a member.
+    pub fn is_empty(&self) -> bool {
+        self.v4.as_slice().is_empty() && self.v6.as_slice().is_empty()
+    }
+
     /// The IPv4 ranges.
     pub fn v4(&self) -> &Ranges<u32> {
         &self.v4

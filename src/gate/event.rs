@@ -2,7 +2,7 @@
 //! a connection ended. The gate only names these traits; `answer` and `observe` implement them.
 
 use std::future::Future;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
 use std::time::Instant;
 
@@ -34,6 +34,15 @@ pub struct Ended<'connection> {
     pub detail: Option<&'connection str>,
 }
 
+/// The two ends of the connection that a peer opened, for servers that want to be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// The peer; port 0 where only its address is known.
+    pub source: SocketAddr,
+    /// What it reached: of this host, or of the balancer that it came by.
+    pub destination: SocketAddr,
+}
+
 /// Is told how connections end.
 pub trait Witness: Send + Sync {
     /// One connection ended.
@@ -55,6 +64,7 @@ pub trait Responder: Send + Sync {
     /// asking.
     fn recall_tls(&self, permit: &TlsPermit, now: Instant) -> Result<TlsResponder, Reason>;
 
-    /// Answers with files and upstreams. Has its own deadlines and never waits for ever.
-    fn look_up(&self, permit: Permit) -> Pin<Box<dyn Future<Output = Answer> + Send>>;
+    /// Answers with files and upstreams. Has its own deadlines and never waits for ever. `ends` are
+    /// for upstreams that are told who asks, and for nobody else.
+    fn look_up(&self, permit: Permit, ends: Ends) -> Pin<Box<dyn Future<Output = Answer> + Send>>;
 }

@@ -45,6 +45,16 @@ pub enum Exposure {
     Open,
 }
 
+/// Who is shown the way to HTTPS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RedirectFor {
+    /// Whoever may connect.
+    #[default]
+    Everybody,
+    /// Peers on the allow-list, and nobody else, window or not.
+    AllowList,
+}
+
 /// What the gate knows besides the request: the checked configuration.
 #[derive(Clone, Debug)]
 pub struct Gate {
@@ -54,6 +64,8 @@ pub struct Gate {
     pub allow: Arc<AllowList>,
     /// What holds while no window is open.
     pub exposure: Exposure,
+    /// Who is redirected.
+    pub redirect_for: RedirectFor,
 }
 
 /// Who connected, and where to.
@@ -110,6 +122,8 @@ pub struct Request<'head> {
     pub target: &'head str,
     /// The Host field.
     pub host: Host<'head>,
+    /// Who asks, never IPv4-mapped.
+    pub peer: IpAddr,
     /// The local port the peer reached.
     pub local_port: u16,
 }
@@ -186,11 +200,12 @@ impl Gate {
     /// [`Reason::NoLease`]: in the modes with windows, the kernel's verdict is repeated here, so
     /// that a rule that somebody removed opens nothing.
     pub fn admit(&self, peer: Peer, windows: &Windows, now: Instant) -> Result<Admission, Reason> {
-        if self.exposure == Exposure::Open {
-            return Ok(Admission::Everybody);
-        }
+        // Who is on it may have more than others, in every mode.
         if self.allow.contains(peer.address) {
             return Ok(Admission::AllowList);
+        }
+        if self.exposure == Exposure::Open {
+            return Ok(Admission::Everybody);
         }
         match windows.open_where(|door| peer.may_use(door), now) {
             Some(deadline) => Ok(Admission::Window {
@@ -245,7 +260,23 @@ impl Gate {
                 },
                 identifier: Some(identifier),
             },
-            None => redirect(site, identifier, request.target),
+            None => match redirect(site, identifier, request.target) {
+                // Like the site behind it: a window is for validations alone.
+                Decision::Redirect { identifier, .. } if !self.may_be_redirected(request.peer) => {
+                    Decision::Refuse {
+                        reason: Reason::NotAllowed,
+                        identifier: Some(identifier),
+                    }
+                }
+                decision => decision,
+            },
+        }
+    }
+
+    fn may_be_redirected(&self, peer: IpAddr) -> bool {
+        match self.redirect_for {
+            RedirectFor::Everybody => true,
+            RedirectFor::AllowList => self.allow.contains(peer),
         }
     }
 

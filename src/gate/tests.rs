@@ -6,6 +6,8 @@ use super::token::Thumbprint;
 use super::*;
 
 const TOKEN: &str = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0";
+/// A peer from the documentation's prefixes: on no allow-list.
+const FOREIGN: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1));
 const THUMBPRINT: &str = "9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI";
 
 fn site(identifiers: &[&str]) -> Site {
@@ -25,6 +27,7 @@ fn gate(sites: Vec<Site>) -> Gate {
         sites,
         allow: AllowList::new(AllowList::local()).into(),
         exposure: Exposure::Windowed,
+        redirect_for: RedirectFor::Everybody,
     }
 }
 
@@ -55,6 +58,7 @@ fn decide(gate: &Gate, method: &str, target: &str, host: &str) -> Result<String,
         method,
         target,
         host: Host::Value(host),
+        peer: FOREIGN,
         local_port: 80,
     };
     match gate.decide(&request, &Windows::default(), Instant::now()) {
@@ -134,15 +138,17 @@ fn where_one_address_is_open_a_peer_must_have_reached_it() {
 fn in_gate_only_everybody_may_connect() {
     let mut gate = gate(vec![]);
     gate.exposure = Exposure::Open;
-    let peer = Peer {
-        address: "192.0.2.1".parse().unwrap(),
-        local_port: 80,
-        local_address: None,
+    let admit = |address: &str| {
+        let peer = Peer {
+            address: address.parse().unwrap(),
+            local_port: 80,
+            local_address: None,
+        };
+        gate.admit(peer, &Windows::default(), Instant::now())
     };
-    assert_eq!(
-        gate.admit(peer, &Windows::default(), Instant::now()),
-        Ok(Admission::Everybody)
-    );
+    assert_eq!(admit("192.0.2.1"), Ok(Admission::Everybody));
+    // The site itself is for these alone, where the gate leads visitors to it.
+    assert_eq!(admit("10.0.0.1"), Ok(Admission::AllowList));
 }
 
 #[test]
@@ -234,6 +240,7 @@ fn each_refusal_has_its_reason() {
             method: "GET",
             target: "/",
             host,
+            peer: FOREIGN,
             local_port: 80,
         };
         assert!(matches!(
@@ -243,6 +250,54 @@ fn each_refusal_has_its_reason() {
                 ..
             }
         ));
+    }
+}
+
+#[test]
+fn a_redirect_can_be_for_the_allow_list_alone_and_a_challenge_never_is() {
+    let mut own = gate(vec![site(&["example.com"])]);
+    own.redirect_for = RedirectFor::AllowList;
+    own.exposure = Exposure::Open;
+    let challenge = format!("{}{TOKEN}", challenge::PREFIX);
+    let ask = |target: &str, host, peer: &str| {
+        let request = Request {
+            method: "GET",
+            target,
+            host: Host::Value(host),
+            peer: peer.parse().unwrap(),
+            local_port: 80,
+        };
+        match own.decide(&request, &open_windows(Instant::now()), Instant::now()) {
+            Decision::Challenge(_) => Ok("challenge"),
+            Decision::Redirect { .. } => Ok("redirect"),
+            Decision::Refuse { reason, identifier } => Err((reason, identifier.is_some())),
+        }
+    };
+    for (target, host, peer, answer) in [
+        ("/", "example.com", "10.0.0.1", Ok("redirect")),
+        ("/", "example.com", "fd00::1", Ok("redirect")),
+        (
+            "/",
+            "example.com",
+            "192.0.2.1",
+            Err((Reason::NotAllowed, true)),
+        ),
+        (
+            "/",
+            "example.com",
+            "2001:db8::1",
+            Err((Reason::NotAllowed, true)),
+        ),
+        (
+            "/",
+            "other.test",
+            "192.0.2.1",
+            Err((Reason::UnknownHost, true)),
+        ),
+        (&challenge, "example.com", "192.0.2.1", Ok("challenge")),
+        (&challenge, "example.com", "10.0.0.1", Ok("challenge")),
+    ] {
+        assert_eq!(ask(target, host, peer), answer, "{target} {host} {peer}");
     }
 }
 
@@ -277,6 +332,7 @@ fn a_window_covers_what_was_configured_and_never_the_default_site() {
             method: "GET",
             target: &target,
             host: Host::Value(host),
+            peer: FOREIGN,
             local_port: 80,
         };
         match gate.decide(&request, windows, now) {

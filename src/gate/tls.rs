@@ -93,8 +93,8 @@ impl TlsPermit {
         self.site
     }
 
-    /// Whether a window covers the identifier, so that a responder of whose answers nobody told may
-    /// be asked. Never so for the default site.
+    /// Whether a window covers the identifier, or the allow-list has the peer, so that a responder of
+    /// whose answers nobody told may be asked. Never so for the default site.
     pub fn is_covered(&self) -> bool {
         self.covered
     }
@@ -116,6 +116,16 @@ pub struct Server {
     pub address: SocketAddr,
     /// Whether it is told who the peer is before the first octet, and how.
     pub proxy_protocol: Option<ProxyVersion>,
+}
+
+impl From<SocketAddr> for Server {
+    /// A server that is told nothing.
+    fn from(address: SocketAddr) -> Self {
+        Self {
+            address,
+            proxy_protocol: None,
+        }
+    }
 }
 
 /// A version of the PROXY protocol.
@@ -197,7 +207,8 @@ impl Gate {
         match site {
             Some((id, site)) => TlsDecision::Challenge(TlsPermit {
                 // As for HTTP-01: a name that only the peer has spoken reaches no upstream.
-                covered: !site.is_default && windows.covers(&identifier, now),
+                covered: !site.is_default
+                    && (admission == Admission::AllowList || windows.covers(&identifier, now)),
                 identifier,
                 site: id,
             }),

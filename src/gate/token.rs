@@ -161,9 +161,27 @@ impl KeyAuthorizationDigest {
         (bits == 0).then_some(Self(digest))
     }
 
+    /// The 43 characters.
+    pub fn to_base64url(&self) -> String {
+        let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let groups = self.0.chunks(3).flat_map(|group| {
+            let octet = |at| u32::from(group.get(at).copied().unwrap_or(0));
+            let bits = octet(0) << 16 | octet(1) << 8 | octet(2);
+            let sextets = [18, 12, 6, 0].map(|shift| (bits >> shift & 63) as usize);
+            sextets.into_iter().take(group.len() + 1)
+        });
+        groups.map(|sextet| char::from(alphabet[sextet])).collect()
+    }
+
     /// Its 32 octets.
     pub fn as_bytes(&self) -> &[u8; 32] {
         &self.0
+    }
+}
+
+impl From<[u8; 32]> for KeyAuthorizationDigest {
+    fn from(digest: [u8; 32]) -> Self {
+        Self(digest)
     }
 }
 
@@ -258,6 +276,7 @@ mod tests {
             .unwrap()
             .digest();
         assert_eq!(KeyAuthorizationDigest::parse(text), Some(digest.clone()));
+        assert_eq!(digest.to_base64url().as_bytes(), text);
         assert!(!format!("{digest:?}").contains("["));
         // The last character has two bits that say nothing.
         let mut other = *text;

@@ -54,6 +54,11 @@ pub fn connection(event: &Ended<'_>) {
     let identifier = event.identifier.map(tracing::field::display);
     let lease = event.lease.map(tracing::field::display);
     let account = event.thumbprint.map(|thumbprint| thumbprint.as_str());
+    if event.reason == Reason::Passed {
+        // The site's own server writes down its visitors.
+        tracing::debug!(peer = %event.peer, port = event.local_port, identifier, "visitor");
+        return;
+    }
     tracing::info!(
         verdict = %event.reason.verdict(),
         reason = event.reason.word(),
@@ -93,7 +98,9 @@ impl Flood {
     /// Whether this event is written; counts it when not.
     pub fn may_write(&mut self, reason: Reason, now: Instant) -> bool {
         let bucket = match reason.verdict() {
-            Verdict::Accept if reason == Reason::Answered => &mut self.answers,
+            Verdict::Accept if matches!(reason, Reason::Answered | Reason::Relayed) => {
+                &mut self.answers
+            }
             _ => &mut self.rest,
         };
         let may = bucket.take(now);

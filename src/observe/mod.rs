@@ -89,7 +89,7 @@ impl Witness for Observer {
         if let (Some(identifier), Some(thumbprint)) = (event.identifier, event.thumbprint) {
             told.seen.note(identifier, thumbprint);
         }
-        if told.flood.may_write(event.reason, now) {
+        if event.reason == Reason::Passed || told.flood.may_write(event.reason, now) {
             drop(told);
             log::connection(event);
         }

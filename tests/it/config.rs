@@ -159,10 +159,12 @@ fn the_sample_shows_every_key() {
         ("[daemon]", &[][..]),
         // These belong to what is not the default, so they are shown in prose.
         ("[http]", &["divert_port"]),
+        ("[tls]", &["divert_port", "server"]),
         ("[window]", &[]),
         ("[budget]", &[]),
         ("[firewall]", &["set", "chains"]),
         ("[allow]", &[]),
+        ("[proxy]", &[]),
         ("[group.office]", &[]),
         ("[log]", &[]),
         ("[[grant]]", &[]),
@@ -181,6 +183,8 @@ fn the_sample_shows_every_key() {
         "chains = [\"inet filter input\"]",
         "listen = \"divert\"",
         "divert_port = 8402",
+        "divert_port = 8403",
+        "server = \"127.0.0.1:8443\"",
     ] {
         assert!(SAMPLE.contains(line), "{line}");
     }

@@ -6,4 +6,5 @@ mod mutations;
 mod reload;
 mod shortage;
 mod strictness;
+mod tls;
 mod windows;

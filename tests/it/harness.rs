@@ -7,16 +7,17 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use acmegate::answer::{Answers, Pushed, Source};
-use acmegate::front::{Front, Rules, Settings, serve};
+use acmegate::answer::{Answers, Pushed, PushedAnswer, Source};
+use acmegate::front::{Front, Rules, Servers, Settings, Speaks, serve};
 use acmegate::gate::allow_list::AllowList;
 use acmegate::gate::event::{Ended, Witness};
 use acmegate::gate::identifier::{Identifier, Pattern};
 use acmegate::gate::lease::{Entrance, Families, Lease, LeaseName, Scope, Trigger};
 use acmegate::gate::site::{Redirect, Site};
+use acmegate::gate::tls::Server;
 use acmegate::gate::token::{KeyAuthorization, Thumbprint};
 use acmegate::gate::window::Windows;
-use acmegate::gate::{Exposure, Gate, Reason};
+use acmegate::gate::{Exposure, Gate, Reason, RedirectFor};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -120,9 +121,14 @@ pub struct Plan {
     pub sites: Vec<(Site, Source)>,
     pub allow: AllowList,
     pub exposure: Exposure,
+    pub redirect_for: RedirectFor,
     pub settings: Settings,
     pub windows: Windows,
     pub listen: IpAddr,
+    pub speaks: Speaks,
+    /// The sites' responders for TLS-ALPN-01, in their order.
+    pub tls_sources: Vec<Option<Server>>,
+    pub servers: Servers,
 }
 
 impl Default for Plan {
@@ -131,9 +137,13 @@ impl Default for Plan {
             sites: vec![(site(&["example.com"]), Source::Pushed)],
             allow: AllowList::default(),
             exposure: Exposure::Open,
+            redirect_for: RedirectFor::Everybody,
             settings: Settings::default(),
             windows: Windows::default(),
             listen: Ipv4Addr::LOCALHOST.into(),
+            speaks: Speaks::Http,
+            tls_sources: Vec::new(),
+            servers: Servers::default(),
         }
     }
 }
@@ -176,10 +186,12 @@ impl World {
         let pushed = Arc::new(Pushed::default());
         let hour = Duration::from_secs(3600);
         let name = identifier("example.com");
-        pushed.add(name, key_authorization(), hour, now()).unwrap();
+        let answer = PushedAnswer::Http01(key_authorization());
+        pushed.add(name, answer, hour, now()).unwrap();
         let listener = std::net::TcpListener::bind((plan.listen, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let windows = watch::Sender::new(Arc::new(plan.windows.clone()));
+        let speaks = plan.speaks;
         let rules = watch::Sender::new(Arc::new(rules(plan, &pushed)));
         let (teller, events) = mpsc::unbounded_channel();
         let front = Arc::new(Front::new(
@@ -188,7 +200,13 @@ impl World {
             Arc::new(Teller(teller)),
         ));
         let shutdown = watch::Sender::new(false);
-        let server = serve(listener, Arc::clone(&front), shutdown.subscribe(), drain);
+        let server = serve(
+            listener,
+            speaks,
+            Arc::clone(&front),
+            shutdown.subscribe(),
+            drain,
+        );
         let server = tokio::spawn(server);
         Self {
             address,
@@ -265,8 +283,10 @@ fn rules(plan: Plan, pushed: &Arc<Pushed>) -> Rules {
             sites,
             allow: plan.allow.into(),
             exposure: plan.exposure,
+            redirect_for: plan.redirect_for,
         },
-        responder: Arc::new(Answers::new(Arc::clone(pushed), sources, Vec::new())),
+        responder: Arc::new(Answers::new(Arc::clone(pushed), sources, plan.tls_sources)),
+        servers: plan.servers,
         settings: plan.settings,
     }
 }

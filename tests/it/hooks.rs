@@ -219,7 +219,7 @@ fn uacme_pushes_and_opens_then_closes_and_withdraws() {
         let uacme = |method: &str, kind: &str| {
             hook(&daemon, &["uacme", method, kind, NAME, token, &answer], &[])
         };
-        for kind in ["dns-01", "tls-alpn-01", "later-99"] {
+        for kind in ["dns-01", "later-99"] {
             let declined = uacme("begin", kind);
             assert!(declined.code == 69 && one_line(&declined), "{declined}");
             assert!(declined.stderr.contains(kind), "{declined}");

@@ -2,6 +2,7 @@
 
 mod allow_lists;
 mod answer;
+mod client_hello;
 mod config;
 mod daemon;
 mod front;
@@ -12,3 +13,4 @@ mod install_hooks;
 mod lab;
 mod seeds;
 mod shipped;
+mod tls_alpn;

@@ -370,6 +370,7 @@ fn the_manual_page_of_the_file_says_the_samples_defaults() {
         ("answer", "\"pushed\""),
         ("redirect", "\"asked\""),
         ("accounts", "[]"),
+        ("challenges", "[\"http-01\"]"),
     ] {
         assert_eq!(documented["[[site]]"][key].as_deref(), Some(value), "{key}");
         assert!(SAMPLE.contains(&format!("{value} (default)")), "{key}");

@@ -10,9 +10,12 @@
 )]
 
 mod daemon;
+pub mod hello;
 mod node;
 mod process;
+pub mod site;
 mod temp;
+pub mod tls;
 
 use std::time::{Duration, Instant};
 

@@ -17,7 +17,7 @@ const TOKEN: &str = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0";
 const THUMBPRINT: &str = "9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI";
 const DIVERT: &str = "[http]\nlisten = \"divert\"\n";
 
-/// A real nginx, on port 80 and 443 of both families.
+/// A real nginx, on ports of both families.
 pub struct Site {
     _nginx: Process,
     _directory: TempDir,
@@ -39,10 +39,7 @@ http {
     scgi_temp_path DIRECTORY/scgi;
     keepalive_timeout 60s;
     server {
-        listen 80;
-        listen [::]:80;
-        listen 443;
-        listen [::]:443;
+        LISTEN
         location / { return 200 'the site greets $remote_addr'; }
         location /.well-known/acme-challenge/ { root DIRECTORY/www; default_type text/plain; }
     }
@@ -50,11 +47,21 @@ http {
 ";
 
 impl Site {
-    /// Starts it here, or on another host.
+    /// Starts it here, or on another host, on ports 80 and 443.
     pub fn start(on: Option<&Node>) -> Self {
+        Self::start_on(&[80, 443], on)
+    }
+
+    /// The same on other ports.
+    pub fn start_on(ports: &[u16], on: Option<&Node>) -> Self {
         let directory = TempDir::new();
         let path = directory.path().display().to_string();
-        let file = directory.write("nginx.conf", &CONFIG.replace("DIRECTORY", &path));
+        let ports = ports.iter();
+        let listen: Vec<_> = (ports.clone())
+            .map(|port| format!("listen {port}; listen [::]:{port};"))
+            .collect();
+        let config = CONFIG.replace("DIRECTORY", &path);
+        let file = directory.write("nginx.conf", &config.replace("LISTEN", &listen.join(" ")));
         std::fs::create_dir_all(directory.path().join("www/.well-known/acme-challenge"))
             .expect("a directory");
         directory.write(
@@ -67,9 +74,10 @@ impl Site {
         };
         command.args(["-c", &file, "-e", "stderr"]);
         let mut nginx = Process::spawn(command);
+        let answers = |port| TcpStream::connect(("127.0.0.1", port)).is_ok();
         let ready = || match on {
-            Some(node) => node.run(|| TcpStream::connect("127.0.0.1:80").is_ok()),
-            None => TcpStream::connect("127.0.0.1:80").is_ok(),
+            Some(node) => node.run(|| ports.clone().all(|port| answers(*port))),
+            None => ports.clone().all(|port| answers(*port)),
         };
         wait_for(START, "nginx serves", || {
             assert!(nginx.ended().is_none(), "nginx: {}", nginx.stderr());
@@ -84,7 +92,12 @@ impl Site {
 
 /// What a peer gets: the whole answer, or nothing.
 pub fn get(host: &Host, address: &str, path: &str) -> String {
-    let mut peer = host.connect(address, 80);
+    get_from(host, address, 80, path)
+}
+
+/// The same from another port.
+pub fn get_from(host: &Host, address: &str, port: u16, path: &str) -> String {
+    let mut peer = host.connect(address, port);
     ask(&mut peer, path, "close")
 }
 

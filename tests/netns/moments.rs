@@ -247,6 +247,7 @@ fn open(lease: String, length: Duration) -> Ask {
         lease,
         milliseconds: u64::try_from(length.as_millis()).ok(),
         ports: Vec::new(),
+        challenges: Vec::new(),
         family: None,
         identifiers: None,
         holder: None,

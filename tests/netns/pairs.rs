@@ -41,6 +41,7 @@ fn a_thousand_windows_leave_ruleset_and_descriptors_as_before() {
                 lease: lease.clone(),
                 milliseconds: Some(60_000),
                 ports: Vec::new(),
+                challenges: Vec::new(),
                 family: None,
                 address: None,
                 interface: None,

@@ -28,8 +28,8 @@ pub fn run(daemon: Daemon<'_>, when: When) -> Result<ExitCode, Failure> {
     let value = variable("CERTBOT_VALIDATION", WHO)?;
     let answer = key_authorization("CERTBOT_VALIDATION", &value)?;
     let response = match when {
-        When::Auth => daemon.push(&identifier, answer),
-        When::Cleanup => daemon.withdraw(&identifier, answer),
+        When::Auth => daemon.push(&identifier, &answer),
+        When::Cleanup => daemon.withdraw(&identifier, &answer),
     };
     Ok(say(vec![response?]))
 }

@@ -4,6 +4,9 @@
 //! It stops at once when a handler fails, so a handler fails only where nothing after it could
 //! succeed. It calls handlers that do not exist, to see that they are passed over; and what
 //! `generate_csr` prints is taken for a request, so those that are none of ours are silent.
+//!
+//! Which challenge is meant it does not say. VALUE tells: a key authorization for http-01, the digest
+//! in hexadecimal for tls-alpn-01. Its own certificates for the latter are not needed.
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
@@ -11,10 +14,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Daemon, key_authorization_of, lease, say, text, told};
+use super::{Answer, Daemon, key_authorization_of, lease, say, text, told};
 use crate::cli::Failure;
 use crate::cli::terminal::plain;
 use crate::control::protocol::{Exit, Response};
+use crate::gate::token::KeyAuthorizationDigest;
 
 /// How long all the challenges of one call may take, for HOOK_CHAIN=yes brings a hundred at once.
 const ALL: Duration = Duration::from_secs(30);
@@ -51,8 +55,8 @@ pub fn run(daemon: Daemon<'_>, words: &[OsString]) -> Result<ExitCode, Failure> 
     }
 }
 
-/// One challenge: the name and its key authorization, whose first part is the token.
-type Challenge<'a> = (&'a str, &'a str);
+/// One challenge: the name and its answer.
+type Challenge<'a> = (&'a str, Answer<'a>);
 
 /// DOMAIN TOKEN VALUE; several of them with HOOK_CHAIN=yes.
 fn challenges(arguments: &[OsString]) -> Result<Vec<Challenge<'_>>, Failure> {
@@ -68,10 +72,27 @@ fn challenges(arguments: &[OsString]) -> Result<Vec<Challenge<'_>>, Failure> {
     let triples = arguments.chunks_exact(3);
     triples
         .map(|triple| {
-            let answer = key_authorization_of(&triple[1], "VALUE", &triple[2])?;
+            let answer = match sha256_of(&triple[2]) {
+                Some(sha256) => Answer::TlsAlpn01 {
+                    token: text("TOKEN", &triple[1])?,
+                    sha256,
+                },
+                None => key_authorization_of(&triple[1], "VALUE", &triple[2])?,
+            };
             Ok((text("DOMAIN", &triple[0])?, answer))
         })
         .collect()
+}
+
+/// 32 octets in hexadecimal with colons between them, as `openssl dgst -c` writes them, in base64url.
+fn sha256_of(value: &OsStr) -> Option<String> {
+    let octets = value.to_str()?.split(':').map(|octet| {
+        let is_octet = octet.len() == 2 && octet.bytes().all(|byte| byte.is_ascii_hexdigit());
+        u8::from_str_radix(octet, 16).ok().filter(|_| is_octet)
+    });
+    let octets: Option<Vec<u8>> = octets.collect();
+    let digest: [u8; 32] = octets?.try_into().ok()?;
+    Some(KeyAuthorizationDigest::from(digest).to_base64url())
 }
 
 /// All or none: dehydrated calls no `clean_challenge` after a `deploy_challenge` that failed.
@@ -104,7 +125,7 @@ fn withdraw(daemon: Daemon<'_>, challenges: &[Challenge<'_>]) -> Result<(), (usi
 /// done: a daemon that does not answer once will not answer a hundred times.
 fn for_each(
     challenges: &[Challenge<'_>],
-    ask: impl Fn(&str, &str) -> Result<Response, Failure>,
+    ask: impl Fn(&str, &Answer<'_>) -> Result<Response, Failure>,
 ) -> Result<(), (usize, Failure)> {
     let begun = Instant::now();
     for (done, (name, answer)) in challenges.iter().enumerate() {
@@ -160,7 +181,7 @@ fn meaning(detail: &str) -> &'static str {
             " (something on the way drops the packets)",
         ),
         ("i/o timeout", " (something on the way drops the packets)"),
-        ("onnection refused", " (nothing listens on port 80 there)"),
+        ("onnection refused", " (nothing listens on that port there)"),
         (
             " 404",
             " (it came to something that does not know the token)",
@@ -200,9 +221,26 @@ mod tests {
         };
         let two = words("a.test T1 T1.x b.test T2 T2.x");
         let found = challenges(&two).map_err(|failure| failure.message);
-        assert_eq!(found, Ok(vec![("a.test", "T1.x"), ("b.test", "T2.x")]));
+        let expected = vec![
+            ("a.test", Answer::Http01("T1.x")),
+            ("b.test", Answer::Http01("T2.x")),
+        ];
+        assert_eq!(found, Ok(expected));
         for wrong in ["", "a.test", "a.test T1 T1.x b.test"] {
             assert!(challenges(&words(wrong)).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_digest_in_hexadecimal_is_one_of_tls_alpn_01() {
+        // SHA-256 of "abc" (FIPS 180-4), as `openssl dgst -sha256 -c -hex` writes it.
+        let abc = "ba:78:16:bf:8f:01:cf:ea:41:41:40:de:5d:ae:22:23:b0:03:61:a3:96:17:7a:9c:b4:10:ff:61:f2:00:15:ad";
+        let expected = Some("ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0".to_owned());
+        assert_eq!(sha256_of(OsStr::new(abc)), expected);
+        let shorter = &abc[3..];
+        let signed = abc.replace("ba:", "+a:");
+        for wrong in [shorter, &signed, "", "T1.x", &abc.replace(':', "")] {
+            assert_eq!(sha256_of(OsStr::new(wrong)), None, "{wrong}");
         }
     }
 }

@@ -23,7 +23,7 @@ use super::answer::token_of;
 use super::terminal::plain;
 use super::{Failure, caller, finish, granted, open};
 use crate::control::client;
-use crate::control::protocol::{Ask, Exit, Open, Response};
+use crate::control::protocol::{Ask, ChallengeName, DigestWord, Exit, Open, Response};
 
 /// Whose contract.
 #[derive(Debug, Subcommand)]
@@ -41,7 +41,7 @@ pub enum HookCommand {
         #[arg(allow_hyphen_values = true)]
         words: Vec<OsString>,
     },
-    /// uacme's --hook: push and open, close and withdraw; other types than http-01 are declined
+    /// uacme's --hook: push and open, close and withdraw; dns-01 is declined
     Uacme {
         /// What uacme gives to its hook
         #[arg(value_names = ["METHOD", "TYPE", "IDENT", "TOKEN", "AUTH"], num_args = 5)]
@@ -91,10 +91,21 @@ struct Daemon<'a> {
 impl Daemon<'_> {
     /// Acquires or renews a lease for `[window] max`, held by the calling client.
     fn open(self, lease: String, identifiers: Option<Vec<String>>) -> Result<Response, Failure> {
+        self.open_for(lease, identifiers, Vec::new())
+    }
+
+    /// The same for these challenges alone; without any, for those of the sites.
+    fn open_for(
+        self,
+        lease: String,
+        identifiers: Option<Vec<String>>,
+        challenges: Vec<ChallengeName>,
+    ) -> Result<Response, Failure> {
         let client = caller::client();
         let open = Open {
             lease,
             identifiers,
+            challenges,
             holder: client.as_ref().map(caller::Client::to_holder),
             ..Open::default()
         };
@@ -105,23 +116,58 @@ impl Daemon<'_> {
         self.ask(Ask::Close { lease })
     }
 
-    fn push(self, identifier: &str, key_authorization: &str) -> Result<Response, Failure> {
+    fn push(self, identifier: &str, answer: &Answer<'_>) -> Result<Response, Failure> {
+        let (key_authorization, digest) = match answer {
+            Answer::Http01(key_authorization) => (Some((*key_authorization).to_owned()), None),
+            Answer::TlsAlpn01 { token, sha256 } => {
+                let (token, sha256) = ((*token).to_owned(), sha256.clone());
+                (None, Some(DigestWord { token, sha256 }))
+            }
+        };
         self.ask(Ask::AnswerAdd {
+            challenge: answer.challenge(),
             identifier: identifier.to_owned(),
-            key_authorization: key_authorization.to_owned(),
+            key_authorization,
+            digest,
             milliseconds: None,
         })
     }
 
-    fn withdraw(self, identifier: &str, key_authorization: &str) -> Result<Response, Failure> {
+    fn withdraw(self, identifier: &str, answer: &Answer<'_>) -> Result<Response, Failure> {
         self.ask(Ask::AnswerRemove {
+            challenge: answer.challenge(),
             identifier: identifier.to_owned(),
-            token: token_of(key_authorization).to_owned(),
+            token: answer.token().to_owned(),
         })
     }
 
     fn ask(self, ask: Ask) -> Result<Response, Failure> {
         granted(client::ask(self.runtime_dir, ask)?)
+    }
+}
+
+/// What a client tells of the answer to a challenge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Answer<'a> {
+    /// A key authorization.
+    Http01(&'a str),
+    /// The digest of one, in base64url.
+    TlsAlpn01 { token: &'a str, sha256: String },
+}
+
+impl Answer<'_> {
+    fn challenge(&self) -> ChallengeName {
+        match self {
+            Self::Http01(_) => ChallengeName::Http01,
+            Self::TlsAlpn01 { .. } => ChallengeName::TlsAlpn01,
+        }
+    }
+
+    fn token(&self) -> &str {
+        match self {
+            Self::Http01(key_authorization) => token_of(key_authorization),
+            Self::TlsAlpn01 { token, .. } => token,
+        }
     }
 }
 
@@ -171,19 +217,11 @@ fn text<'a>(what: &str, argument: &'a OsStr) -> Result<&'a str, Failure> {
 }
 
 /// What a client calls the validation's value: for http-01 a key authorization, for dns-01 and
-/// tls-alpn-01 a digest, which nothing here can answer with.
-fn key_authorization<'a>(what: &str, value: &'a str) -> Result<&'a str, Failure> {
-    if value.len() > MAX_VALUE_BYTES {
-        return Err(Failure::new(
-            Exit::Data,
-            format!(
-                "{what} is {} bytes long: no key authorization is",
-                value.len()
-            ),
-        ));
-    }
+/// tls-alpn-01 a digest.
+fn key_authorization<'a>(what: &str, value: &'a str) -> Result<Answer<'a>, Failure> {
+    bounded(what, value)?;
     match value.contains('.') {
-        true => Ok(value),
+        true => Ok(Answer::Http01(value)),
         false => Err(Failure::new(
             Exit::Usage,
             format!(
@@ -198,15 +236,29 @@ fn key_authorization_of<'a>(
     token: &OsStr,
     what: &str,
     value: &'a OsStr,
-) -> Result<&'a str, Failure> {
+) -> Result<Answer<'a>, Failure> {
     let answer = key_authorization(what, text(what, value)?)?;
-    match token_of(answer) == text("TOKEN", token)? {
+    match answer.token() == text("TOKEN", token)? {
         true => Ok(answer),
         false => Err(Failure::new(
             Exit::Data,
             format!("{what} does not begin with TOKEN"),
         )),
     }
+}
+
+/// A value that a request has room for.
+fn bounded(what: &str, value: &str) -> Result<(), Failure> {
+    if value.len() <= MAX_VALUE_BYTES {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Exit::Data,
+        format!(
+            "{what} is {} bytes long: no key authorization is",
+            value.len()
+        ),
+    ))
 }
 
 /// A token has 128 characters at most and a thumbprint 43; far beyond, the request would be too

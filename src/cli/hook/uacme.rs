@@ -6,44 +6,58 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use super::{Daemon, key_authorization_of, lease, say, text};
+use super::{Answer, Daemon, bounded, key_authorization_of, lease, say, text};
 use crate::cli::Failure;
 use crate::cli::terminal::plain;
-use crate::control::protocol::Exit;
+use crate::control::protocol::{ChallengeName, Exit};
 
 pub fn run(daemon: Daemon<'_>, words: &[OsString]) -> Result<ExitCode, Failure> {
     let [method, kind, identifier, token, auth] = words else {
         return Err(usage("five arguments are needed".to_owned()));
     };
-    let kind = text("TYPE", kind)?;
-    if kind != "http-01" {
-        return Err(Failure::new(
-            Exit::Unavailable,
-            format!(
-                "declined: acmegate answers http-01, not {}",
-                kind.escape_debug()
-            ),
-        ));
-    }
+    let answer = match text("TYPE", kind)? {
+        "http-01" => key_authorization_of(token, "AUTH", auth)?,
+        // Of this one uacme tells the digest alone.
+        "tls-alpn-01" => {
+            let (token, sha256) = (text("TOKEN", token)?, text("AUTH", auth)?);
+            bounded("TOKEN", token)?;
+            bounded("AUTH", sha256)?;
+            let sha256 = sha256.to_owned();
+            Answer::TlsAlpn01 { token, sha256 }
+        }
+        other => {
+            return Err(Failure::new(
+                Exit::Unavailable,
+                format!(
+                    "declined: acmegate answers http-01 and tls-alpn-01, not {}",
+                    other.escape_debug()
+                ),
+            ));
+        }
+    };
     let identifier = text("IDENT", identifier)?;
-    let answer = key_authorization_of(token, "AUTH", auth)?;
     match text("METHOD", method)? {
-        "begin" => begin(daemon, identifier, answer),
-        "done" => end(daemon, identifier, answer),
+        "begin" => begin(daemon, identifier, &answer),
+        "done" => end(daemon, identifier, &answer),
         "failed" => {
             eprintln!(
                 "acmegate: the CA did not get the challenge of {}; `acmegate status` and the log say who came",
                 plain(identifier)
             );
-            end(daemon, identifier, answer)
+            end(daemon, identifier, &answer)
         }
         other => Err(usage(format!("no method {}", other.escape_debug()))),
     }
 }
 
-fn begin(daemon: Daemon<'_>, identifier: &str, answer: &str) -> Result<ExitCode, Failure> {
+fn begin(daemon: Daemon<'_>, identifier: &str, answer: &Answer<'_>) -> Result<ExitCode, Failure> {
     let pushed = daemon.push(identifier, answer)?;
-    match daemon.open(lease()?, None) {
+    let opened = lease().and_then(|lease| match answer {
+        // Port 80, or what stands for it where something in front forwards.
+        Answer::Http01(_) => daemon.open(lease, None),
+        Answer::TlsAlpn01 { .. } => daemon.open_for(lease, None, vec![ChallengeName::TlsAlpn01]),
+    });
+    match opened {
         Ok(opened) => Ok(say(vec![pushed, opened])),
         Err(failure) => {
             // The failure that is told is the first one.
@@ -54,7 +68,7 @@ fn begin(daemon: Daemon<'_>, identifier: &str, answer: &str) -> Result<ExitCode,
 }
 
 /// Both, whatever comes of the first.
-fn end(daemon: Daemon<'_>, identifier: &str, answer: &str) -> Result<ExitCode, Failure> {
+fn end(daemon: Daemon<'_>, identifier: &str, answer: &Answer<'_>) -> Result<ExitCode, Failure> {
     let closed = daemon.close(lease()?);
     let withdrawn = daemon.withdraw(identifier, answer);
     Ok(say(vec![closed?, withdrawn?]))

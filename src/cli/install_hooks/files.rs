@@ -193,7 +193,7 @@ exec acmegate hook dehydrated "$@"
 "#;
 
 const UACME: &str = r#"# `acmegate install-hooks uacme --remove` takes this file away.
-# For `uacme --hook`. Pushes the token and opens, closes and withdraws; declines what is not http-01.
+# For `uacme --hook`. Pushes the token and opens, closes and withdraws; declines dns-01.
 PATH="$PATH:/usr/local/sbin:/usr/local/bin"
 exec acmegate hook uacme "$@"
 "#;

@@ -2,11 +2,11 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::*;
-use crate::gate::Exposure;
 use crate::gate::allow_list::AllowList;
 use crate::gate::identifier::Pattern;
 use crate::gate::site::{Redirect, Site};
 use crate::gate::token::{KeyAuthorization, Thumbprint, Token};
+use crate::gate::{Exposure, RedirectFor};
 
 const THUMBPRINT: &str = "9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI";
 const OTHER: &str = "nP1qzpXGymHBrUEepNY9HCsQk7K8KhOypzEt62jcerQ";
@@ -32,6 +32,7 @@ fn gate() -> Gate {
         ],
         allow: AllowList::default().into(),
         exposure: Exposure::Windowed,
+        redirect_for: RedirectFor::Everybody,
     }
 }
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use acmegate::answer::Source;
+use acmegate::answer::{PushedAnswer, Source};
 use acmegate::gate::Reason;
+use acmegate::gate::challenge::ChallengeType;
 use acmegate::gate::site::Site;
 use acmegate::gate::token::Thumbprint;
 
@@ -26,11 +27,12 @@ async fn a_pushed_token_answers_for_its_identifier_alone() {
     world.ended_by(Reason::UnknownToken).await;
 
     let name = identifier("example.com");
-    assert!(
-        world
-            .pushed
-            .remove(&name, key_authorization().token(), now())
-    );
+    assert!(world.pushed.remove(
+        ChallengeType::Http01,
+        &name,
+        key_authorization().token(),
+        now()
+    ));
     assert_eq!(status(world.exchange(asked("example.com")).await), 404);
     world.ended_by(Reason::UnknownToken).await;
 }
@@ -42,7 +44,12 @@ async fn a_pushed_token_expires() {
     // Pushed again with no time left at all.
     world
         .pushed
-        .add(name, key_authorization(), Duration::ZERO, now())
+        .add(
+            name,
+            PushedAnswer::Http01(key_authorization()),
+            Duration::ZERO,
+            now(),
+        )
         .unwrap();
     let reply = world.exchange(validation("example.com", TOKEN)).await;
     assert_eq!(reply.status(), Some(404));

@@ -17,6 +17,7 @@ fn open(daemon: &Daemon, lease: &str, holder: u32, caller_pid: u32) {
         lease: lease.to_owned(),
         milliseconds: None,
         ports: Vec::new(),
+        challenges: Vec::new(),
         family: None,
         address: None,
         interface: None,

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use acmegate::answer::{Source, Upstream, Webroot};
-use acmegate::front::Settings;
+use acmegate::front::{Limits, Settings};
 use acmegate::gate::Reason;
 use tokio::io::AsyncWriteExt;
 use tokio::task::JoinSet;
@@ -17,11 +17,10 @@ use crate::harness::{
     validation,
 };
 
-fn settings(max_connections: usize, max_per_source: usize) -> Plan {
+fn settings(total: usize, per_source: usize) -> Plan {
     Plan {
         settings: Settings {
-            max_connections,
-            max_per_source,
+            http: Limits { total, per_source },
             ..Settings::default()
         },
         ..Plan::default()

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use acmegate::answer::Source;
-use acmegate::front::{RedirectStatus, Settings};
+use acmegate::front::{Limits, RedirectStatus, Settings};
 use acmegate::gate::Reason;
 use acmegate::gate::site::{Redirect, Site};
 use tokio::io::AsyncWriteExt;
@@ -468,7 +468,10 @@ async fn every_truncation_is_waited_for_and_then_timed_out() {
     let mut world = World::start(Plan {
         settings: Settings {
             head_timeout: Duration::from_millis(500),
-            max_per_source: 1000,
+            http: Limits {
+                total: 10_000,
+                per_source: 1000,
+            },
             ..Settings::default()
         },
         ..Plan::default()

@@ -1,0 +1,202 @@
+//! What the desk does with pushed answers: who may push one, whether it is one, whether a site would
+//! give it, and the word to those who count tokens.
+
+use std::time::Duration;
+
+use super::desk::{Desk, identifier};
+use super::now;
+use super::refused::Refused;
+use crate::answer::PushedAnswer;
+use crate::answer::pushed::{DEFAULT_LIFETIME, MAX_LIFETIME};
+use crate::config::format_duration;
+use crate::control::protocol::{DigestWord, Exit, Response};
+use crate::gate::caller::{Ask as GateAsk, Caller};
+use crate::gate::challenge::ChallengeType;
+use crate::gate::identifier::Identifier;
+use crate::gate::site::{Site, site_for};
+use crate::gate::token::{KeyAuthorization, KeyAuthorizationDigest, TlsAnswer, Token};
+
+/// What a caller tells of an answer.
+pub(super) enum Told {
+    /// All of it.
+    Whole(ChallengeType, KeyAuthorization),
+    /// Only what TLS-ALPN-01 needs.
+    Digest(Token, KeyAuthorizationDigest),
+}
+
+impl Told {
+    /// Reads what was told.
+    ///
+    /// # Errors
+    /// [`Refused`]: it is no answer to this challenge.
+    pub(super) fn of(
+        challenge: ChallengeType,
+        key_authorization: Option<String>,
+        digest: Option<DigestWord>,
+    ) -> Result<Self, Refused> {
+        let wrong = |message: &str| Refused::new(Exit::Data, message);
+        match (key_authorization, digest) {
+            (Some(text), None) => KeyAuthorization::parse(text.as_bytes())
+                .map(|answer| Self::Whole(challenge, answer))
+                .ok_or_else(|| {
+                    wrong(
+                        "this is not a key authorization: it must be TOKEN.THUMBPRINT (certbot: $CERTBOT_VALIDATION of http-01)",
+                    )
+                }),
+            (None, Some(_)) if challenge != ChallengeType::TlsAlpn01 => Err(wrong(
+                "a digest answers tls-alpn-01 alone: give the whole key authorization",
+            )),
+            (None, Some(told)) => {
+                let token = Token::parse(told.token.as_bytes())
+                    .map_err(|error| wrong(&error.to_string()))?;
+                let digest = KeyAuthorizationDigest::parse(told.sha256.as_bytes()).ok_or_else(
+                    || wrong("this is not a SHA-256 digest in base64url: it has 43 characters"),
+                )?;
+                Ok(Self::Digest(token, digest))
+            }
+            (None, None) | (Some(_), Some(_)) => Err(wrong(
+                "an answer is a key authorization, or a token and a digest, and not both",
+            )),
+        }
+    }
+
+    /// What to answer, if it is of an account that the site names, or the site names none.
+    fn vouched_by(self, site: &Site) -> Result<PushedAnswer, Account> {
+        match self {
+            Self::Whole(challenge, answer) => {
+                let account = answer.thumbprint();
+                if !site.accounts.is_empty() && !site.accounts.contains(account) {
+                    return Err(Account::Named(account.as_str().to_owned()));
+                }
+                Ok(match challenge {
+                    ChallengeType::Http01 => PushedAnswer::Http01(answer),
+                    ChallengeType::TlsAlpn01 => PushedAnswer::TlsAlpn01(answer.into()),
+                })
+            }
+            Self::Digest(token, digest) if site.accounts.is_empty() => {
+                let answer = TlsAnswer::of_digest(token, digest);
+                Ok(PushedAnswer::TlsAlpn01(answer))
+            }
+            Self::Digest(token, digest) => {
+                let of_accounts = site.accounts.iter();
+                let mut of_accounts = of_accounts
+                    .map(|account| KeyAuthorization::new(token.clone(), account.clone()));
+                of_accounts
+                    .find(|answer| answer.digest() == digest)
+                    .map(|answer| PushedAnswer::TlsAlpn01(answer.into()))
+                    .ok_or(Account::Hidden)
+            }
+        }
+    }
+}
+
+/// An account that a site does not name.
+enum Account {
+    /// This one.
+    Named(String),
+    /// A digest does not tell whose it is.
+    Hidden,
+}
+
+impl Desk {
+    /// What is to be answered for whom, if this caller may say so and a site would answer it.
+    pub(super) fn answer(
+        &self,
+        caller: Caller,
+        name: &str,
+        told: Told,
+    ) -> Result<(Identifier, PushedAnswer), Refused> {
+        let identifier = identifier(name)?;
+        self.permit(
+            caller,
+            GateAsk::Answer(&identifier),
+            "push tokens for this identifier",
+        )?;
+        let config = self.config.borrow();
+        let sites = config.gate_sites();
+        let Some((_, site)) = site_for(&sites, &identifier) else {
+            return Err(Refused::new(
+                Exit::Config,
+                format!(
+                    "no [[site]] has {identifier}, so it would never be answered: add it to a site's identifiers"
+                ),
+            ));
+        };
+        let answer = told.vouched_by(site).map_err(|account| {
+            let message = match account {
+                Account::Named(account) => format!(
+                    "the site of {identifier} does not name the account {account}: add it to the site's `accounts` if it is yours"
+                ),
+                Account::Hidden => format!(
+                    "the digest for {identifier} is of none of the site's `accounts`: add yours there, or push the whole key authorization to see whose it is"
+                ),
+            };
+            Refused::new(Exit::Config, message)
+        })?;
+        if matches!(answer, PushedAnswer::TlsAlpn01(_)) && config.tls.listen.is_empty() {
+            return Err(Refused::new(
+                Exit::Config,
+                "[tls] does not listen, so nothing would ever be answered by tls-alpn-01: set its `listen`",
+            ));
+        }
+        Ok((identifier, answer))
+    }
+
+    pub(super) fn add_answer(
+        &self,
+        (identifier, answer): (Identifier, PushedAnswer),
+        milliseconds: Option<u64>,
+    ) -> Result<Response, Refused> {
+        let lifetime = milliseconds
+            .map_or(DEFAULT_LIFETIME, Duration::from_millis)
+            .min(MAX_LIFETIME);
+        let (token, now) = (answer.token().clone(), now());
+        let by = match answer {
+            PushedAnswer::Http01(_) => "",
+            PushedAnswer::TlsAlpn01(_) => " by tls-alpn-01",
+        };
+        self.pushed
+            .add(identifier.clone(), answer, lifetime, now)
+            .map_err(|full| Refused::new(Exit::TempFail, full.to_string()))?;
+        self.tell_of_token(&identifier, &token);
+        // Neither token nor thumbprint: this line goes to the log.
+        Ok(Response::done(format!(
+            "answering for {identifier}{by}, {} at most",
+            format_duration(lifetime)
+        )))
+    }
+
+    pub(super) fn remove_answer(
+        &self,
+        caller: Caller,
+        challenge: ChallengeType,
+        name: &str,
+        token: &str,
+    ) -> Result<Response, Refused> {
+        let identifier = identifier(name)?;
+        self.permit(
+            caller,
+            GateAsk::Answer(&identifier),
+            "withdraw tokens of this identifier",
+        )?;
+        let token = Token::parse(token.as_bytes())
+            .map_err(|error| Refused::new(Exit::Data, error.to_string()))?;
+        let was_there = self.pushed.remove(challenge, &identifier, &token, now());
+        self.tell_of_token(&identifier, &token);
+        Ok(match was_there {
+            true => Response::done(format!("no longer answering {identifier} with that token")),
+            false => Response::done(format!(
+                "{identifier} had no such token: nothing to withdraw"
+            )),
+        })
+    }
+
+    /// Tells those who count tokens until when this one is answered, by whatever challenge: some
+    /// CAs give one token to all challenges of an authorization.
+    fn tell_of_token(&self, identifier: &Identifier, token: &Token) {
+        match self.pushed.answered_until(identifier, token, now()) {
+            Some(until) => self.early.pushed(identifier, token, until),
+            None => self.early.withdrawn(identifier, token),
+        }
+    }
+}
