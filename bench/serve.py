@@ -2,6 +2,7 @@
 
     serve.py BINARY PORT thumbprint THUMBPRINT [deferred]      answers from memory, redirects the rest
     serve.py BINARY PORT upstream ADDRESS:PORT [deferred]      passes challenges on, under an open lease
+    serve.py BINARY PORT server ADDRESS:PORT [deferred]        the gate on port 443: leads visitors on to a server
 
 With `deferred` the socket is handed over with TCP_DEFER_ACCEPT, as systemd's DeferAcceptSec= does.
 """
@@ -9,21 +10,35 @@ import os, socket, subprocess, sys, tempfile, time
 
 binary, port, kind, value = sys.argv[1:5]
 directory = tempfile.mkdtemp(prefix="acmegate-bench-")
-answer = f'{{ thumbprint = "{value}" }}' if kind == "thumbprint" else f'{{ upstream = "http://{value}" }}'
+answer = {
+    "thumbprint": f'{{ thumbprint = "{value}" }}',
+    "upstream": f'{{ upstream = "http://{value}" }}',
+    "server": '"pushed"',
+}[kind]
+listen = f"""[http]
+listen = ["127.0.0.1:{port}"]
+max_connections = 100000
+max_connections_per_source = 100000
+"""
+if kind == "server":
+    listen = f"""[http]
+listen = []
+[tls]
+listen = ["127.0.0.1:{port}"]
+server = "{value}"
+max_connections = 50000
+max_connections_per_source = 50000
+"""
 config = os.path.join(directory, "acmegate.toml")
 with open(config, "w") as file:
     file.write(f'''[daemon]
 user = "0"
 state_dir = "{directory}"
-[http]
-listen = ["127.0.0.1:{port}"]
-max_connections = 100000
-max_connections_per_source = 100000
-[window]
+{listen}[window]
 max = "24h"
 [firewall]
 mode = "gate-only"
-ports = [80]
+ports = [{443 if kind == 'server' else 80}]
 [log]
 level = "error"
 [[site]]

@@ -9,6 +9,7 @@ use std::path::Path;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use acmegate::config::lists::Lists;
 use acmegate::config::{Accounts, Config, Group, Unchecked};
 use acmegate::control::protocol::parse_request;
 use acmegate::daemon::parts::orders;
@@ -528,11 +529,16 @@ pub fn config(bytes: &[u8]) {
                     <= 1
             );
             assert!(config.daemon.state_dir.starts_with(Path::new("/")));
-            let rules = orders(&config, config.allow.list().into())
-                .settings
-                .to_nft();
+            // The files that it names are this host's, and none of ours.
+            let mut written = config.allow.clone();
+            for named in [&mut written.listed, &mut written.taken_off] {
+                named.files.clear();
+                named.countries.clear();
+            }
+            let list = Lists::read(&written).unwrap().list();
+            let rules = orders(&config, list.clone()).settings.to_nft();
             assert_eq!(rules.matches('{').count(), rules.matches('}').count());
-            drop(config.warnings());
+            drop(config.warnings(&list));
             if let Some(commands) = &config.firewall.commands {
                 assert!(commands.each().count() > 0);
                 assert!(commands.timeout <= Duration::from_secs(7));

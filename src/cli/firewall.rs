@@ -10,6 +10,7 @@ use std::time::Instant;
 use clap::Subcommand;
 
 use super::{Failure, finish};
+use crate::config::lists::Lists;
 use crate::config::{Config, Unchecked};
 use crate::control::client;
 use crate::control::protocol::{Ask, Exit};
@@ -37,7 +38,9 @@ pub fn run(
     let settings = || -> Result<Settings, Failure> {
         let config = Config::load_with(config, &AnyAccount, &Unchecked)
             .map_err(|error| Failure::new(Exit::Config, error))?;
-        Ok(parts::orders(&config, config.allow.list().into()).settings)
+        let lists =
+            Lists::read(&config.allow).map_err(|error| Failure::new(Exit::Config, error))?;
+        Ok(parts::orders(&config, lists.list()).settings)
     };
     let ask = match command {
         FirewallCommand::Plan => {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use toml::Spanned;
 
+use super::allow::allow;
 use super::error::Problem;
 use super::file::{self, File, Key, Section, Word};
 use super::firewall::{Listeners, firewall};
@@ -19,7 +20,7 @@ use super::site::{self, Around};
 use super::tls::tls;
 use super::value::{allowance, directory, duration, one_of, whole};
 use super::webroot::{Reader, Webroots};
-use super::{Allow, Config, Daemon, Format, Http, Level, Log, Site, Tls, Window};
+use super::{Config, Daemon, Format, Http, Level, Log, Site, Tls, Window};
 use crate::gate::RedirectFor;
 use crate::gate::early::{MAX_QUORUM, Rule, When};
 use crate::gate::usage::{Allowance, MAX_LENGTH, Span, TimeLimits};
@@ -66,7 +67,7 @@ pub(super) fn config(
         budget: budget(&file.budget, window.max, problems),
         window,
         firewall,
-        allow: allow(&file.allow, problems),
+        allow: allow(&file.allow, &file.groups, problems),
         proxy: proxy(&file.proxy, problems),
         log: log(&file.log, problems),
         grants: grants
@@ -331,25 +332,6 @@ fn time(
             ["identifier_day", "identifier_month"],
             default.identifier,
         ),
-    }
-}
-
-fn allow(section: &Section<file::Allow>, problems: &mut Vec<Problem>) -> Allow {
-    let default = Allow::default();
-    let keys = &section.keys;
-    let mut prefixes = Vec::new();
-    for entry in keys.prefixes.iter().flat_map(Spanned::get_ref) {
-        match super::prefix::parse(entry.get_ref()) {
-            Ok(prefix) => prefixes.push(prefix),
-            Err((message, fix)) => problems.push(Problem::new(entry.span(), message).fix(fix)),
-        }
-    }
-    Allow {
-        local: keys
-            .local
-            .as_ref()
-            .map_or(default.local, |local| *local.get_ref()),
-        prefixes,
     }
 }
 

@@ -176,7 +176,7 @@ impl fmt::Debug for ConfigError {
 impl std::error::Error for ConfigError {}
 
 /// A message may quote a value, and a value may be as long as the file.
-fn cut(text: &str) -> Cow<'_, str> {
+pub(super) fn cut(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(MAX_MESSAGE_CHARS) {
         None => Cow::Borrowed(text),
         Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),

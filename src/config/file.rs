@@ -23,6 +23,7 @@ pub(super) struct File {
     pub(super) firewall: Section<Firewall>,
     pub(super) allow: Section<Allow>,
     pub(super) proxy: Section<Proxy>,
+    pub(super) groups: Vec<NamedGroup>,
     pub(super) log: Section<Log>,
     pub(super) grants: Vec<Section<Grant>>,
     pub(super) sites: Vec<Section<Site>>,
@@ -141,6 +142,25 @@ pub(super) struct Firewall {
 pub(super) struct Allow {
     pub(super) local: Key<bool>,
     pub(super) prefixes: Key<Vec<Spanned<String>>>,
+    pub(super) files: Key<Vec<Spanned<String>>>,
+    pub(super) countries: Key<Vec<Spanned<String>>>,
+    pub(super) country_source: Key<Paths>,
+    pub(super) groups: Key<Vec<Spanned<String>>>,
+}
+
+/// One `[group.NAME]`.
+#[derive(Debug)]
+pub(super) struct NamedGroup {
+    pub(super) name: Spanned<String>,
+    pub(super) section: Section<Group>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Group {
+    pub(super) prefixes: Key<Vec<Spanned<String>>>,
+    pub(super) files: Key<Vec<Spanned<String>>>,
+    pub(super) countries: Key<Vec<Spanned<String>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -191,6 +211,13 @@ pub(super) enum Word {
 pub(super) enum Listen {
     Word(String),
     Addresses(Vec<Spanned<String>>),
+}
+
+/// `country_source`: one path, or several.
+#[derive(Debug)]
+pub(super) enum Paths {
+    One(String),
+    Several(Vec<Spanned<String>>),
 }
 
 /// A word, or a table of keys in its place.
@@ -310,6 +337,30 @@ impl<'de> Deserialize<'de> for Listen {
         }
 
         deserializer.deserialize_any(ListenVisitor)
+    }
+}
+
+impl<'de> Deserialize<'de> for Paths {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct PathsVisitor;
+
+        impl<'de> Visitor<'de> for PathsVisitor {
+            type Value = Paths;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a path or an array of paths")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Paths, E> {
+                Ok(Paths::One(text.to_owned()))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, entries: A) -> Result<Paths, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(entries)).map(Paths::Several)
+            }
+        }
+
+        deserializer.deserialize_any(PathsVisitor)
     }
 }
 

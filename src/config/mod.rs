@@ -1,18 +1,22 @@
 //! Reads: the operator's words into values that cannot be wrong.
 //!
-//! `file` follows the TOML and `read` finds every key that it does not know; `check`, `firewall`,
+//! `file` follows the TOML and `read` finds every key that it does not know; `check`, `allow`, `firewall`,
 //! `command`, `site` and `grant` turn words into the types of this page; `error` says what to write instead.
+//! `lists` reads the files that `[allow]` names, now and again.
 //! Nothing here acts on what it reads, and nothing is silently corrected: a file with a mistake is
 //! refused as a whole, with every mistake in it shown at once.
 
+mod allow;
 mod check;
 mod command;
+mod country;
 mod duration;
 mod error;
 mod file;
 mod firewall;
 mod grant;
 mod listen;
+pub mod lists;
 mod load;
 mod prefix;
 mod proxy;
@@ -33,6 +37,7 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+pub use self::country::Country;
 pub use self::duration::{DurationError, format_duration, parse_duration};
 pub use self::error::{ConfigError, Problem};
 pub use self::grant::{Accounts, Group};
@@ -67,7 +72,7 @@ pub struct Config {
     pub budget: Budget,
     /// `[firewall]`: what the kernel is told.
     pub firewall: Firewall,
-    /// `[allow]`: whose traffic is never kept out.
+    /// `[allow]` and every `[group.NAME]`: whose traffic is never kept out.
     pub allow: Allow,
     /// `[proxy]`: who speaks for others.
     pub proxy: Proxy,
@@ -248,8 +253,26 @@ pub enum SetFamily {
 pub struct Allow {
     /// Whether loopback, link-local and private ranges are on the list.
     pub local: bool,
-    /// The prefixes as written.
+    /// Who is listed.
+    pub listed: Named,
+    /// Who is taken off, whoever listed it; [`Allow::local`] too.
+    pub taken_off: Named,
+    /// Where the networks of countries are found: an .mmdb file, a directory of lists, or
+    /// delegated-extended files; empty without countries.
+    pub country_source: Vec<PathBuf>,
+    /// Groups that nothing names.
+    pub unused_groups: Vec<String>,
+}
+
+/// What one side of the allow-list names, groups resolved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Named {
+    /// Prefixes as written.
     pub prefixes: Vec<IpNet>,
+    /// List files; absolute.
+    pub files: Vec<PathBuf>,
+    /// Countries of [`Allow::country_source`].
+    pub countries: Vec<Country>,
 }
 
 /// `[proxy]`. Nobody, by default.
@@ -393,7 +416,10 @@ impl Default for Allow {
     fn default() -> Self {
         Self {
             local: true,
-            prefixes: Vec::new(),
+            listed: Named::default(),
+            taken_off: Named::default(),
+            country_source: Vec::new(),
+            unused_groups: Vec::new(),
         }
     }
 }
@@ -404,14 +430,6 @@ impl Default for Log {
             format: Format::Text,
             level: Level::Info,
         }
-    }
-}
-
-impl Allow {
-    /// The list itself, aggregated.
-    pub fn list(&self) -> AllowList {
-        let local = AllowList::local().filter(|_| self.local);
-        AllowList::new(local.chain(self.prefixes.iter().copied()))
     }
 }
 

@@ -12,12 +12,12 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::error::{Problem, nearest};
 use super::file::{
-    Allow, AnswerTable, Budget, Daemon, File, Firewall, Grant, Http, Log, Proxy, Section,
-    ServerTable, Site, Tls, TlsAnswerTable, Window,
+    Allow, AnswerTable, Budget, Daemon, File, Firewall, Grant, Group, Http, Log, NamedGroup, Proxy,
+    Section, ServerTable, Site, Tls, TlsAnswerTable, Window,
 };
 
 /// The tables that may stand in a file, and the keys of each.
-fn tables() -> [(&'static str, &'static [&'static str]); 11] {
+fn tables() -> [(&'static str, &'static [&'static str]); 12] {
     [
         ("daemon", keys::<Daemon>()),
         ("http", keys::<Http>()),
@@ -26,15 +26,13 @@ fn tables() -> [(&'static str, &'static [&'static str]); 11] {
         ("budget", keys::<Budget>()),
         ("firewall", keys::<Firewall>()),
         ("allow", keys::<Allow>()),
+        ("group", keys::<Group>()),
         ("proxy", keys::<Proxy>()),
         ("log", keys::<Log>()),
         ("grant", keys::<Grant>()),
         ("site", keys::<Site>()),
     ]
 }
-
-/// Keys that the design has but this version has not, so that they are not called misspelled.
-const LATER: [(&str, &str); 1] = [("allow", "countries")];
 
 /// Reads a file. What cannot be read is in `problems` and absent from the answer; after a mistake in
 /// the TOML itself there is nothing but `problems`.
@@ -55,6 +53,7 @@ pub(super) fn read(text: &str, problems: &mut Vec<Problem>) -> Option<File> {
             "firewall" => file.firewall = table("firewall", value, problems),
             "allow" => file.allow = table("allow", value, problems),
             "proxy" => file.proxy = table("proxy", value, problems),
+            "group" => file.groups = groups(value, problems),
             "log" => file.log = table("log", value, problems),
             "grant" => file.grants = tables_of("grant", value, problems),
             "site" => {
@@ -114,6 +113,7 @@ fn unknown_table(name: &str, at: Range<usize>) -> Problem {
 fn header(table: &str) -> String {
     match table {
         "grant" | "site" => format!("[[{table}]]"),
+        "group" => "[group.NAME]".to_owned(),
         _ => format!("[{table}]"),
     }
 }
@@ -151,6 +151,28 @@ fn tables_of<T: DeserializeOwned + Default>(
         .collect()
 }
 
+/// Every `[group.NAME]`: a table of tables, whose keys are the operator's.
+fn groups(value: Spanned<DeValue<'_>>, problems: &mut Vec<Problem>) -> Vec<NamedGroup> {
+    let at = value.span();
+    let DeValue::Table(groups) = value.into_inner() else {
+        let problem = Problem::new(at, "every group has a name");
+        problems.push(problem.fix("write [group.NAME] and its keys below"));
+        return Vec::new();
+    };
+    let groups = groups.into_iter().filter_map(|(name, value)| {
+        let name = Spanned::new(name.span(), name.get_ref().to_string());
+        if !matches!(value.get_ref(), DeValue::Table(_)) {
+            let message = format!("`{}` stands in no group", name.get_ref());
+            let fix = "write [group.NAME] and the keys below";
+            problems.push(Problem::new(name.span(), message).fix(fix));
+            return None;
+        }
+        let section = table("group", value, problems);
+        Some(NamedGroup { name, section })
+    });
+    groups.collect()
+}
+
 /// Reads one table as often as it takes, each time without the key that was wrong.
 fn section<T: DeserializeOwned + Default>(
     name: &'static str,
@@ -159,14 +181,14 @@ fn section<T: DeserializeOwned + Default>(
     problems: &mut Vec<Problem>,
 ) -> Section<T> {
     let before = problems.len();
-    take_unknown(name, keys::<T>(), &mut table, problems);
+    take_unknown(keys::<T>(), &mut table, problems);
     for (key, known) in [
         ("answer", keys::<AnswerTable>()),
         ("tls_answer", keys::<TlsAnswerTable>()),
         ("server", keys::<ServerTable>()),
     ] {
         if let Some(DeValue::Table(inner)) = table.get_mut(key).map(Spanned::get_mut) {
-            take_unknown(key, known, inner, problems);
+            take_unknown(known, inner, problems);
         }
     }
     loop {
@@ -198,30 +220,22 @@ fn section<T: DeserializeOwned + Default>(
     }
 }
 
-fn take_unknown(
-    name: &str,
-    known: &[&'static str],
-    table: &mut DeTable<'_>,
-    problems: &mut Vec<Problem>,
-) {
+fn take_unknown(known: &[&'static str], table: &mut DeTable<'_>, problems: &mut Vec<Problem>) {
     let entries = std::mem::take(table).into_iter();
     *table = entries
         .filter(|(key, _)| {
             let word = key.get_ref().as_ref();
             let is_known = known.contains(&word);
             if !is_known {
-                problems.push(unknown_key(name, word, known, key.span()));
+                problems.push(unknown_key(word, known, key.span()));
             }
             is_known
         })
         .collect();
 }
 
-fn unknown_key(table: &str, word: &str, known: &[&'static str], at: Range<usize>) -> Problem {
+fn unknown_key(word: &str, known: &[&'static str], at: Range<usize>) -> Problem {
     let problem = Problem::new(at, format!("unknown key `{word}`"));
-    if LATER.contains(&(table, word)) {
-        return problem.fix("not in this version");
-    }
     if let Some(meant) = nearest(word, known.iter().copied()) {
         return problem.fix(format!("did you mean `{meant}`?"));
     }
@@ -256,6 +270,7 @@ fn mistyped(key: &str, at: Range<usize>, message: &str) -> Problem {
         "a string" => ("text", "write it in quotes"),
         "a sequence" => ("an array", "write it in brackets: [ … ]"),
         "a boolean" => ("true or false", "write true or false, without quotes"),
+        "a path or an array of paths" => (expected, "write it in quotes: \"/…\""),
         "i64" => ("a whole number", "write a whole number, without quotes"),
         "an answer" => (
             "an answer",

@@ -1,6 +1,7 @@
 use std::fs;
 use std::time::Instant;
 
+use super::lists::Lists;
 use super::*;
 use crate::gate::caller::{Verb, Who};
 use crate::gate::identifier::{Identifier, Pattern};
@@ -47,7 +48,7 @@ fn an_empty_file_is_the_defaults() {
     assert_eq!(default.http.listen[0].to_string(), "[::]:80");
     assert_eq!(default.limits().ports, [80]);
     assert_eq!(default.gate(Arc::default()).exposure, Exposure::Windowed);
-    assert_eq!(default.warnings(), [""; 0]);
+    assert_eq!(default.warnings(&AllowList::default()), [""; 0]);
 }
 
 #[test]
@@ -309,7 +310,7 @@ fn open_time_is_limited_as_it_is_written() {
 
 #[test]
 fn the_allow_list_is_local_and_what_is_written() {
-    let list = |text: &str| good(text).allow.list();
+    let list = |text: &str| Lists::read(&good(text).allow).unwrap().list();
     let outside = "192.0.2.7".parse().unwrap();
     let inside = "10.0.0.1".parse().unwrap();
     let both = list("[allow]\nprefixes = [\"192.0.2.7\"]\n");
@@ -323,11 +324,11 @@ fn what_is_perhaps_not_meant_is_said() {
     for (text, warning) in [
         (
             "[allow]\nprefixes = [\"0.0.0.0/1\", \"128.0.0.0/1\", \"::/0\"]\n",
-            "hold the whole Internet",
+            "holds the whole Internet",
         ),
         (
             "[allow]\nprefixes = [\"0.0.0.0/0\"]\n",
-            "hold every IPv4 address",
+            "holds every IPv4 address",
         ),
         ("[http]\nlisten = [\"[::]:8080\"]\n", "do not hold 80"),
         (
@@ -372,7 +373,8 @@ fn what_is_perhaps_not_meant_is_said() {
             "[tls] does not listen: nothing answers it",
         ),
     ] {
-        let warnings = good(text).warnings();
+        let config = good(text);
+        let warnings = config.warnings(&Lists::read(&config.allow).unwrap().list());
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert!(warnings[0].contains(warning), "{warnings:?}");
     }
@@ -382,7 +384,7 @@ fn what_is_perhaps_not_meant_is_said() {
 fn commands_are_read_as_they_are_written() {
     let config =
         good("[firewall]\nopen_command = [\"fw\", \"-p{port}\", \"{{{lease}}}\", \"{seconds}\"]\n");
-    assert_eq!(config.warnings(), [""; 0]);
+    assert_eq!(config.warnings(&AllowList::default()), [""; 0]);
     let commands = config.firewall.commands.unwrap();
     let open = commands.open.unwrap();
     assert_eq!(open.to_string(), "fw -p{port} {{{lease}}} {seconds}");

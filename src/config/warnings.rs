@@ -16,12 +16,12 @@ use crate::gate::usage::Span;
 const USUAL_PARALLEL: u32 = 100;
 
 impl Config {
-    /// What is allowed but perhaps not meant: a sentence each, for `config check`. Nothing here stops
-    /// acmegate from starting.
-    pub fn warnings(&self) -> Vec<String> {
+    /// What is allowed but perhaps not meant, with the allow-list that `[allow]` led to: a sentence
+    /// each, for `config check`. Nothing here stops acmegate from starting.
+    pub fn warnings(&self, allow: &AllowList) -> Vec<String> {
         let mut warnings = Vec::new();
-        self.warn_of_allow_list(&mut warnings);
-        self.warn_of_proxies(&mut warnings);
+        self.warn_of_allow_list(allow, &mut warnings);
+        self.warn_of_proxies(allow, &mut warnings);
         self.warn_of_ports(&mut warnings);
         self.warn_of_commands(&mut warnings);
         if matches!(self.daemon.user.as_str(), "root" | "0") {
@@ -69,11 +69,24 @@ impl Config {
         }
     }
 
-    fn warn_of_allow_list(&self, warnings: &mut Vec<String>) {
+    fn warn_of_allow_list(&self, list: &AllowList, warnings: &mut Vec<String>) {
+        for group in &self.allow.unused_groups {
+            warnings.push(format!(
+                "[group.{group}] is not on the allow-list: name it in [allow] groups",
+            ));
+        }
+        let allow = &self.allow;
+        let names_countries = [&allow.listed, &allow.taken_off]
+            .iter()
+            .any(|named| !named.countries.is_empty());
+        if !allow.country_source.is_empty() && !names_countries {
+            warnings.push(
+                "[allow] country_source without countries: nothing is read from it".to_owned(),
+            );
+        }
         if self.firewall.mode == Mode::GateOnly {
             return;
         }
-        let list: AllowList = self.allow.list();
         let all_v4 = list.v4().as_slice() == [(0, u32::MAX)];
         let all_v6 = list.v6().as_slice() == [(0, u128::MAX)];
         let who = match (all_v4, all_v6) {
@@ -83,11 +96,11 @@ impl Config {
             (false, false) => return,
         };
         warnings.push(format!(
-            "[allow] prefixes hold {who}: the ports are open to them at all times, window or not",
+            "[allow] holds {who}: the ports are open to them at all times, window or not",
         ));
     }
 
-    fn warn_of_proxies(&self, warnings: &mut Vec<String>) {
+    fn warn_of_proxies(&self, list: &AllowList, warnings: &mut Vec<String>) {
         let Proxy {
             protocol_from,
             headers_from,
@@ -103,7 +116,6 @@ impl Config {
         if self.firewall.mode == Mode::GateOnly {
             return;
         }
-        let list: AllowList = self.allow.list();
         for (key, prefix) in protocol_from
             .iter()
             .map(|prefix| ("protocol_from", prefix))

@@ -11,6 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::seal::{Calls, Seal};
 use super::{Fatal, parts};
+use crate::config::lists::Lists;
 use crate::config::{Config, Mode, Unchecked};
 use crate::control::protocol::Exit;
 use crate::firewall::enforcer::{Enforcer, Orders, Reload};
@@ -37,7 +38,8 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
     let config = load(config_path).map_err(|error| Fatal::new(Exit::Config, error))?;
     super::start_log(&config);
     super::name_process(c"acmegate-enf");
-    let orders = parts::orders(&config, config.allow.list().into());
+    let lists = Lists::read(&config.allow).map_err(|error| Fatal::new(Exit::Config, error))?;
+    let orders = parts::orders(&config, lists.list());
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -45,7 +47,9 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
         .map_err(|error| Fatal::new(Exit::Os, error))?;
     let path = config.source.clone();
     let reload: Reload = Box::new(move || -> Result<Orders, String> {
-        load(path.as_deref()).map(|config| parts::orders(&config, config.allow.list().into()))
+        let config = load(path.as_deref())?;
+        let lists = Lists::read(&config.allow).map_err(|error| error.to_string())?;
+        Ok(parts::orders(&config, lists.list()))
     });
     runtime.block_on(async {
         front
@@ -89,7 +93,7 @@ pub fn enforcer_seal(config: &Config) -> Seal {
             Mode::GateOnly => CapabilitySet::empty(),
             Mode::Guard | Mode::Set(_) | Mode::Attach(_) => CapabilitySet::NET_ADMIN,
         },
-        readable: parts::config_dir(config).into_iter().collect(),
+        readable: parts::read_again(config).collect(),
         connect_ports: Vec::new(),
         calls: Calls::Enforcer,
     }

@@ -48,6 +48,7 @@ use self::parts::{Remembered, Room};
 use self::privilege::HostAccounts;
 use self::seal::{Calls, Landlocked, Seal};
 use crate::answer::Pushed;
+use crate::config::lists::Lists;
 use crate::config::{Config, Disk, Format, Level, Mode};
 use crate::control::protocol::{CONTROL_SOCKET, Exit, OBSERVE_SOCKET};
 use crate::control::server;
@@ -127,14 +128,9 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
     // Only the built-in one is ours to make; a configured webroot belongs to its ACME client.
     let _ = fs::create_dir_all(parts::built_in_webroot(&config));
     let pushed = Arc::new(Pushed::default());
-    let rules = parts::rules(
-        &config,
-        config.allow.list().into(),
-        &pushed,
-        room,
-        &mut problems,
-    )
-    .map_err(|error| Fatal::new(Exit::Config, error))?;
+    let lists = Lists::read(&config.allow).map_err(|error| Fatal::new(Exit::Config, error))?;
+    let rules = parts::rules(&config, lists.list(), &pushed, room, &mut problems)
+        .map_err(|error| Fatal::new(Exit::Config, error))?;
     let notify = Notify::from_env();
     let (enforcer, child) = start_enforcer(&config)?;
     let runner = runner::start(&config)?;

@@ -195,11 +195,17 @@ pub fn readable(config: &Config) -> Vec<PathBuf> {
         config::Source::Webroot(path) => Some(path.clone()),
         _ => None,
     });
-    webroots.chain(config_dir(config)).collect()
+    webroots.chain(read_again(config)).collect()
 }
 
-/// The directory of the configuration, which both processes read at a reload.
-pub fn config_dir(config: &Config) -> Option<PathBuf> {
+/// The directories that both processes read at a reload: those of the configuration and of its lists.
+pub fn read_again(config: &Config) -> impl Iterator<Item = PathBuf> {
+    let lists = config.allow.directories();
+    config_dir(config).into_iter().chain(lists)
+}
+
+/// The directory of the configuration.
+fn config_dir(config: &Config) -> Option<PathBuf> {
     let file = config
         .source
         .clone()

@@ -22,6 +22,7 @@ use super::privilege::HostAccounts;
 use super::seal::Landlocked;
 use super::{ControlSockets, Fatal, Listener, Options, landlock_word, now, unnamed_ports};
 use crate::answer::Pushed;
+use crate::config::lists::Lists;
 use crate::config::{Config, Unchecked};
 use crate::control::protocol::Exit;
 use crate::control::server::{Authority, serve_control, serve_observe};
@@ -404,14 +405,9 @@ impl Reloader {
         self.compare(&config, problems)?;
         problems.extend(parts::missing_programs(&config));
         problems.extend(unnamed_ports(&config, self.desk.listeners.iter().copied()));
-        let rules = parts::rules(
-            &config,
-            config.allow.list().into(),
-            &self.pushed,
-            self.room,
-            problems,
-        )
-        .map_err(|error| error.to_string())?;
+        let lists = Lists::read(&config.allow).map_err(|error| error.to_string())?;
+        let rules = parts::rules(&config, lists.list(), &self.pushed, self.room, problems)
+            .map_err(|error| error.to_string())?;
         // The enforcer reads the same files itself; if it refuses, nobody changes.
         self.desk
             .leases

@@ -1,8 +1,11 @@
 //! The front, by raw bytes over loopback.
 
+mod balanced;
 mod closing;
+mod forwarded;
 mod limits;
 mod mutations;
+mod redirect_for;
 mod reload;
 mod shortage;
 mod strictness;

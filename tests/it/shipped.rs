@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 use acmegate::cli::Arguments;
 use acmegate::config::{Accounts, Config, Group, Unchecked};
 use acmegate::control::protocol::{Exit, RUNTIME_DIR};
+use acmegate::gate::allow_list::AllowList;
 use clap::CommandFactory;
 
 const SERVICE: &str = include_str!("../../systemd/acmegate.service");
@@ -428,7 +429,7 @@ fn every_list_of_commands_on_the_page_is_read() {
         let config = config.unwrap_or_else(|error| panic!("{error}"));
         let commands = config.firewall.commands.as_ref();
         assert!(commands.is_some_and(|commands| commands.each().count() == 2));
-        let warnings = config.warnings();
+        let warnings = config.warnings(&AllowList::default());
         assert!(
             !warnings
                 .iter()

@@ -3,8 +3,10 @@
 mod attach;
 mod attempts;
 mod base_chains;
+mod behind;
 mod budget;
 mod callers;
+mod challenges;
 mod clock;
 mod closed;
 mod commands;

@@ -35,7 +35,7 @@ const TLS: Divert = Divert {
 fn orders(firewall: &str, divert: &[Divert]) -> Orders {
     let text = format!("{firewall}ports = [80, 443]\n");
     let config = Config::parse(&text, "mixed", &AnyAccount, &Unchecked).expect("a configuration");
-    let orders = parts::orders(&config, config.allow.list().into());
+    let orders = parts::orders(&config, Default::default());
     Orders {
         settings: Settings {
             divert: divert.to_vec(),

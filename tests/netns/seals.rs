@@ -12,6 +12,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
+use acmegate::config::lists::Lists;
 use acmegate::daemon::enforcer::enforcer_seal;
 use acmegate::daemon::front_seal;
 use rustix::process::{PidfdFlags, pidfd_open};
@@ -84,7 +85,7 @@ fn a_sealed_enforcer_changes_the_firewall_and_nothing_else() {
             runtime.block_on(async {
                 let settings = acmegate::daemon::parts::orders(
                     &ground.config,
-                    ground.config.allow.list().into(),
+                    Lists::read(&ground.config.allow).expect("no lists").list(),
                 )
                 .settings;
                 let mut kernel = acmegate::firewall::netlink::Kernel::connect().expect("netlink");
