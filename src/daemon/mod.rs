@@ -22,6 +22,7 @@ pub mod parts;
 pub mod port;
 pub mod privilege;
 mod pushing;
+pub mod reader;
 mod refused;
 pub mod runner;
 pub mod seal;

@@ -15,6 +15,7 @@ use std::sync::mpsc::channel;
 use acmegate::config::lists::Lists;
 use acmegate::daemon::enforcer::enforcer_seal;
 use acmegate::daemon::front_seal;
+use acmegate::daemon::reader::reader_seal;
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::attempts::{Ground, Tried};
@@ -105,7 +106,8 @@ fn a_sealed_enforcer_changes_the_firewall_and_nothing_else() {
                 let windows = acmegate::gate::window::Windows::default();
                 let done = kernel.ensure(&settings, &windows, now).await;
                 done.expect("the one thing it is for");
-                ground.read_config().expect("a reload reads it");
+                // That is its reader's.
+                refused(vec![("read its configuration", ground.read_config())]);
             });
             send.send(()).expect("somebody looks");
             told.recv().expect("somebody has looked");
@@ -119,6 +121,52 @@ fn a_sealed_enforcer_changes_the_firewall_and_nothing_else() {
         }
         let _ = go_on.send(());
         enforcer.join().expect("sealed");
+    });
+}
+
+#[test]
+fn the_enforcers_reader_reads_and_does_nothing_else() {
+    inside(|| {
+        let ground = everything_works_unsealed();
+        let (send, receive) = channel();
+        let before = threads();
+        let (go_on, told) = channel::<()>();
+        let reader = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            let settings = acmegate::daemon::parts::orders(
+                &ground.config,
+                Lists::read(&ground.config.allow).expect("no lists").list(),
+            )
+            .settings;
+            let connect = async { acmegate::firewall::netlink::Kernel::connect() };
+            let mut kernel = runtime.block_on(connect).expect("netlink");
+            reader_seal(&ground.config).apply().expect("a seal");
+            refused(ground.try_everything());
+            refused(vec![(
+                "start a thread",
+                std::thread::Builder::new().spawn(|| ()).map(drop),
+            )]);
+            // Not even by the enforcer's own socket.
+            let now = std::time::Instant::now();
+            let windows = acmegate::gate::window::Windows::default();
+            let done = runtime.block_on(kernel.ensure(&settings, &windows, now));
+            let error = done.expect_err("it has no power").to_string();
+            assert!(error.contains("not permitted"), "{error}");
+            ground.read_config().expect("a reload reads it");
+            send.send(()).expect("somebody looks");
+            told.recv().expect("somebody has looked");
+            ground
+        });
+        if receive.recv().is_ok() {
+            for thread in threads().difference(&before) {
+                assert_eq!(powers_here(*thread), (0, true, true));
+            }
+        }
+        let _ = go_on.send(());
+        reader.join().expect("sealed");
     });
 }
 
@@ -137,18 +185,28 @@ fn the_running_daemon_is_sealed_in_every_thread() {
         peer.write_all(request.as_bytes()).expect("it is open");
         peer.read_to_string(&mut String::new()).expect("an answer");
         let mut names = BTreeSet::new();
-        for (pid, kept) in [(daemon.front(), 0), (daemon.enforcer(), NET_ADMIN)] {
+        for pid in [daemon.front(), daemon.enforcer()] {
             for thread in fs::read_dir(format!("/proc/{pid}/task")).expect("our own process") {
                 let thread = thread.expect("a thread").path();
                 let status = thread.join("status").display().to_string();
-                assert_eq!(powers(&status), (kept, true, true), "{status}");
-                names.insert(fs::read_to_string(thread.join("comm")).expect("a name"));
+                let name = fs::read_to_string(thread.join("comm")).expect("a name");
+                let kept = if name == "acmegate-enf\n" {
+                    NET_ADMIN
+                } else {
+                    0
+                };
+                assert_eq!(powers(&status), (kept, true, true), "{name}: {status}");
+                names.insert(name);
             }
         }
-        assert!(
-            names.contains("acmegate\n") && names.contains("tokio-rt-worker\n"),
-            "{names:?}"
-        );
+        for name in [
+            "acmegate\n",
+            "tokio-rt-worker\n",
+            "acmegate-enf\n",
+            "acmegate-read\n",
+        ] {
+            assert!(names.contains(name), "{name}: {names:?}");
+        }
     });
 }
 
