@@ -47,6 +47,8 @@ pub struct Desk {
     pub landlock: &'static str,
     /// What is wrong since the last start or reload, for the status.
     pub problems: Mutex<Vec<String>>,
+    /// What is wrong with the lists now, for the status.
+    pub list_problems: Mutex<Vec<String>>,
 }
 
 impl Desk {

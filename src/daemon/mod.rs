@@ -16,6 +16,7 @@ pub mod lease_error;
 pub mod leases;
 pub mod link;
 pub mod listen;
+mod lists;
 mod lock;
 pub mod notify;
 pub mod parts;
@@ -162,6 +163,7 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
         sockets,
         pushed,
         rules,
+        lists,
         problems,
         notify,
         enforcer,

@@ -57,6 +57,10 @@ struct Source {
     problems: Vec<String>,
 }
 
+/// The files of lists at one moment, without what is in them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Look(Vec<Option<Stamp>>);
+
 /// Lists that cannot be used, and none from before in their place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ListError(Vec<String>);
@@ -152,6 +156,12 @@ impl Lists {
     /// opening any; a file that turned out bad counts as looked at.
     pub fn has_changed(&self) -> bool {
         self.sources.iter().any(Source::has_changed)
+    }
+
+    /// How everything that was looked at is now: nobody wrote between two looks that are equal.
+    pub fn look(&self) -> Look {
+        let paths = self.sources.iter().flat_map(|source| source.stamps.keys());
+        Look(paths.map(|path| Stamp::of(path)).collect())
     }
 
     /// The allow-list.
