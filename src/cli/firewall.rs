@@ -84,8 +84,10 @@ async fn by_ourselves(
         return Ok("our part of the ruleset is gone");
     }
     let windows = kernel.adopt(now).await?;
-    Ok(match kernel.ensure(settings, &windows, now).await? {
+    Ok(match kernel.ensure_whole(settings, &windows, now).await? {
         Ensured::Untouched => "our part of the ruleset is in the kernel already",
-        Ensured::Updated | Ensured::Installed => "our part of the ruleset is in the kernel",
+        Ensured::Updated | Ensured::Installed | Ensured::Shortened => {
+            "our part of the ruleset is in the kernel"
+        }
     })
 }

@@ -330,6 +330,14 @@ fn what_is_perhaps_not_meant_is_said() {
             "[allow]\nprefixes = [\"0.0.0.0/0\"]\n",
             "holds every IPv4 address",
         ),
+        (
+            "[group.office]\nprefixes = [\"192.0.2.0/24\"]\n",
+            "[group.office] is not on the allow-list",
+        ),
+        (
+            "[allow]\ncountry_source = \"/srv/countries.mmdb\"\n",
+            "country_source without countries",
+        ),
         ("[http]\nlisten = [\"[::]:8080\"]\n", "do not hold 80"),
         (
             "[http]\nlisten = [\"[::]:80\", \"[::]:81\"]\n[firewall]\nports = [80]\n",

@@ -9,12 +9,13 @@ use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::CapabilitySet;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::reader::ReaderThread;
 use super::seal::{Calls, Seal};
 use super::{Fatal, parts};
 use crate::config::lists::Lists;
 use crate::config::{Config, Mode, Unchecked};
 use crate::control::protocol::Exit;
-use crate::firewall::enforcer::{Enforcer, Orders, Reload};
+use crate::firewall::enforcer::Enforcer;
 use crate::firewall::error::KernelError;
 
 /// Runs as the enforcer: standard input is one end of a socket pair, the other end the front's.
@@ -45,12 +46,6 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
         .enable_all()
         .build()
         .map_err(|error| Fatal::new(Exit::Os, error))?;
-    let path = config.source.clone();
-    let reload: Reload = Box::new(move || -> Result<Orders, String> {
-        let config = load(path.as_deref())?;
-        let lists = Lists::read(&config.allow).map_err(|error| error.to_string())?;
-        Ok(parts::orders(&config, lists.list()))
-    });
     runtime.block_on(async {
         front
             .set_nonblocking(true)
@@ -62,14 +57,17 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
             )
         })?;
         let _deaf = hear_no_signal().map_err(|error| Fatal::new(Exit::Os, error))?;
-        let (enforcer, events) = Enforcer::prepare(orders, reload).map_err(fatal)?;
-        // A current-thread runtime has this one thread, so sealing it now seals everything.
-        enforcer_seal(&config).apply().map_err(|error| {
+        let unsealed = |error| {
             Fatal::new(
                 Exit::Os,
                 format!("cannot give up what the enforcer must not have: {error}"),
             )
-        })?;
+        };
+        let seal = enforcer_seal(&config);
+        let reader = ReaderThread::start(config, lists).map_err(unsealed)?;
+        let (enforcer, events) = Enforcer::prepare(orders, Box::new(reader)).map_err(fatal)?;
+        // A current-thread runtime has this one thread, and the reader has sealed itself.
+        seal.apply().map_err(unsealed)?;
         enforcer.serve(front, events).await.map_err(fatal)
     })
 }
@@ -93,7 +91,8 @@ pub fn enforcer_seal(config: &Config) -> Seal {
             Mode::GateOnly => CapabilitySet::empty(),
             Mode::Guard | Mode::Set(_) | Mode::Attach(_) => CapabilitySet::NET_ADMIN,
         },
-        readable: parts::read_again(config).collect(),
+        // What is to be read the reader reads.
+        readable: Vec::new(),
         connect_ports: Vec::new(),
         calls: Calls::Enforcer,
     }

@@ -24,6 +24,9 @@ use crate::gate::lease::{Holder, Lease, LeaseName, Scope};
 use crate::gate::usage::{Slot, TimeLimits};
 use crate::gate::window::{MAX_LEASES, Opening, Windows};
 
+/// How long the enforcer may take to read its configuration and lists; a million ranges are seconds.
+const READING: Duration = Duration::from_secs(60);
+
 /// The book.
 pub struct Leases {
     link: Link<Enforcing>,
@@ -303,6 +306,13 @@ impl Leases {
     /// [`LeaseError::Failed`] when the enforcer keeps its old configuration, and
     /// [`LeaseError::Command`] when the runner does; then both do.
     pub async fn reload(&self) -> Result<(), LeaseError> {
+        // Reading takes a while, in which leases come and go.
+        self.link.ask(Request::Prepare).await?;
+        let read = self.link.wait_for(|health| !health.is_reading);
+        let read = tokio::time::timeout(READING, read).await;
+        read.map_err(|_| {
+            LeaseError::Failed("it has not read its configuration in time".to_owned())
+        })??;
         let _turn = self.turn.lock().await;
         // Read by both before either follows it.
         if let Some(commands) = &self.commands {
@@ -316,6 +326,14 @@ impl Leases {
         }
         self.publish(windows);
         Ok(())
+    }
+
+    /// Has the enforcer read its lists again and follow them, in its own time.
+    ///
+    /// # Errors
+    /// [`Lost`].
+    pub async fn refresh_lists(&self) -> Result<(), Lost> {
+        self.link.ask(Request::Refresh).await.map(drop)
     }
 
     /// Makes sure that our part of the ruleset is there.

@@ -48,7 +48,7 @@ impl Dialogue for Enforcing {
     type Request = Request;
     type Reply = Reply;
     type Health = Health;
-    /// Its slowest work, filling a long allow-list at a reload, takes seconds; opening a window
+    /// Its slowest work, filling a long allow-list at its first start, takes seconds; opening a window
     /// takes microseconds.
     const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -161,6 +161,18 @@ impl<D: Dialogue> Link<D> {
     /// Takes over what an answer said of how things stand.
     pub fn note_health(&self, health: D::Health) {
         self.health.send_replace(health);
+    }
+
+    /// Waits until it told that things stand so.
+    ///
+    /// # Errors
+    /// [`Lost`].
+    pub async fn wait_for(&self, is_so: impl Fn(&D::Health) -> bool) -> Result<(), Lost> {
+        let mut health = self.health.subscribe();
+        tokio::select! {
+            told = health.wait_for(is_so) => told.map(drop).map_err(|_| Lost),
+            () = self.questions.closed() => Err(Lost),
+        }
     }
 
     /// How long the process has owed an answer, if it owes one.

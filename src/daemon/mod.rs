@@ -16,12 +16,14 @@ pub mod lease_error;
 pub mod leases;
 pub mod link;
 pub mod listen;
+mod lists;
 mod lock;
 pub mod notify;
 pub mod parts;
 pub mod port;
 pub mod privilege;
 mod pushing;
+pub mod reader;
 mod refused;
 pub mod runner;
 pub mod seal;
@@ -161,6 +163,7 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
         sockets,
         pushed,
         rules,
+        lists,
         problems,
         notify,
         enforcer,

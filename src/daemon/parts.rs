@@ -47,7 +47,7 @@ pub fn orders(config: &Config, allow: Arc<AllowList>) -> Orders {
         settings: Settings {
             mode,
             ports,
-            allow,
+            allow: allow.into(),
             owned: config.firewall.owned,
             mark: config.firewall.mark,
             closed: Closed {

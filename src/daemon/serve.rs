@@ -16,13 +16,14 @@ use super::early::{EarlyClose, Overheard, watch_early};
 use super::lease_error::LeaseError;
 use super::leases::{Leases, watch_commands, watch_deadlines, watch_holders};
 use super::link::{Link, Lost};
+use super::lists::{FrontLists, refreshed, watch_lists};
 use super::notify::Notify;
 use super::parts::{self, Remembered, Room};
 use super::privilege::HostAccounts;
 use super::seal::Landlocked;
 use super::{ControlSockets, Fatal, Listener, Options, landlock_word, now, unnamed_ports};
 use crate::answer::Pushed;
-use crate::config::lists::Lists;
+use crate::config::lists::{Lists, Trust};
 use crate::config::{Config, Unchecked};
 use crate::control::protocol::Exit;
 use crate::control::server::{Authority, serve_control, serve_observe};
@@ -53,6 +54,7 @@ pub struct Daemon {
     pub sockets: ControlSockets,
     pub pushed: Arc<Pushed>,
     pub rules: Rules,
+    pub lists: Lists,
     pub problems: Vec<String>,
     pub notify: Notify,
     pub enforcer: UnixStream,
@@ -108,6 +110,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         armed: Armed::default(),
         pushed: Arc::clone(&daemon.pushed),
         observer: Arc::clone(&observer),
+        spoken: daemon.listeners.iter().map(|own| own.speaks).collect(),
         listeners: daemon
             .listeners
             .iter()
@@ -115,6 +118,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
             .collect(),
         landlock: landlock_word(daemon.landlocked),
         problems: Mutex::new(daemon.problems),
+        list_problems: Mutex::default(),
     });
     for problem in desk.problems().iter() {
         tracing::warn!("{problem}");
@@ -147,6 +151,13 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let watched = Arc::clone(&desk);
     watching.spawn(async move { watched.watch_armed().await });
     watching.spawn(watch_commands(Arc::clone(&leases)));
+    let lists = Arc::new(FrontLists::new(daemon.lists));
+    watching.spawn(watch_lists(
+        Arc::clone(&lists),
+        Arc::clone(&desk),
+        config_tx.subscribe(),
+        rules_tx.clone(),
+    ));
 
     let reloader = Reloader {
         options: daemon.options,
@@ -156,6 +167,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         started_with: daemon.config,
         pushed: daemon.pushed,
         desk: desk.clone(),
+        lists,
         config: config_tx,
         rules: rules_tx,
     };
@@ -353,6 +365,7 @@ struct Reloader {
     started_with: Arc<Config>,
     pushed: Arc<Pushed>,
     desk: Arc<Desk>,
+    lists: Arc<FrontLists>,
     config: watch::Sender<Arc<Config>>,
     rules: watch::Sender<Arc<Rules>>,
 }
@@ -405,7 +418,8 @@ impl Reloader {
         self.compare(&config, problems)?;
         problems.extend(parts::missing_programs(&config));
         problems.extend(unnamed_ports(&config, self.desk.listeners.iter().copied()));
-        let lists = Lists::read(&config.allow).map_err(|error| error.to_string())?;
+        let mut held = self.lists.turn().await;
+        let lists = refreshed(&held, &config.allow, Trust::Asked).await?;
         let rules = parts::rules(&config, lists.list(), &self.pushed, self.room, problems)
             .map_err(|error| error.to_string())?;
         // The enforcer reads the same files itself; if it refuses, nobody changes.
@@ -418,6 +432,8 @@ impl Reloader {
                 error => format!("the enforcer refuses: {error}"),
             })?;
         self.desk.early.configure(&config);
+        self.desk.tell_list_problems(lists.problems());
+        *held = lists;
         self.rules.send_replace(Arc::new(rules));
         self.config.send_replace(Arc::new(config));
         Ok(())

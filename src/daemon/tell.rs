@@ -10,6 +10,7 @@ use super::now;
 use crate::config::{Config, Source};
 use crate::control::protocol::VERSION;
 use crate::control::status::{self, Status};
+use crate::firewall::message::List;
 use crate::gate::challenge::ChallengeType;
 use crate::gate::early::When;
 use crate::gate::identifier::Pattern;
@@ -36,8 +37,26 @@ pub fn tell(desk: &Desk) -> Status {
         .lock()
         .unwrap_or_else(std::sync::PoisonError::into_inner)
         .clone();
+    problems.extend(
+        desk.list_problems
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .iter()
+            .cloned(),
+    );
     if !health.note.is_empty() {
         problems.push(format!("shut: {}", health.note));
+    }
+    match health.list {
+        List::Whole => {}
+        List::Filling { percent, ranges } => problems.push(format!(
+            "the allow-list is being put into the kernel: {percent} % of {ranges} ranges are there; until it is \
+             whole the one before counts, or after a flush the local networks alone"
+        )),
+        List::Refused { errno } => problems.push(format!(
+            "the kernel did not take the allow-list ({}); the one before counts, and it is tried again",
+            std::io::Error::from_raw_os_error(errno.cast_signed())
+        )),
     }
     if let Some(waiting) = desk.leases.waiting().filter(|waiting| *waiting > PATIENCE) {
         problems.push(format!(

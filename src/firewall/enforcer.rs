@@ -1,9 +1,11 @@
 //! The enforcer: the one process that may change the firewall.
 //!
 //! It keeps the book of leases itself, within bounds that it reads itself, and believes nothing
-//! that the front says. It executes nothing, and the only bytes it reads are fixed frames, netlink
-//! and its own configuration. When the front goes away, so does it; the kernel keeps the windows.
+//! that the front says. It executes nothing, and the only bytes it reads are fixed frames and netlink;
+//! its own configuration is read for it by a thread without power. When the front goes away, so does it; the kernel keeps the windows.
 
+mod fill;
+mod reading;
 mod watch;
 
 use std::time::{Duration, Instant};
@@ -13,6 +15,8 @@ use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio_stream::StreamExt;
 
+use self::reading::Readings;
+pub use self::reading::{Answer, Read, Reader};
 use super::error::KernelError;
 use super::events::{Batch, Events};
 use super::fight::Fight;
@@ -35,13 +39,12 @@ pub struct Orders {
     pub limits: Limits,
 }
 
-/// Reads the orders anew; the text of an error goes to the operator.
-pub type Reload = Box<dyn FnMut() -> Result<Orders, String>>;
-
 /// The enforcer's state.
 pub struct Enforcer {
     orders: Orders,
-    reload: Reload,
+    readings: Readings,
+    /// What was read and is not followed yet.
+    prepared: Option<Answer>,
     kernel: Kernel,
     survey: Survey,
     windows: Windows,
@@ -55,6 +58,10 @@ pub struct Enforcer {
     fight: Fight,
     /// Until when nothing is put back, while somebody keeps taking it away.
     truce: Option<Instant>,
+    /// When the next portion of an allow-list is written, while one is on its way.
+    fill_at: Option<Instant>,
+    /// With which error number the kernel refused one, if it did.
+    list_refused: Option<u32>,
 }
 
 impl Enforcer {
@@ -62,12 +69,13 @@ impl Enforcer {
     ///
     /// # Errors
     /// [`KernelError`] when netlink is refused.
-    pub fn prepare(orders: Orders, reload: Reload) -> Result<(Self, Events), KernelError> {
+    pub fn prepare(orders: Orders, reader: Box<dyn Reader>) -> Result<(Self, Events), KernelError> {
         let enforcer = Self {
             kernel: Kernel::connect()?,
             survey: Survey::connect()?,
             orders,
-            reload,
+            readings: Readings::by(reader),
+            prepared: None,
             windows: Windows::default(),
             health: Health::default(),
             own_name: rustix::thread::name()
@@ -77,6 +85,8 @@ impl Enforcer {
             lost_to: None,
             fight: Fight::default(),
             truce: None,
+            fill_at: None,
+            list_refused: None,
         };
         Ok((enforcer, Events::subscribe()?))
     }
@@ -91,11 +101,15 @@ impl Enforcer {
             self.windows = self.kernel.adopt(now()).await?;
             self.sweep().await;
             self.hold_to_limits().await;
+            let wanted = self.orders.settings.allow.clone();
+            self.orders.settings.allow = self.kernel.take_over_list(&wanted).await?;
             match self.assert().await {
                 Err(error @ (KernelError::Owned | KernelError::Refused(..))) => return Err(error),
                 Err(error) => tracing::error!(%error, "the firewall is not as it should be: shut"),
                 Ok(_) => {}
             }
+            self.want_list(wanted).await;
+            self.fill_if_short().await;
         }
         let (mut from_front, mut to_front) = front.into_split();
         let mut changes = events.stream().await;
@@ -105,6 +119,8 @@ impl Enforcer {
         let mut filled = 0;
         loop {
             tokio::select! {
+                // In this order: whoever waits is served before the next portion of a list.
+                biased;
                 read = from_front.read(&mut frame[filled..]) => {
                     match read {
                         // End of file: the front is gone, and with it the reason to run.
@@ -119,7 +135,12 @@ impl Enforcer {
                         tracing::error!("the front sent bytes that are no message of ours: ending");
                         return Ok(());
                     };
-                    for reply in self.obey(request).await {
+                    let before = self.health.clone();
+                    let replies = self.obey(request).await;
+                    if !self.tell_if_changed(&before, &mut to_front).await {
+                        return Ok(());
+                    }
+                    for reply in replies {
                         if to_front.write_all(&reply.to_frame(sequence)).await.is_err() {
                             return Ok(());
                         }
@@ -141,9 +162,25 @@ impl Enforcer {
                         return Ok(());
                     }
                 }
+                (what, answer) = self.readings.answer() => {
+                    let before = self.health.clone();
+                    self.take_up(what, answer).await;
+                    if !self.tell_if_changed(&before, &mut to_front).await {
+                        return Ok(());
+                    }
+                }
                 () = until(self.truce) => {
                     let before = self.health.clone();
                     self.try_again().await;
+                    if !self.tell_if_changed(&before, &mut to_front).await {
+                        return Ok(());
+                    }
+                }
+                () = until(self.fill_at) => {
+                    let before = self.health.clone();
+                    self.fill_on().await;
+                    // The runtime looks who else waits only when a task pauses.
+                    tokio::task::yield_now().await;
                     if !self.tell_if_changed(&before, &mut to_front).await {
                         return Ok(());
                     }
@@ -183,7 +220,16 @@ impl Enforcer {
                 }
             }
             Request::Snapshot => return self.snapshot(),
+            Request::Prepare => {
+                self.prepared = None;
+                self.read(Read::Configuration);
+                Ok(())
+            }
             Request::Reload => self.reload().await,
+            Request::Refresh => {
+                self.read(Read::Lists);
+                Ok(())
+            }
             Request::Apply => {
                 self.is_withdrawn = false;
                 self.assert().await.map(drop).map_err(failed)
@@ -305,10 +351,11 @@ impl Enforcer {
         if let Err(error) = written {
             // Perhaps our part was taken away a moment ago and the event is still on its way.
             tracing::warn!(%error, "the window could not be changed; looking after the table");
-            self.kernel
-                .ensure(settings, &windows, now())
-                .await
-                .map_err(failed)?;
+            let before = std::mem::replace(&mut self.windows, windows.clone());
+            let ensured = self.ensure().await;
+            self.windows = before;
+            ensured.map_err(failed)?;
+            let settings = &self.orders.settings;
             self.kernel
                 .write_all(settings, &windows, now())
                 .await
@@ -362,8 +409,30 @@ impl Enforcer {
         leases.chain(openings).chain(times).chain(health).collect()
     }
 
+    fn read(&mut self, what: Read) {
+        self.readings.ask(what);
+        self.health.is_reading = true;
+    }
+
+    /// What was read: a configuration is kept until the front wants it followed, lists are followed
+    /// at once.
+    async fn take_up(&mut self, what: Read, answer: Answer) {
+        self.health.is_reading = self.readings.are_under_way();
+        match (what, answer) {
+            (Read::Configuration, answer) => self.prepared = Some(answer),
+            (Read::Lists, Ok(orders)) => self.want_list(orders.settings.allow).await,
+            (Read::Lists, Err(error)) => {
+                tracing::error!("the allow-list cannot be read, the one before stays: {error}");
+            }
+        }
+    }
+
+    /// Follows what was read last.
     async fn reload(&mut self) -> Result<(), Reply> {
-        let orders = (self.reload)().map_err(Reply::Failed)?;
+        let prepared = self.prepared.take();
+        let prepared =
+            prepared.unwrap_or_else(|| Err("nothing was read that could be followed".to_owned()));
+        let orders = prepared.map_err(Reply::Failed)?;
         if !orders.settings.can_follow(&self.orders.settings) {
             return Err(Reply::Failed(
                 "[firewall] mode, set, mark and owner, and [http] listen = \"divert\", need a restart; the old \
@@ -371,7 +440,12 @@ impl Enforcer {
                     .to_owned(),
             ));
         }
-        self.orders = orders;
+        self.readings.accept();
+        let wanted = orders.settings.allow.clone();
+        self.orders = Orders {
+            settings: (orders.settings).with_allow(self.orders.settings.allow.clone()),
+            ..orders
+        };
         self.sweep().await;
         self.hold_to_limits().await;
         // The new orders stand. If the kernel cannot follow them, that is told as it is told at any
@@ -379,6 +453,8 @@ impl Enforcer {
         if let Err(error) = self.assert().await {
             tracing::error!(%error, "the firewall is not as it should be: shut");
         }
+        self.want_list(wanted).await;
+        self.fill_if_short().await;
         Ok(())
     }
 
@@ -447,6 +523,7 @@ fn failed(error: KernelError) -> Reply {
 
 async fn until(instant: Option<Instant>) {
     match instant {
+        Some(instant) if instant <= now() => {}
         Some(instant) => tokio::time::sleep_until(instant.into()).await,
         None => std::future::pending().await,
     }

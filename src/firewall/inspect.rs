@@ -1,10 +1,12 @@
 //! Reads what stands in the kernel and compares it with what should. Changes nothing.
 
+use std::collections::BTreeSet;
 use std::time::Instant;
 
 use nlink::netlink::nftables::{Family as NftFamily, SetElement, SetFlags, SetInfo};
 use nlink::netlink::{Connection, Nftables};
 
+use super::allow::Listed;
 use super::elements::foreign_deadline;
 use super::error::{Doing, KernelError};
 use super::foreign;
@@ -36,7 +38,7 @@ pub(super) async fn elements(
     }
 }
 
-/// Whether chains and timed sets are the ones that we would make.
+/// Whether chains and sets are the ones that we would make.
 pub(super) async fn has_our_shape(
     nft: &Connection<Nftables>,
     settings: &Settings,
@@ -46,7 +48,8 @@ pub(super) async fn has_our_shape(
         sets.iter()
             .any(|found| found.name == set.name && found.flags.contains(SetFlags::TIMEOUT))
     };
-    if !settings.timed_sets().iter().all(fits) {
+    let is_there = |name: &String| sets.iter().any(|found| found.name == *name);
+    if !settings.timed_sets().iter().all(fits) || !settings.allow.names().iter().all(is_there) {
         return Ok(false);
     }
     let found = nft
@@ -85,6 +88,27 @@ pub(super) async fn rules_are_current(
             .map(|rule| rule_text(&rule.spec()))
             .eq(chain.rules.iter().map(rule_text))
     }))
+}
+
+/// The names of the allow-list's sets that the rules of our table read, IPv4's and IPv6's; `None` if
+/// they do not read one of each. What they read is whole.
+///
+/// # Errors
+/// [`KernelError::Refused`].
+pub(super) async fn lists_in_use(
+    nft: &Connection<Nftables>,
+) -> Result<Option<[String; 2]>, KernelError> {
+    let rules = nft.list_rules(TABLE, NftFamily::Inet).await;
+    let rules = rules.doing("listing our rules")?;
+    let mut names = BTreeSet::new();
+    for text in rules.iter().map(|rule| rule_text(&rule.spec())) {
+        let words = text.split(' ').filter_map(|word| word.strip_prefix('@'));
+        names.extend(words.filter(|word| Listed::is_one(word)).map(str::to_owned));
+    }
+    let names: Vec<String> = names.into_iter().collect();
+    // In order: 4 comes before 6.
+    let names = <[String; 2]>::try_from(names).ok();
+    Ok(names.filter(|[v4, v6]| v4.starts_with("allow4") && v6.starts_with("allow6")))
 }
 
 /// Whether the kernel holds exactly our table: its shape, its rules, its lists by name.

@@ -24,8 +24,13 @@ pub enum Request {
     Close(LeaseName),
     /// Tell every lease, opening and slot of time.
     Snapshot,
-    /// Read the configuration again.
+    /// Read the configuration again, and keep it aside. What is done, with or without success, is told
+    /// by [`Health::is_reading`].
+    Prepare,
+    /// Follow what was read.
     Reload,
+    /// Read the lists again that the allow-list is made of, and follow them.
+    Refresh,
     /// Make sure that our part of the ruleset is there.
     Apply,
     /// Take our part of the ruleset away, leases included.
@@ -100,6 +105,30 @@ pub struct Health {
     pub gaps: u32,
     /// What is wrong, or worth knowing; empty if nothing.
     pub note: String,
+    /// How the allow-list stands there.
+    pub list: List,
+    /// The configuration or its lists are being read.
+    pub is_reading: bool,
+}
+
+/// How the allow-list stands in the kernel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum List {
+    /// The newest one, whole.
+    #[default]
+    Whole,
+    /// It is being written beside what stands; until it is whole that one counts.
+    Filling {
+        /// How far, in hundredths.
+        percent: u8,
+        /// How many ranges it has.
+        ranges: u32,
+    },
+    /// The kernel refused it; the one before stands.
+    Refused {
+        /// The kernel's error number; 0 if it gave none.
+        errno: u32,
+    },
 }
 
 impl Request {
@@ -114,6 +143,8 @@ impl Request {
             Self::Remove => Writer::new(7, sequence),
             Self::Check(claim) => Writer::new(8, sequence).claim(claim),
             Self::Bounds(claim) => Writer::new(9, sequence).claim(claim),
+            Self::Prepare => Writer::new(10, sequence),
+            Self::Refresh => Writer::new(11, sequence),
         }
         .frame
     }
@@ -133,6 +164,8 @@ impl Request {
             7 => Self::Remove,
             8 => Self::Check(reader.claim()?),
             9 => Self::Bounds(reader.claim()?),
+            10 => Self::Prepare,
+            11 => Self::Refresh,
             _ => return Err(Malformed),
         };
         reader.end()?;
@@ -158,6 +191,8 @@ impl Reply {
                 .u8(u8::from(health.is_installed))
                 .u8(u8::from(health.is_owned))
                 .u32(health.gaps)
+                .list(health.list)
+                .u8(u8::from(health.is_reading))
                 .text(&health.note),
             Self::Time {
                 account,
@@ -203,6 +238,8 @@ impl Reply {
                 is_installed: reader.flag()?,
                 is_owned: reader.flag()?,
                 gaps: reader.u32()?,
+                list: reader.list()?,
+                is_reading: reader.flag()?,
                 note: reader.text()?,
             }),
             4 => Self::Refused(match reader.u8()? {
@@ -292,7 +329,9 @@ mod tests {
             Request::Bounds(claim()),
             Request::Close(claim().name),
             Request::Snapshot,
+            Request::Prepare,
             Request::Reload,
+            Request::Refresh,
             Request::Apply,
             Request::Remove,
         ] {
@@ -312,6 +351,20 @@ mod tests {
                 is_owned: false,
                 gaps: 3,
                 note: "é".to_owned(),
+                list: List::Whole,
+                is_reading: true,
+            }),
+            Reply::Health(Health {
+                note: "a".repeat(MAX_TEXT_BYTES),
+                list: List::Filling {
+                    percent: 100,
+                    ranges: 1_000_000,
+                },
+                ..Health::default()
+            }),
+            Reply::Health(Health {
+                list: List::Refused { errno: 12 },
+                ..Health::default()
             }),
             Reply::Refused(Refusal::Budget),
             Reply::Refused(Refusal::Time(shortage(None))),

@@ -15,6 +15,7 @@
 //! | `enforcer.rs` | the process that ties them together |
 //! | `enforcer/watch.rs` `fight.rs` | puts back what somebody took away; when it stops doing so |
 
+pub mod allow;
 pub mod base_chains;
 mod elements;
 pub mod enforcer;

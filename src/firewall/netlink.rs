@@ -5,6 +5,7 @@
 //! table changes only in ways that lose no packet: chains and sets stay, rules are flushed and
 //! added, lists are filled before any rule names them.
 
+mod lists;
 mod table;
 
 use std::collections::BTreeSet;
@@ -13,6 +14,8 @@ use std::time::Instant;
 use nlink::netlink::nftables::{Family as NftFamily, SetElement};
 use nlink::netlink::{Connection, Nftables};
 
+use self::lists::Filling;
+pub use self::lists::Progress;
 use super::elements::{
     all_elements, door_elements, emptied, foreign_set, lease_element, number, opening_element,
     replace, replace_many, time_element,
@@ -40,6 +43,9 @@ pub enum Ensured {
     Updated,
     /// The table was not there, or could not be recognised, and was made.
     Installed,
+    /// The same, but its list is a long one: what is at once there of it stands, and the rest has to
+    /// be filled in.
+    Shortened,
 }
 
 /// Our hold on the kernel: one socket for the whole life of the process, because an owned table
@@ -51,6 +57,10 @@ pub struct Kernel {
     is_distrusted: bool,
     /// Our table stood before: what takes its place must be shut first and complete later.
     has_stood: bool,
+    /// The socket takes large batches.
+    has_room: bool,
+    /// The allow-list that is to stand next.
+    filling: Option<Filling>,
 }
 
 impl Kernel {
@@ -59,13 +69,17 @@ impl Kernel {
     /// # Errors
     /// [`KernelError::Refused`] when netlink sockets are refused.
     pub fn connect() -> Result<Self, KernelError> {
-        Ok(Self {
+        let mut kernel = Self {
             nft: Connection::<Nftables>::new().doing("opening a netlink socket")?,
             owned: false,
             can_own: None,
             is_distrusted: false,
             has_stood: false,
-        })
+            has_room: false,
+            filling: None,
+        };
+        kernel.ask_for_room();
+        Ok(kernel)
     }
 
     /// The connection, for those who only read.

@@ -54,11 +54,11 @@ impl Settings {
                 Family::V4 => "ipv4_addr",
                 Family::V6 => "ipv6_addr",
             };
-            let elements = self.allow_text(family);
+            let elements = self.allow.text(family);
             let _ = write!(
                 out,
                 "\tset {} {{\n\t\ttype {key}\n\t\tflags interval\n",
-                self.allow_set(family).name()
+                self.allow.set(family).name()
             );
             if !elements.is_empty() {
                 let _ = writeln!(out, "\t\telements = {{ {} }}", elements.join(", "));

@@ -2,12 +2,11 @@
 //!
 //! Which rules follow from them is `rules.rs`'s. Nothing here talks to a kernel.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
+use std::net::IpAddr;
 
 use nlink::netlink::nftables::{Family as NftFamily, Set, SetElement, SetKeyType};
 
-use crate::gate::allow_list::AllowList;
+use super::allow::Listed;
 use crate::gate::lease::{Door, Entrance, Family};
 use crate::gate::window::MAX_LEASES;
 
@@ -39,7 +38,7 @@ pub struct Settings {
     /// The guarded ports, ascending.
     pub ports: Vec<u16>,
     /// Whose packets are never judged.
-    pub allow: Arc<AllowList>,
+    pub allow: Listed,
     /// Ask the kernel for an owned, persistent table, where it has them (6.9).
     pub owned: bool,
     /// The one bit of the packet's and the connection's mark that is ours.
@@ -318,6 +317,15 @@ impl Settings {
             && self.plain_ports().next().is_none() == before.plain_ports().next().is_none()
     }
 
+    /// The same with another allow-list.
+    #[must_use]
+    pub fn with_allow(&self, allow: Listed) -> Self {
+        Self {
+            allow,
+            ..self.clone()
+        }
+    }
+
     /// Where a guarded port is diverted to, if it is.
     pub fn diverted(&self, port: u16) -> Option<u16> {
         let mut diverts = self.divert.iter();
@@ -352,92 +360,4 @@ impl Settings {
         sets.extend([lease_set(), entrance_set(), budget_set(), usage_set()]);
         sets
     }
-
-    /// The allow-list's set of one family. Its name is a digest of its content: a list is recognised
-    /// by its name and never read back (reading a million ranges takes 43 s), and a changed list is
-    /// a new set, filled before any rule reads it.
-    pub fn allow_set(&self, family: Family) -> Set {
-        let (prefix, key) = match family {
-            Family::V4 => ("allow4", SetKeyType::Ipv4Addr),
-            Family::V6 => ("allow6", SetKeyType::Ipv6Addr),
-        };
-        Set::new(
-            TABLE,
-            &format!("{prefix}_{:08x}", digest(&self.allow_text(family))),
-        )
-        .family(NftFamily::Inet)
-        .key_type(key)
-        .interval()
-    }
-
-    /// The allow-list's ranges of one family, ascending.
-    pub fn allow_elements(&self, family: Family) -> Vec<SetElement> {
-        match family {
-            Family::V4 => {
-                let ranges = self.allow.v4().as_slice().iter();
-                ranges
-                    .map(|(first, last)| {
-                        SetElement::ipv4_range(
-                            Ipv4Addr::from_bits(*first),
-                            Ipv4Addr::from_bits(*last),
-                        )
-                    })
-                    .collect()
-            }
-            Family::V6 => {
-                let ranges = self.allow.v6().as_slice().iter();
-                ranges
-                    .map(|(first, last)| {
-                        SetElement::ipv6_range(
-                            Ipv6Addr::from_bits(*first),
-                            Ipv6Addr::from_bits(*last),
-                        )
-                    })
-                    .collect()
-            }
-        }
-    }
-
-    pub(super) fn allow_text(&self, family: Family) -> Vec<String> {
-        match family {
-            Family::V4 => {
-                let ranges = self.allow.v4().as_slice().iter();
-                ranges
-                    .map(|(first, last)| {
-                        let ends = [*first, *last].map(|bits| Ipv4Addr::from_bits(bits).into());
-                        range_text(ends, u128::from(*first), u128::from(*last), 32)
-                    })
-                    .collect()
-            }
-            Family::V6 => {
-                let ranges = self.allow.v6().as_slice().iter();
-                ranges
-                    .map(|(first, last)| {
-                        let ends = [*first, *last].map(|bits| Ipv6Addr::from_bits(bits).into());
-                        range_text(ends, *first, *last, 128)
-                    })
-                    .collect()
-            }
-        }
-    }
-}
-
-/// A range as nft lists it: one address, a prefix where it is one, or from first to last.
-fn range_text([from, to]: [IpAddr; 2], first: u128, last: u128, bits: u32) -> String {
-    let differing = first ^ last;
-    let free = u128::BITS - differing.leading_zeros();
-    let is_prefix = differing.count_ones() == free && first & differing == 0;
-    match (free, is_prefix) {
-        (0, _) => from.to_string(),
-        (_, true) => format!("{from}/{}", bits - free),
-        (_, false) => format!("{from}-{to}"),
-    }
-}
-
-/// FNV-1a, 32 bits: names a list, protects nothing.
-fn digest(lines: &[String]) -> u32 {
-    let bytes = lines.iter().flat_map(|line| line.bytes().chain([b'\n']));
-    bytes.fold(0x811c_9dc5, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193)
-    })
 }

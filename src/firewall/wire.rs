@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::message::Claim;
+use super::message::{Claim, List};
 use crate::gate::lease::{Entrance, Holder, Interface, MAX_COMMAND_BYTES, MAX_INTERFACE_BYTES};
 use crate::gate::usage::{Account, Kind, Shortage, Span};
 use crate::wire::{Malformed, Reader, Writer};
@@ -47,6 +47,14 @@ impl Writer {
         match shortage.fits_in {
             None => writer.u8(0),
             Some(wait) => writer.u8(1).millis(wait),
+        }
+    }
+
+    pub(super) fn list(self, list: List) -> Self {
+        match list {
+            List::Whole => self.u8(0),
+            List::Filling { percent, ranges } => self.u8(1).u8(percent).u32(ranges),
+            List::Refused { errno } => self.u8(2).u32(errno),
         }
     }
 
@@ -104,6 +112,18 @@ impl Reader<'_> {
                 true => Some(self.millis()?),
             },
         })
+    }
+
+    pub(super) fn list(&mut self) -> Result<List, Malformed> {
+        match self.u8()? {
+            0 => Ok(List::Whole),
+            1 => Ok(List::Filling {
+                percent: self.u8()?,
+                ranges: self.u32()?,
+            }),
+            2 => Ok(List::Refused { errno: self.u32()? }),
+            _ => Err(Malformed),
+        }
     }
 
     pub(super) fn claim(&mut self) -> Result<Claim, Malformed> {

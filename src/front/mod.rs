@@ -167,6 +167,7 @@ impl Servers {
 
 /// Everything that a reload replaces, in one piece: the gate's sites are known to the responder by
 /// their place, so that one without the other would answer for the wrong site.
+#[derive(Clone)]
 pub struct Rules {
     /// Who decides.
     pub gate: Gate,

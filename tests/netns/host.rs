@@ -152,6 +152,12 @@ impl Host {
         self.outside(move || attempt(&to, patience))
     }
 
+    /// Goes on with something outside, in a thread of its own.
+    pub fn beside(&self, work: impl FnOnce() + Send + 'static) {
+        let job = Box::new(|| drop(std::thread::spawn(work)));
+        self.jobs.send(job).expect("the peers are there");
+    }
+
     /// A connection from outside.
     pub fn connect(&self, address: &str, port: u16) -> TcpStream {
         let to = socket_address(address, port);
@@ -229,6 +235,11 @@ impl Watch {
 pub fn socket_address(address: &str, port: u16) -> SocketAddr {
     let address: IpAddr = address.parse().expect("an address");
     SocketAddr::new(address, port)
+}
+
+/// Tries once from where the caller is, and waits so long for an answer.
+pub fn try_once(address: &str, port: u16, patience: Duration) -> Seen {
+    attempt(&[socket_address(address, port)], patience)[0]
 }
 
 /// Connects to all at once and says what came of each.

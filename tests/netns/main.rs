@@ -14,6 +14,7 @@ mod demo;
 mod divert;
 mod early;
 mod enforcer;
+mod enforcing;
 mod exec;
 mod firewalld;
 mod flushed;
@@ -25,6 +26,7 @@ mod killed;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod leases;
+mod lists;
 mod lying_front;
 mod lying_runner_front;
 mod managers;

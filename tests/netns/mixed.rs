@@ -3,23 +3,18 @@
 //! tried is the kernel's part, and the gate's death is its listeners' closing.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::unix::net::UnixStream;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use acmegate::config::{Config, Unchecked};
-use acmegate::daemon::parts::{self, AnyAccount};
-use acmegate::firewall::enforcer::{Enforcer, Orders};
-use acmegate::firewall::message::{Claim, FRAME_BYTES, Frame, Reply, Request};
+use acmegate::firewall::enforcer::Orders;
 use acmegate::firewall::ruleset::{Closed, Divert, Settings, Shut};
-use acmegate::gate::lease::LeaseName;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::divert::{Site, get_from};
-use crate::enforcer::claim;
+use crate::enforcing::{self, Enforcing};
 use crate::host::{HOST_4, HOST_6, HOST_PRIVATE, Host, Seen, on_each_host};
 use crate::lab::{self, inside, wait_for};
 use crate::scope::Way;
@@ -33,85 +28,13 @@ const TLS: Divert = Divert {
 };
 
 fn orders(firewall: &str, divert: &[Divert]) -> Orders {
-    let text = format!("{firewall}ports = [80, 443]\n");
-    let config = Config::parse(&text, "mixed", &AnyAccount, &Unchecked).expect("a configuration");
-    let orders = parts::orders(&config, Default::default());
+    let orders = enforcing::orders(&format!("{firewall}ports = [80, 443]\n"));
     Orders {
         settings: Settings {
             divert: divert.to_vec(),
             ..orders.settings
         },
         ..orders
-    }
-}
-
-/// The enforcer in a thread of the host's, and the test as its front.
-struct Enforcing {
-    front: Option<UnixStream>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Enforcing {
-    fn start(orders: Orders) -> Self {
-        let (front, theirs) = UnixStream::pair().expect("a socket pair");
-        theirs.set_nonblocking(true).expect("fcntl");
-        front.set_read_timeout(Some(SOON)).expect("a timeout");
-        let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .expect("a runtime");
-            runtime.block_on(async {
-                let front = tokio::net::UnixStream::from_std(theirs).expect("a socket");
-                let reload = Box::new(|| Err("nothing to read".to_owned()));
-                let (enforcer, events) = Enforcer::prepare(orders, reload).expect("netlink");
-                enforcer.serve(front, events).await.expect("it serves");
-            });
-        });
-        let enforcing = Self {
-            front: Some(front),
-            thread: Some(thread),
-        };
-        let reply = enforcing.ask(&Request::Apply);
-        assert!(matches!(&reply, Reply::Health(health) if health.is_installed));
-        enforcing
-    }
-
-    /// Asks, and waits for the last reply.
-    fn ask(&self, request: &Request) -> Reply {
-        let mut front = self.front.as_ref().expect("it serves");
-        front.write_all(&request.to_frame(7)).expect("it reads");
-        loop {
-            let mut frame: Frame = [0; FRAME_BYTES];
-            front.read_exact(&mut frame).expect("it answers");
-            let (sequence, reply) = Reply::from_frame(&frame).expect("a frame of ours");
-            if sequence == 7 && reply.is_last() {
-                return reply;
-            }
-        }
-    }
-
-    #[track_caller]
-    fn open(&self, ports: &[u16]) {
-        let claim = Claim {
-            ports: ports.to_vec(),
-            ..claim("a")
-        };
-        let reply = self.ask(&Request::Open(claim));
-        assert!(matches!(&reply, Reply::Health(_)), "{reply:?}");
-    }
-
-    fn close(&self) {
-        let name = LeaseName::parse("a").expect("a name");
-        assert!(matches!(self.ask(&Request::Close(name)), Reply::Health(_)));
-    }
-}
-
-impl Drop for Enforcing {
-    fn drop(&mut self) {
-        self.front = None;
-        let ended = self.thread.take().map(JoinHandle::join);
-        assert!(matches!(ended, Some(Ok(()))) || std::thread::panicking());
     }
 }
 
@@ -214,7 +137,7 @@ fn one_port_is_listened_on_and_another_diverted_in_every_mode() {
     inside(|| {
         on_each_host(&Way::ALL, |host, way| {
             let _site = Site::start_on(&[443], None);
-            let mut gate = Some(Gate::start(&[80], &[8403]));
+            let gate = Gate::start(&[80], &[8403]);
             let enforcing = Enforcing::start(orders(way.prepare(), &[TLS]));
             // Who is listed reaches the site itself, from their own address.
             site_greets(host, 443);
@@ -236,13 +159,13 @@ fn one_port_is_listened_on_and_another_diverted_in_every_mode() {
             gate_answers(host, 443, 8403);
             site_greets(host, 443);
             // The gate dies, and the window stays.
-            gate = None;
+            drop(gate);
             for to in FOREIGN {
                 let seen = [80, 443].map(|port| host.probe(to, port));
                 assert!(!seen.contains(&Seen::Connected), "{way:?} {to}: {seen:?}");
             }
             site_greets(host, 443);
-            gate.replace(Gate::start(&[80], &[8403]));
+            let _gate = Gate::start(&[80], &[8403]);
             gate_answers(host, 443, 8403);
             enforcing.close();
             is_shut(host, 80);
@@ -357,7 +280,7 @@ fn a_flushed_mixed_table_is_back_at_once() {
     });
 }
 
-fn own_table_or_none() -> Option<String> {
+pub fn own_table_or_none() -> Option<String> {
     let mut command = std::process::Command::new("nft");
     command.args(["-s", "-t", "list", "table", "inet", "acmegate"]);
     let listed = lab::run(command, SOON);

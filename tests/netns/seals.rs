@@ -7,19 +7,23 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
-use acmegate::config::lists::Lists;
+use acmegate::config::lists::{Lists, Trust};
+use acmegate::config::{Config, Unchecked};
 use acmegate::daemon::enforcer::enforcer_seal;
 use acmegate::daemon::front_seal;
+use acmegate::daemon::parts::AnyAccount;
+use acmegate::daemon::reader::reader_seal;
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::attempts::{Ground, Tried};
 use crate::host::{HOST_4, Host};
-use crate::lab::{Daemon, inside};
+use crate::lab::{Daemon, TempDir, inside};
 use crate::process::{NET_ADMIN, powers};
 
 #[test]
@@ -105,7 +109,8 @@ fn a_sealed_enforcer_changes_the_firewall_and_nothing_else() {
                 let windows = acmegate::gate::window::Windows::default();
                 let done = kernel.ensure(&settings, &windows, now).await;
                 done.expect("the one thing it is for");
-                ground.read_config().expect("a reload reads it");
+                // That is its reader's.
+                refused(vec![("read its configuration", ground.read_config())]);
             });
             send.send(()).expect("somebody looks");
             told.recv().expect("somebody has looked");
@@ -119,6 +124,116 @@ fn a_sealed_enforcer_changes_the_firewall_and_nothing_else() {
         }
         let _ = go_on.send(());
         enforcer.join().expect("sealed");
+    });
+}
+
+#[test]
+fn both_read_lists_that_are_replaced_and_nothing_beside_them() {
+    inside(|| {
+        for seal in [front_seal, reader_seal] {
+            let temp = TempDir::new();
+            for name in ["lists", "zones", "elsewhere", "closed"] {
+                fs::create_dir(temp.path().join(name)).expect("a directory of our own");
+            }
+            let put = |name: &str, text: &str| {
+                let new = temp.write("new", text);
+                fs::rename(new, temp.path().join(name)).expect("a file of our own");
+            };
+            put("lists/office", "192.0.2.0/24\n");
+            put("elsewhere/li.zone", "198.51.100.0/24\n");
+            put("closed/abuse", "192.0.2.7\n");
+            symlink(
+                temp.at("elsewhere/li.zone"),
+                temp.path().join("zones/li.zone"),
+            )
+            .expect("a link of our own");
+            let text = format!(
+                "[allow]\nfiles = [\"{}\"]\ncountries = [\"LI\"]\ncountry_source = \"{}\"\n",
+                temp.at("lists/office"),
+                temp.at("zones")
+            );
+            let config = Config::parse(&text, "test.toml", &AnyAccount, &Unchecked);
+            let mut allow = config.as_ref().expect("good").allow.clone();
+            allow.taken_off.files.push(temp.at("closed/abuse").into());
+            let (sealed, is_sealed) = channel();
+            let (go_on, told) = channel::<()>();
+            let process = std::thread::spawn(move || {
+                let config = config.expect("good");
+                let lists = Lists::read(&config.allow).expect("good");
+                seal(&config).apply().expect("a seal");
+                sealed.send(()).expect("somebody waits");
+                told.recv().expect("the lists are new");
+                assert!(lists.has_changed());
+                let new = lists
+                    .refresh(&config.allow, Trust::Careful)
+                    .expect("still there");
+                assert_eq!(new.problems(), [""; 0]);
+                let closed = lists.refresh(&allow, Trust::Asked).expect_err("sealed");
+                assert!(
+                    closed.to_string().contains("it may not be read"),
+                    "{closed}"
+                );
+                new.list()
+            });
+            is_sealed.recv().expect("sealed");
+            put("lists/office", "192.0.2.0/24\n203.0.113.0/24\n");
+            put("elsewhere/li.zone", "198.51.100.0/24\n198.18.0.0/15\n");
+            put("zones/LI.ipv6", "2001:db8::/32\n");
+            go_on.send(()).expect("it waits");
+            let list = process.join().expect("a sealed process reads them");
+            for address in ["203.0.113.1", "198.18.0.1", "2001:db8::1"] {
+                assert!(
+                    list.contains(address.parse().expect("an address")),
+                    "{address}"
+                );
+            }
+        }
+    });
+}
+
+#[test]
+fn the_enforcers_reader_reads_and_does_nothing_else() {
+    inside(|| {
+        let ground = everything_works_unsealed();
+        let (send, receive) = channel();
+        let before = threads();
+        let (go_on, told) = channel::<()>();
+        let reader = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            let settings = acmegate::daemon::parts::orders(
+                &ground.config,
+                Lists::read(&ground.config.allow).expect("no lists").list(),
+            )
+            .settings;
+            let connect = async { acmegate::firewall::netlink::Kernel::connect() };
+            let mut kernel = runtime.block_on(connect).expect("netlink");
+            reader_seal(&ground.config).apply().expect("a seal");
+            refused(ground.try_everything());
+            refused(vec![(
+                "start a thread",
+                std::thread::Builder::new().spawn(|| ()).map(drop),
+            )]);
+            // Not even by the enforcer's own socket.
+            let now = std::time::Instant::now();
+            let windows = acmegate::gate::window::Windows::default();
+            let done = runtime.block_on(kernel.ensure(&settings, &windows, now));
+            let error = done.expect_err("it has no power").to_string();
+            assert!(error.contains("not permitted"), "{error}");
+            ground.read_config().expect("a reload reads it");
+            send.send(()).expect("somebody looks");
+            told.recv().expect("somebody has looked");
+            ground
+        });
+        if receive.recv().is_ok() {
+            for thread in threads().difference(&before) {
+                assert_eq!(powers_here(*thread), (0, true, true));
+            }
+        }
+        let _ = go_on.send(());
+        reader.join().expect("sealed");
     });
 }
 
@@ -137,18 +252,28 @@ fn the_running_daemon_is_sealed_in_every_thread() {
         peer.write_all(request.as_bytes()).expect("it is open");
         peer.read_to_string(&mut String::new()).expect("an answer");
         let mut names = BTreeSet::new();
-        for (pid, kept) in [(daemon.front(), 0), (daemon.enforcer(), NET_ADMIN)] {
+        for pid in [daemon.front(), daemon.enforcer()] {
             for thread in fs::read_dir(format!("/proc/{pid}/task")).expect("our own process") {
                 let thread = thread.expect("a thread").path();
                 let status = thread.join("status").display().to_string();
-                assert_eq!(powers(&status), (kept, true, true), "{status}");
-                names.insert(fs::read_to_string(thread.join("comm")).expect("a name"));
+                let name = fs::read_to_string(thread.join("comm")).expect("a name");
+                let kept = if name == "acmegate-enf\n" {
+                    NET_ADMIN
+                } else {
+                    0
+                };
+                assert_eq!(powers(&status), (kept, true, true), "{name}: {status}");
+                names.insert(name);
             }
         }
-        assert!(
-            names.contains("acmegate\n") && names.contains("tokio-rt-worker\n"),
-            "{names:?}"
-        );
+        for name in [
+            "acmegate\n",
+            "tokio-rt-worker\n",
+            "acmegate-enf\n",
+            "acmegate-read\n",
+        ] {
+            assert!(names.contains(name), "{name}: {names:?}");
+        }
     });
 }
 

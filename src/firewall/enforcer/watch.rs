@@ -16,8 +16,8 @@ impl Enforcer {
         if self.is_withdrawn || self.orders.settings.mode == Mode::GateOnly {
             return Ok(Ensured::Untouched);
         }
+        let mut done = self.ensure().await;
         let settings = &self.orders.settings;
-        let mut done = self.kernel.ensure(settings, &self.windows, now).await;
         if done.is_ok() {
             let written = self.kernel.write_all(settings, &self.windows, now).await;
             done = written.and(done);
@@ -30,7 +30,23 @@ impl Enforcer {
             .map(ToString::to_string)
             .unwrap_or_default();
         self.survey.still_stands(self.kernel.connection()).await;
+        self.tell_list();
         done
+    }
+
+    /// Makes sure that our table is in the kernel, if need be without its long list, which then is on
+    /// its way.
+    pub(super) async fn ensure(&mut self) -> Result<Ensured, KernelError> {
+        let settings = &self.orders.settings;
+        let done = self.kernel.ensure(settings, &self.windows, now()).await?;
+        if done == Ensured::Shortened {
+            self.shorten_list();
+        }
+        // What was on its way when the table was lost is so again.
+        if self.kernel.progress().is_some() && self.fill_at.is_none() {
+            self.fill_at = Some(now());
+        }
+        Ok(done)
     }
 
     /// Somebody changed the ruleset: if that took something of ours away, it comes back at once,

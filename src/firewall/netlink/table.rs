@@ -7,16 +7,13 @@ use nlink::netlink::nftables::{
 };
 
 use super::{ATTEMPTS, Ensured, Kernel};
+use crate::firewall::allow::PORTION;
 use crate::firewall::elements::all_elements;
 use crate::firewall::error::{Doing, KernelError};
 use crate::firewall::ruleset::{Mode, Settings, TABLE};
 use crate::firewall::{foreign, inspect};
 use crate::gate::lease::Family;
 use crate::gate::window::Windows;
-
-/// Ranges that one message can hold: an nftables attribute ends at 64 KiB, a batch at the socket's
-/// send buffer (212,992 octets by default).
-const RANGES_PER_BATCH: usize = 700;
 
 impl Kernel {
     /// Brings the kernel to what `settings` and `windows` say, whatever it was before, and reads
@@ -60,11 +57,16 @@ impl Kernel {
             .generation()
             .await
             .doing("reading the ruleset's generation")?;
-        let done = match inspect::table_flags(&self.nft).await? {
+        let (done, stands) = match inspect::table_flags(&self.nft).await? {
             None => {
-                self.install(settings, windows, now, self.nft.transaction())
+                let stands = match self.has_stood || !self.can_be_waited_for(&settings.allow) {
+                    // Shut at once, to most of the allow-list too for as long as it takes.
+                    true => settings.with_allow(settings.allow.at_once()),
+                    false => settings.clone(),
+                };
+                self.install(&stands, windows, now, self.nft.transaction())
                     .await?;
-                Ensured::Installed
+                (Ensured::Installed, stands)
             }
             Some(flags) => {
                 let adoptable = self.take_hold(settings, flags).await?;
@@ -72,7 +74,8 @@ impl Kernel {
                     && !self.is_distrusted
                     && inspect::has_our_shape(&self.nft, settings).await?
                 {
-                    self.update(settings, windows, now).await?
+                    let done = self.update(settings, windows, now).await?;
+                    (done, settings.clone())
                 } else {
                     // Not recognisable: the one case in which a moment's packets may be lost.
                     let change = self
@@ -80,8 +83,9 @@ impl Kernel {
                         .transaction()
                         .expect_generation(generation)
                         .del_table(TABLE, NftFamily::Inet);
-                    self.install(settings, windows, now, change).await?;
-                    Ensured::Installed
+                    let stands = settings.with_allow(settings.allow.at_once());
+                    self.install(&stands, windows, now, change).await?;
+                    (Ensured::Installed, stands)
                 }
             }
         };
@@ -90,10 +94,11 @@ impl Kernel {
         let attached = foreign::attach(&self.nft, settings).await?;
         let done = match (done, attached) {
             (Ensured::Untouched, true) => Ensured::Updated,
+            (Ensured::Installed, _) if stands.allow != settings.allow => Ensured::Shortened,
             (done, _) => done,
         };
         if done != Ensured::Untouched
-            && !(inspect::is_current(&self.nft, settings).await?
+            && !(inspect::is_current(&self.nft, &stands).await?
                 && foreign::is_attached(&self.nft, settings).await?)
         {
             return Err(KernelError::ReadBack(format!("table inet {TABLE}")));
@@ -160,28 +165,22 @@ impl Kernel {
         for set in settings.timed_sets() {
             change = change.add_set(set.to_set());
         }
+        let list = &settings.allow;
         for family in Family::ALL {
-            change = change.add_set(settings.allow_set(family));
+            change = change.add_set(list.set(family));
         }
-        let lists = Family::ALL.map(|family| settings.allow_elements(family));
-        let small = lists.iter().map(Vec::len).sum::<usize>() <= RANGES_PER_BATCH;
-        let is_filled_last = !small && self.has_stood;
-        if is_filled_last {
-            // Shut at once, to the allow-list too for as long as its lists take.
-        } else if !small {
-            // A long list is filled before any chain stands: until then the port is as it was.
-            change.commit(&self.nft).await.doing("making our table")?;
+        if list.is_short() {
             for family in Family::ALL {
-                self.fill(settings, family).await?;
-            }
-            change = self.nft.transaction();
-        } else {
-            for family in Family::ALL {
-                let elements = settings.allow_elements(family);
+                let elements = list.elements(family, 0, PORTION);
                 if !elements.is_empty() {
-                    change = change.add_set_elements(&settings.allow_set(family), &elements);
+                    change = change.add_set_elements(&list.set(family), &elements);
                 }
             }
+        } else {
+            // A long list is filled before any chain stands: until then the port is as it was.
+            change.commit(&self.nft).await.doing("making our table")?;
+            self.fill_at_once(list).await?;
+            change = self.nft.transaction();
         }
         // Elements before chains: a window that is open stays open through the change.
         change = all_elements(change, settings, windows, now);
@@ -196,33 +195,13 @@ impl Kernel {
             .await
             .doing("installing our table")?;
         self.owned = flags != 0;
-        if is_filled_last {
-            // Until its lists are whole it is no table to be recognised.
-            self.is_distrusted = true;
-            for family in Family::ALL {
-                self.fill(settings, family).await?;
-            }
-        }
+        self.start_list_over();
         self.is_distrusted = false;
         self.write_memory(windows, now).await
     }
 
-    async fn fill(&self, settings: &Settings, family: Family) -> Result<(), KernelError> {
-        let elements = settings.allow_elements(family);
-        for part in elements.chunks(RANGES_PER_BATCH) {
-            let change = self
-                .nft
-                .transaction()
-                .add_set_elements(&settings.allow_set(family), part);
-            change
-                .commit(&self.nft)
-                .await
-                .doing("filling the allow-list")?;
-        }
-        Ok(())
-    }
-
-    /// Brings rules and lists up to date, chains and timed sets staying as they are.
+    /// Brings the rules up to date and takes away the lists that they read before, chains and timed
+    /// sets staying as they are.
     async fn update(
         &self,
         settings: &Settings,
@@ -232,18 +211,7 @@ impl Kernel {
         if inspect::rules_are_current(&self.nft, settings).await? {
             return Ok(Ensured::Untouched);
         }
-        let found = inspect::our_sets(&self.nft).await?;
-        let wanted = Family::ALL.map(|family| settings.allow_set(family));
-        for (family, set) in Family::ALL.into_iter().zip(&wanted) {
-            if !found.iter().any(|old| old.name == set.name()) {
-                let change = self.nft.transaction().add_set(set.clone());
-                change
-                    .commit(&self.nft)
-                    .await
-                    .doing("making the allow-list")?;
-                self.fill(settings, family).await?;
-            }
-        }
+        let stale = self.stale_lists(settings).await?;
         let mut change = self.nft.transaction();
         for chain in settings.chains() {
             change = change.flush_chain(TABLE, chain.name, NftFamily::Inet);
@@ -251,11 +219,8 @@ impl Kernel {
                 change = change.add_rule(our_rule(chain.name, rule));
             }
         }
-        let stale = found.iter().filter(|old| {
-            old.name.starts_with("allow") && !wanted.iter().any(|set| set.name() == old.name)
-        });
-        for old in stale {
-            change = change.del_set(TABLE, &old.name, NftFamily::Inet);
+        for set in &stale {
+            change = change.del_set(TABLE, set, NftFamily::Inet);
         }
         change = all_elements(change, settings, windows, now);
         change.commit(&self.nft).await.doing("changing our rules")?;

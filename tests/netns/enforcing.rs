@@ -1,0 +1,168 @@
+//! The enforcer in the test's own process, with settings that no file needs to say, and the test in the
+//! place of its front.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use acmegate::config::lists::Lists;
+use acmegate::config::{Config, Unchecked};
+use acmegate::daemon::parts::{self, AnyAccount};
+use acmegate::firewall::allow::Listed;
+use acmegate::firewall::enforcer::{Answer, Enforcer, Orders, Read, Reader};
+use acmegate::firewall::message::{Claim, FRAME_BYTES, Frame, Health, List, Reply, Request};
+use acmegate::gate::lease::LeaseName;
+use tokio::sync::oneshot;
+
+use crate::enforcer::claim;
+use crate::lab::wait_for;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// What a configuration of this text asks for.
+pub fn orders(text: &str) -> Orders {
+    let config = Config::parse(text, "orders", &AnyAccount, &Unchecked).expect("a configuration");
+    let lists = Lists::read(&config.allow).expect("its lists");
+    parts::orders(&config, lists.list())
+}
+
+/// What there is to read.
+#[derive(Clone, Default)]
+struct Files(Arc<Mutex<Option<Orders>>>);
+
+impl Files {
+    fn change(&self, list: &Listed) {
+        let mut orders = self.0.lock().expect("nobody panics");
+        let orders = orders.as_mut().expect("orders");
+        orders.settings = orders.settings.with_allow(list.clone());
+    }
+}
+
+impl Reader for Files {
+    fn read(&mut self, _: Read) -> oneshot::Receiver<Answer> {
+        let (send, answer) = oneshot::channel();
+        let orders = self.0.lock().expect("nobody panics").clone();
+        drop(send.send(Ok(orders.expect("orders"))));
+        answer
+    }
+
+    fn accept(&mut self) {}
+}
+
+/// The enforcer in a thread of the host's, and the test as its front.
+pub struct Enforcing {
+    front: Option<UnixStream>,
+    thread: Option<JoinHandle<()>>,
+    files: Files,
+}
+
+impl Enforcing {
+    /// Starts it and waits until it answers: what `orders` ask for stands, but for a long list.
+    pub fn start(orders: Orders) -> Self {
+        let files = Files::default();
+        *files.0.lock().expect("nobody panics") = Some(orders.clone());
+        let reader = files.clone();
+        let (front, theirs) = UnixStream::pair().expect("a socket pair");
+        theirs.set_nonblocking(true).expect("fcntl");
+        front.set_read_timeout(Some(SOON)).expect("a timeout");
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
+            runtime.block_on(async {
+                let front = tokio::net::UnixStream::from_std(theirs).expect("a socket");
+                let (enforcer, events) =
+                    Enforcer::prepare(orders, Box::new(reader)).expect("netlink");
+                enforcer.serve(front, events).await.expect("it serves");
+            });
+        });
+        let enforcing = Self {
+            front: Some(front),
+            thread: Some(thread),
+            files,
+        };
+        let reply = enforcing.ask(&Request::Apply);
+        assert!(matches!(&reply, Reply::Health(health) if health.is_installed));
+        enforcing
+    }
+
+    /// Asks, and waits for the last reply.
+    pub fn ask(&self, request: &Request) -> Reply {
+        self.send(request);
+        loop {
+            match self.hear() {
+                (7, reply) if reply.is_last() => return reply,
+                _ => {}
+            }
+        }
+    }
+
+    /// Asks and does not wait.
+    pub fn send(&self, request: &Request) {
+        let mut front = self.front.as_ref().expect("it serves");
+        front.write_all(&request.to_frame(7)).expect("it reads");
+    }
+
+    /// The next that it says, asked or not.
+    pub fn hear(&self) -> (u32, Reply) {
+        let mut frame: Frame = [0; FRAME_BYTES];
+        let mut front = self.front.as_ref().expect("it serves");
+        front.read_exact(&mut frame).expect("it answers");
+        Reply::from_frame(&frame).expect("a frame of ours")
+    }
+
+    /// The list changes on disk, and the front says so.
+    pub fn change_list(&self, list: &Listed) {
+        self.files.change(list);
+        let reply = self.ask(&Request::Refresh);
+        assert!(matches!(reply, Reply::Health(_)), "{reply:?}");
+    }
+
+    /// How the list stands, as asked now.
+    pub fn list(&self) -> List {
+        self.health().list
+    }
+
+    fn health(&self) -> Health {
+        match self.ask(&Request::Snapshot) {
+            Reply::Health(health) => health,
+            reply => panic!("{reply:?}"),
+        }
+    }
+
+    /// Waits until the newest list is whole.
+    pub fn wait_for_the_list(&self) {
+        wait_for(Duration::from_secs(120), "the list is whole", || {
+            let health = self.health();
+            (!health.is_reading && health.list == List::Whole).then_some(())
+        });
+    }
+
+    /// Opens lease `a`.
+    #[track_caller]
+    pub fn open(&self, ports: &[u16]) {
+        let claim = Claim {
+            ports: ports.to_vec(),
+            ..claim("a")
+        };
+        let reply = self.ask(&Request::Open(claim));
+        assert!(matches!(&reply, Reply::Health(_)), "{reply:?}");
+    }
+
+    /// Closes it.
+    pub fn close(&self) {
+        let name = LeaseName::parse("a").expect("a name");
+        assert!(matches!(self.ask(&Request::Close(name)), Reply::Health(_)));
+    }
+}
+
+impl Drop for Enforcing {
+    fn drop(&mut self) {
+        self.front = None;
+        let ended = self.thread.take().map(JoinHandle::join);
+        assert!(matches!(ended, Some(Ok(()))) || std::thread::panicking());
+    }
+}
