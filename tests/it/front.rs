@@ -1,6 +1,7 @@
 //! The front, by raw bytes over loopback.
 
 mod balanced;
+mod balanced_tls;
 mod closing;
 mod forwarded;
 mod limits;
