@@ -253,6 +253,38 @@ fn a_table_that_is_flushed_while_a_list_is_filled_is_back_at_once_and_filled_aga
     });
 }
 
+/// What the kernel does not take is told, and what stood goes on to count.
+#[test]
+fn a_list_that_the_kernel_refuses_is_told_and_the_one_before_counts() {
+    inside(|| {
+        let host = Host::new();
+        let _listener = listen();
+        let [standing, next] = [list(1, 1_000), list(2, 60_000)];
+        let enforcing = Enforcing::start(orders(standing.clone()));
+        enforcing.wait_for_the_list();
+        enforcing.change_list(&next);
+        enforcing.wait_for_a_part();
+        // Somebody makes another set of that name, which holds no addresses.
+        let name = &next.names()[0];
+        lab::nft(&format!(
+            "delete set inet acmegate {name}\nadd set inet acmegate {name} {{ type inet_service; flags interval; }}"
+        ));
+        wait_for(SOON, "it is told", || {
+            matches!(enforcing.list(), List::Refused { errno } if errno > 0).then_some(())
+        });
+        assert_eq!(host.probe(HOST_PRIVATE, 80), Seen::Connected);
+        assert_eq!(host.probe(HOST_4, 80), Seen::Silence);
+        // A window is none the worse for it, nor is another list.
+        enforcing.open(&[80]);
+        assert!(host.lets_in(80));
+        enforcing.close();
+        let another = list(3, 1_000);
+        enforcing.change_list(&another);
+        enforcing.wait_for_the_list();
+        stands_alone(&another);
+    });
+}
+
 /// The ends of the address space are where an interval set has no address after the last.
 #[test]
 fn ranges_at_the_ends_of_the_address_space_hold_what_they_say() {
