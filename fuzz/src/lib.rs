@@ -4,13 +4,14 @@
 //!
 //! Each takes any bytes, must not panic, and states a property of one parser of untrusted bytes.
 
-use std::net::IpAddr;
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
-use acmegate::config::lists::Lists;
-use acmegate::config::{Accounts, Config, Group, Unchecked};
+use acmegate::config::lists::{Lists, Mistake, format};
+use acmegate::config::{Accounts, Config, Country, Group, Unchecked};
 use acmegate::control::protocol::parse_request;
 use acmegate::daemon::parts::orders;
 use acmegate::firewall::message::{FRAME_BYTES, Frame, Reply, Request as EnforcerRequest};
@@ -18,7 +19,7 @@ use acmegate::firewall::record::{entrance_comment, from_comment, to_comment};
 use acmegate::front::client_hello::{self, MAX_HELLO_BYTES, Parsed as HelloParsed};
 use acmegate::front::handshake::{Handshake, Refusal};
 use acmegate::front::head::{MAX_HEAD_BYTES, Parsed, parse};
-use acmegate::gate::allow_list::AllowList;
+use acmegate::gate::allow_list::{AllowList, Entries};
 use acmegate::gate::challenge::PREFIX;
 use acmegate::gate::command::{Command, Word};
 use acmegate::gate::identifier::{Identifier, MAX_NAME_BYTES, Pattern};
@@ -54,6 +55,7 @@ pub const TARGETS: &[Target] = &[
     ("runner", runner),
     ("state", state),
     ("config", config),
+    ("lists", lists),
     ("record", record),
 ];
 
@@ -545,6 +547,64 @@ pub fn config(bytes: &[u8]) {
             }
         }
     }
+}
+
+/// A list, of prefixes and of countries: it is read to ranges that are the same when they are written
+/// as a plain list, or refused in one line that is fit for a terminal and says what to do.
+pub fn lists(bytes: &[u8]) {
+    let told = |mistake: Mistake| {
+        assert!(!mistake.fix.is_empty());
+        let line = mistake.of(Path::new("/lists/fuzz"));
+        assert!(line.starts_with("/lists/fuzz:"), "{line:?}");
+        assert!(!line.chars().any(char::is_control), "{line:?}");
+    };
+    match format::prefixes(bytes) {
+        Ok(entries) => reads_back(entries),
+        Err(mistake) => told(mistake),
+    }
+    let wanted: BTreeSet<Country> = ["CH", "LI"]
+        .iter()
+        .filter_map(|code| Country::parse(code).ok())
+        .collect();
+    match format::countries(bytes, &wanted) {
+        Ok(found) => {
+            for (country, entries) in found {
+                assert!(wanted.contains(&country));
+                reads_back(entries);
+            }
+        }
+        Err(mistake) => told(mistake),
+    }
+}
+
+fn reads_back(entries: Entries) {
+    let list = AllowList::from_entries(entries, Entries::default());
+    let v4 = list.v4().as_slice().iter().map(|(first, last)| {
+        format!(
+            "{}-{}\n",
+            Ipv4Addr::from_bits(*first),
+            Ipv4Addr::from_bits(*last)
+        )
+    });
+    // What a range of IPv6 begins or ends with may be written as IPv4, and is not understood so.
+    let is_plain = |bits: u128| Ipv6Addr::from_bits(bits).to_ipv4_mapped().is_none();
+    let v6 = list.v6().as_slice().iter();
+    if !v6
+        .clone()
+        .all(|(first, last)| is_plain(*first) && is_plain(*last))
+    {
+        return;
+    }
+    let v6 = v6.map(|(first, last)| {
+        format!(
+            "{} - {} # both\r\n",
+            Ipv6Addr::from_bits(*first),
+            Ipv6Addr::from_bits(*last)
+        )
+    });
+    let written: String = v4.chain(v6).collect();
+    let again = format::prefixes(written.as_bytes()).unwrap();
+    assert_eq!(AllowList::from_entries(again, Entries::default()), list);
 }
 
 /// The comment of a lease's element: whatever stands there, what is read of it is written and read

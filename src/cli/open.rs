@@ -37,10 +37,10 @@ pub struct Wanted {
     /// For how long at most, such as 90s or 2m [default: [window] max]
     #[arg(long = "for", value_name = "TIME", value_parser = length)]
     length: Option<Duration>,
-    /// For validations by http-01: port 80 [default: what the sites' `challenges` say, which is this]
+    /// For validations by http-01, at port 80 [default: as the sites' `challenges` say]
     #[arg(long = "http-01")]
     by_http: bool,
-    /// For validations by tls-alpn-01: port 443
+    /// For validations by tls-alpn-01, at port 443
     #[arg(long = "tls-alpn-01")]
     by_tls: bool,
     /// This port too, of those in [firewall] ports; may be repeated
@@ -78,6 +78,7 @@ impl Wanted {
                 let tls = self.by_tls.then_some(ChallengeName::TlsAlpn01);
                 http.into_iter().chain(tls).collect()
             },
+            validates: None,
             family: self.family.map(|family| match family {
                 FamilyArg::Ipv4 => FamilyName::Ipv4,
                 FamilyArg::Ipv6 => FamilyName::Ipv6,

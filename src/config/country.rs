@@ -20,7 +20,7 @@ impl Country {
     ///
     /// # Errors
     /// What is wrong, and what to write instead. Lower case is an error, so that there is one spelling.
-    pub(super) fn parse(text: &str) -> Result<Self, (String, String)> {
+    pub fn parse(text: &str) -> Result<Self, (String, String)> {
         if let Some(known) = Self::known(text.as_bytes()) {
             return Ok(known);
         }

@@ -330,6 +330,14 @@ fn what_is_perhaps_not_meant_is_said() {
             "[allow]\nprefixes = [\"0.0.0.0/0\"]\n",
             "holds every IPv4 address",
         ),
+        (
+            "[group.office]\nprefixes = [\"192.0.2.0/24\"]\n",
+            "[group.office] is not on the allow-list",
+        ),
+        (
+            "[allow]\ncountry_source = \"/srv/countries.mmdb\"\n",
+            "country_source without countries",
+        ),
         ("[http]\nlisten = [\"[::]:8080\"]\n", "do not hold 80"),
         (
             "[http]\nlisten = [\"[::]:80\", \"[::]:81\"]\n[firewall]\nports = [80]\n",
@@ -372,11 +380,41 @@ fn what_is_perhaps_not_meant_is_said() {
             "[[site]]\nidentifiers = [\"a.test\"]\nchallenges = [\"http-01\", \"tls-alpn-01\"]\n",
             "[tls] does not listen: nothing answers it",
         ),
+        (
+            "[proxy]\nprotocol_from = [\"10.0.0.0/24\"]\nheaders_from = [\"10.0.0.2\"]\n",
+            "[proxy] 10.0.0.0/24 of protocol_from is in headers_from too (10.0.0.2/32)",
+        ),
+        (
+            "[proxy]\nprotocol_from = [\"203.0.113.2\"]\n",
+            "protocol_from: 203.0.113.2/32 is not on the allow-list",
+        ),
+        (
+            "[proxy]\nheaders_from = [\"2001:db8::2\"]\n",
+            "headers_from: 2001:db8::2/128 is not on the allow-list",
+        ),
+        (
+            "[http]\nlisten = \"divert\"\n[proxy]\nprotocol_from = [\"10.0.0.2\", \"203.0.113.2\"]\n",
+            "protocol_from: 10.0.0.2/32 is on the allow-list, which listen",
+        ),
     ] {
         let config = good(text);
         let warnings = config.warnings(&Lists::read(&config.allow).unwrap().list());
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert!(warnings[0].contains(warning), "{warnings:?}");
+    }
+}
+
+#[test]
+fn balancers_that_are_let_in_where_they_must_be_are_warned_of_nowhere() {
+    for text in [
+        "[proxy]\nprotocol_from = [\"10.0.0.2\"]\nheaders_from = [\"10.0.0.3\", \"fd00::/64\"]\n",
+        "[proxy]\nprotocol_from = [\"203.0.113.2\"]\n[firewall]\nmode = \"gate-only\"\n",
+        "[http]\nlisten = \"divert\"\n[proxy]\nprotocol_from = [\"203.0.113.2\"]\n",
+        "[http]\nlisten = []\n[firewall]\nports = [80]\n[proxy]\nheaders_from = [\"203.0.113.2\"]\n",
+    ] {
+        let config = good(text);
+        let warnings = config.warnings(&Lists::read(&config.allow).unwrap().list());
+        assert_eq!(warnings, [""; 0], "{text}");
     }
 }
 

@@ -116,20 +116,28 @@ impl Config {
         if self.firewall.mode == Mode::GateOnly {
             return;
         }
-        for (key, prefix) in protocol_from
-            .iter()
-            .map(|prefix| ("protocol_from", prefix))
-            .chain(headers_from.iter().map(|prefix| ("headers_from", prefix)))
-        {
-            let is_allowed = list.contains(prefix.network()) && list.contains(prefix.broadcast());
-            match (self.http.divert.is_some(), is_allowed) {
-                (false, false) => warnings.push(format!(
-                    "[proxy] {key}: {prefix} is not on the allow-list: outside of windows the kernel shuts it out, whomever it speaks for",
-                )),
-                (true, true) => warnings.push(format!(
-                    "[proxy] {key}: {prefix} is on the allow-list, which listen = \"divert\" does not hand to the gate: what it tells is not read",
-                )),
-                _ => {}
+        let http = (!self.http.listen.is_empty(), self.http.divert.is_some());
+        let tls = (!self.tls.listen.is_empty(), self.tls.divert.is_some());
+        let lists = [
+            ("protocol_from", protocol_from, &[http, tls][..]),
+            ("headers_from", headers_from, &[http]),
+        ];
+        for (key, prefixes, listeners) in lists {
+            let is_diverted = listeners.contains(&(true, true));
+            let is_plain = listeners.contains(&(true, false));
+            for prefix in prefixes {
+                let is_allowed =
+                    list.contains(prefix.network()) && list.contains(prefix.broadcast());
+                if !is_allowed && is_plain {
+                    warnings.push(format!(
+                        "[proxy] {key}: {prefix} is not on the allow-list: outside of windows the kernel shuts it out, whomever it speaks for",
+                    ));
+                }
+                if is_allowed && is_diverted && !is_plain {
+                    warnings.push(format!(
+                        "[proxy] {key}: {prefix} is on the allow-list, which listen = \"divert\" does not hand to the gate: what it tells is not read",
+                    ));
+                }
             }
         }
     }

@@ -102,6 +102,9 @@ pub struct Open {
     /// The ports of which challenges, besides.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub challenges: Vec<ChallengeName>,
+    /// Which challenge it is for where neither is named, whatever the sites' `challenges` say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub validates: Option<ChallengeName>,
     /// Which families; both if absent.
     pub family: Option<FamilyName>,
     /// Only this address of the host; every one if absent.
@@ -329,6 +332,7 @@ mod tests {
             milliseconds: Some(120_000),
             ports: vec![80],
             challenges: vec![ChallengeName::TlsAlpn01],
+            validates: Some(ChallengeName::Http01),
             family: Some(FamilyName::Ipv6),
             address: None,
             interface: Some("eth0".to_owned()),

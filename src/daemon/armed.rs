@@ -102,6 +102,7 @@ impl Terms {
                 true => armed.challenges.clone(),
                 false => asked.challenges,
             },
+            validates: asked.validates.or(armed.validates),
             family: asked.family.or(armed.family),
             address: asked.address.or(armed.address),
             interface: asked.interface.or_else(|| armed.interface.clone()),

@@ -32,9 +32,10 @@ pub(super) fn asked_ports(
         ));
     }
     let named = open.named_ports();
-    Ok(match named.is_empty() {
-        true => ports_of(guarded, &challenges_of(config, identifiers)),
-        false => named,
+    Ok(match (named.is_empty(), open.validates) {
+        (true, None) => ports_of(guarded, &challenges_of(config, identifiers)),
+        (true, Some(name)) => ports_of(guarded, &[name.to_type()]),
+        (false, _) => named,
     })
 }
 
@@ -142,6 +143,12 @@ mod tests {
         ] {
             assert_eq!(asked(guarded, &open, names).unwrap(), expected, "{names:?}");
         }
+        let for_http = Open {
+            validates: Some(ChallengeName::Http01),
+            ..Open::default()
+        };
+        assert_eq!(asked(&[80, 443], &for_http, &["tls.test"]).unwrap(), [80]);
+        assert_eq!(asked(&[8080], &for_http, &["tls.test"]).unwrap(), [8080]);
         let mut plain = config(&[80, 443]);
         plain.sites.pop();
         assert_eq!(asked_ports(&plain, &open, None).unwrap(), [80]);

@@ -22,6 +22,7 @@ use crate::config::{Config, format_duration};
 use crate::control::protocol::{Ask, Exit, FamilyName, Open, Response};
 use crate::firewall::message::Claim;
 use crate::firewall::record::command_name;
+use crate::front::Speaks;
 use crate::gate::caller::{Ask as GateAsk, Caller, may};
 use crate::gate::identifier::Identifier;
 use crate::gate::lease::{Entrance, Families, Holder, Interface, LeaseName, Trigger};
@@ -43,6 +44,8 @@ pub struct Desk {
     pub observer: Arc<Observer>,
     /// The addresses that are really listened on.
     pub listeners: Vec<SocketAddr>,
+    /// What is spoken there.
+    pub spoken: Vec<Speaks>,
     /// How far landlock went.
     pub landlock: &'static str,
     /// What is wrong since the last start or reload, for the status.

@@ -10,6 +10,7 @@ use crate::answer::PushedAnswer;
 use crate::answer::pushed::{DEFAULT_LIFETIME, MAX_LIFETIME};
 use crate::config::format_duration;
 use crate::control::protocol::{DigestWord, Exit, Response};
+use crate::front::Speaks;
 use crate::gate::caller::{Ask as GateAsk, Caller};
 use crate::gate::challenge::ChallengeType;
 use crate::gate::identifier::Identifier;
@@ -133,10 +134,16 @@ impl Desk {
             };
             Refused::new(Exit::Config, message)
         })?;
-        if matches!(answer, PushedAnswer::TlsAlpn01(_)) && config.tls.listen.is_empty() {
+        let (table, speaks, challenge) = match answer {
+            PushedAnswer::Http01(_) => ("http", Speaks::Http, ChallengeType::Http01),
+            PushedAnswer::TlsAlpn01(_) => ("tls", Speaks::Tls, ChallengeType::TlsAlpn01),
+        };
+        if !self.spoken.contains(&speaks) {
             return Err(Refused::new(
                 Exit::Config,
-                "[tls] does not listen, so nothing would ever be answered by tls-alpn-01: set its `listen`",
+                format!(
+                    "[{table}] does not listen, so nothing would ever be answered by {challenge}: set its `listen`"
+                ),
             ));
         }
         Ok((identifier, answer))

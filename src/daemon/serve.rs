@@ -110,6 +110,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         armed: Armed::default(),
         pushed: Arc::clone(&daemon.pushed),
         observer: Arc::clone(&observer),
+        spoken: daemon.listeners.iter().map(|own| own.speaks).collect(),
         listeners: daemon
             .listeners
             .iter()

@@ -226,7 +226,7 @@ fn greet(
         return report.tell(reason.into());
     }
     report.is_of(&arrival, &windows, now);
-    let source = arrival.source(&rules.settings);
+    let source = arrival.source(speaks, &rules.settings);
     let limits = rules.settings.limits(speaks);
     if let Err(reason) = front.sources(speaks).admit(source, limits) {
         return report.tell(reason.into());
@@ -260,11 +260,10 @@ fn greet(
     if let Some(real) = judged.arrival {
         arrival = *real;
         report.is_of(&arrival, &windows, now);
-        let source = arrival.source(&rules.settings);
-        if let (Ok(_), Err(reason)) = (
-            arrival.admission,
-            front.sources(speaks).admit(source, limits),
-        ) {
+        let source = arrival.source(speaks, &rules.settings);
+        if arrival.admission.is_ok()
+            && let Err(reason) = front.sources(speaks).admit(source, limits)
+        {
             return report.tell(reason.into());
         }
     }

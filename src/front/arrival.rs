@@ -8,7 +8,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use super::{Rules, Settings};
+use super::{Rules, Settings, Speaks};
 use crate::gate::event::Ends;
 use crate::gate::window::Windows;
 use crate::gate::{Admission, Peer, Reason};
@@ -85,9 +85,11 @@ impl Arrival {
         settings.headers_from.contains(self.peer.address)
     }
 
-    /// Whose share of the connections it takes: nobody's, while it speaks for somebody unknown.
-    pub(super) fn source(&self, settings: &Settings) -> Option<IpAddr> {
-        let is_told = !self.owes_header && !self.owes_fields(settings);
+    /// Whose share of the connections it takes: nobody's, while it speaks for somebody unknown. TLS
+    /// has no fields that would tell.
+    pub(super) fn source(&self, speaks: Speaks, settings: &Settings) -> Option<IpAddr> {
+        let owes_fields = speaks == Speaks::Http && self.owes_fields(settings);
+        let is_told = !self.owes_header && !owes_fields;
         is_told.then_some(self.peer.address)
     }
 

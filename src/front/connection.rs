@@ -83,7 +83,7 @@ impl Connection {
         accepted: Instant,
         settings: &Settings,
     ) -> Option<Self> {
-        let source = arrival.source(settings);
+        let source = arrival.source(Speaks::Http, settings);
         let place = Ticket::take(&report.front, Speaks::Http, source, settings);
         let (ticket, is_pressed) = match place {
             Ok(taken) => taken,
@@ -169,7 +169,7 @@ impl Connection {
         let (rules, windows) = (front.rules(), front.windows());
         self.arrival = turn.arrival;
         self.report.is_of(&self.arrival, &windows, now());
-        let source = self.arrival.source(&rules.settings);
+        let source = self.arrival.source(Speaks::Http, &rules.settings);
         // Whom nothing let in needs no place any more.
         if self.arrival.admission.is_ok()
             && let Err(reason) = self.ticket.pass_to(source, &rules.settings)

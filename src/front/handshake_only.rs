@@ -13,14 +13,12 @@ use tokio::time::{sleep_until, timeout_at};
 
 use super::edge::{now, with_buffer};
 use super::handshake::{Alerted, Handshake, Refusal};
+use super::responder::Failure;
 use crate::gate::Reason;
 
 /// How long both sides have to say goodbye once the handshake is complete. Validators close at
 /// once.
 const FAREWELL: Duration = Duration::from_secs(1);
-
-/// Why a validation came to no good end, and what is to be said of it.
-pub(super) type Failure = (Reason, Option<String>);
 
 /// Carries `proxy_header` and `hello` to `server`, then the rest of the handshake both ways, until
 /// it is complete and both have gone, or a second later. `hello` is what the peer has sent so far:

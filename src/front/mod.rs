@@ -19,6 +19,7 @@
 //! | `report.rs` | how a connection ended, told once |
 //! | `responder.rs` | the handshake of a validation by TLS-ALPN-01 |
 //! | `sources.rs` | how many connections each source holds |
+//! | `connect.rs` | connects to a server further in |
 //! | `relay.rs` `pipes.rs` | leads visitors to the site's server, octet by octet |
 //! | `handshake_only.rs` `handshake.rs` | leads a handshake, and nothing else, to a responder |
 //! | `edge.rs` | the clock and the buffer |
@@ -26,6 +27,7 @@
 mod accept;
 mod arrival;
 pub mod client_hello;
+mod connect;
 mod connection;
 mod edge;
 mod forwarded;

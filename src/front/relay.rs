@@ -34,7 +34,8 @@ const ROUNDS: usize = 16;
 /// What became of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Relayed {
-    /// Octets that the server's socket took, what was given to begin with included.
+    /// Octets that the server's socket took, what was given to begin with included; not what it took
+    /// before.
     pub(super) to_server: u64,
     /// Octets that the peer's socket took.
     pub(super) to_peer: u64,
@@ -55,7 +56,7 @@ pub(super) enum End {
     Idle,
 }
 
-/// Carries `first` to `server`, then everything in both directions, until both have ended, one has
+/// Carries `first`, if anything is left of it, to `server`, then everything in both directions, until both have ended, one has
 /// broken off, or nothing has moved for `idle`. Both streams are then to be dropped.
 pub(super) fn relay<'a>(
     peer: &'a TcpStream,
@@ -65,6 +66,8 @@ pub(super) fn relay<'a>(
     pipes: &'a Pipes,
 ) -> impl Future<Output = Relayed> + Send + 'a {
     let mut to_server = Direction::new(pipes, first);
+    // The peer's first flight, or some of it, has been sent by whoever connected.
+    to_server.has_sent = true;
     let mut to_peer = Direction::new(pipes, Vec::new());
     async move {
         let mut last_move = now();

@@ -14,12 +14,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::net::{Shutdown, shutdown};
+use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
 use tokio::net::TcpStream;
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout_at;
 
 use super::arrival::Arrival;
 use super::client_hello::{self, Parsed};
+use super::connect::connect;
 use super::connection::{HEADER_TIMEOUT, window_closed};
 use super::edge::{now, with_buffer};
 use super::handshake_only::relay_handshake;
@@ -36,8 +37,6 @@ use crate::proxy_protocol;
 /// How long a handshake with a responder may take, from the moment the peer connected. Boulder gives
 /// a remote validation 15 to 20 seconds in its test configuration (2026-08).
 const VALIDATION_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a server may take to accept: it is near, and a visitor's patience is short.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a hello may take while three quarters of all places are taken, as for HTTP heads.
 const PRESSED_HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -64,7 +63,7 @@ impl Connection {
         accepted: Instant,
         settings: &Settings,
     ) -> Option<Self> {
-        let source = arrival.source(settings);
+        let source = arrival.source(Speaks::Tls, settings);
         let place = Ticket::take(&report.front, Speaks::Tls, source, settings);
         let (ticket, is_pressed) = match place {
             Ok(taken) => taken,
@@ -110,14 +109,16 @@ impl Connection {
         async move {
             // All of it moves in here, the ticket too: a closure would take only what it names.
             let own = &mut self;
-            let mut received = Vec::new();
-            if own.arrival.owes_header {
-                let reading: Boxed<'_, _> = Box::pin(own.hear_balancer());
-                match reading.await {
-                    Ok(rest) => received = rest,
-                    Err(reason) => return own.report.tell(reason.into()),
+            let received = match own.arrival.owes_header {
+                false => received_already(&own.stream),
+                true => {
+                    let reading: Boxed<'_, _> = Box::pin(own.hear_balancer());
+                    match reading.await {
+                        Ok(rest) => rest,
+                        Err(reason) => return own.report.tell(reason.into()),
+                    }
                 }
-            }
+            };
             let front = Arc::clone(&own.report.front);
             let peer = own.arrival.peer;
             let ended: Boxed<'_, Reason> = match own.arrival.admission {
@@ -167,11 +168,22 @@ impl Connection {
         self.arrival = self.arrival.announced(header.ends, &rules, &windows, now());
         self.report.is_of(&self.arrival, &windows, now());
         self.arrival.admission?;
-        let source = self.arrival.source(&rules.settings);
+        let source = self.arrival.source(Speaks::Tls, &rules.settings);
         self.ticket.pass_to(source, &rules.settings)?;
         bytes.drain(..header.length);
         Ok(bytes)
     }
+}
+
+/// What has come already. Most hellos are there when the connection is, and the reactor, which has
+/// not looked yet, need not be waited for. An end or an error shows at the next look.
+fn received_already(stream: &TcpStream) -> Vec<u8> {
+    with_buffer(
+        |buffer| match recv(stream, &mut *buffer, RecvFlags::empty()) {
+            Ok((_, length)) => buffer[..length].to_vec(),
+            Err(_) => Vec::new(),
+        },
+    )
 }
 
 /// Waits for more octets, and adds them.
@@ -298,7 +310,7 @@ impl Exchange<'_> {
             Err(reason) => Err((reason, None)),
             Ok(TlsResponder::Upstream(server)) => {
                 outcome.reason = Reason::Relayed;
-                match self.connect(server).await {
+                match connect(server.address, &mut Vec::new()).await {
                     Err(failed) => Err(failed),
                     Ok(upstream) => {
                         drop(rules);
@@ -329,8 +341,10 @@ impl Exchange<'_> {
 
     /// Leads a visitor to the site's server, until one of them has enough.
     async fn pass(&self, server: Option<Server>, hello: Vec<u8>) -> Result<(), Failure> {
+        let mut first = server.map_or_else(Vec::new, |server| self.proxy_header(server));
+        first.extend(hello);
         let connected = match server {
-            Some(server) => self.connect(server).await,
+            Some(server) => connect(server.address, &mut first).await,
             None => Err((Reason::NoServer, None)),
         };
         let upstream = match connected {
@@ -340,8 +354,6 @@ impl Exchange<'_> {
                 return Err((reason, detail));
             }
         };
-        let mut first = server.map_or_else(Vec::new, |server| self.proxy_header(server));
-        first.extend(hello);
         let idle = self.front.rules().settings.idle_timeout;
         relay(self.stream, &upstream, first, idle, &self.front.pipes).await;
         Ok(())
@@ -354,18 +366,6 @@ impl Exchange<'_> {
         };
         let (source, destination) = (self.stream.peer_addr(), self.stream.local_addr());
         proxy_protocol::write(version, &self.arrival.ends(source.ok(), destination.ok()))
-    }
-
-    async fn connect(&self, server: Server) -> Result<TcpStream, Failure> {
-        let address = server.address;
-        match timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
-            Ok(Ok(stream)) => Ok(stream),
-            Ok(Err(error)) => Err((Reason::UpstreamGone, Some(format!("{address}: {error}")))),
-            Err(_) => Err((
-                Reason::UpstreamSlow,
-                Some(format!("{address}: no connection in time")),
-            )),
-        }
     }
 
     /// Says as little as is configured; whoever is refused has had no octet of the site's.

@@ -68,6 +68,40 @@ fn dehydrated_issues_and_renews_with_all_challenges_in_one_call() {
     inside(|| issues_and_renews("yes"));
 }
 
+/// Its hook is told a digest in hexadecimal, and not for which challenge; the site says so.
+#[test]
+fn dehydrated_issues_by_tls_alpn_01_without_its_own_certificates() {
+    inside(|| {
+        let world = World::new(Names::V4);
+        let sites = format!(
+            "[tls]\nlisten = [\"[::]:443\"]\n[[site]]\nidentifiers = [\"{NAME}\", \"{OTHER}\"]\n\
+             challenges = [\"tls-alpn-01\"]\n"
+        );
+        world.with_gate(&Gate::set(&sites), |daemon| {
+            world.install_hooks(daemon, &["dehydrated"]);
+            let config = configure(&world, "no");
+            let dehydrated = |order: &[&str]| {
+                let mut command = Command::new("dehydrated");
+                command.args(["--config", &config, "--challenge", "tls-alpn-01"]);
+                command.args(order);
+                world.client(command, daemon).success()
+            };
+            dehydrated(&["--register", "--accept-terms"]);
+            let names = format!("{NAME} {OTHER}");
+            world.issues_for(2, daemon, || {
+                dehydrated(&["--cron", "--domain", &names, "--force"]);
+            });
+            assert_eq!(daemon.status()["pushed"], 0);
+            let certificate = format!("dehydrated/certs/{NAME}/fullchain.pem");
+            let certificate = world.directory.at(&certificate);
+            world.verify(&certificate, OTHER);
+            for event in world.validations(daemon) {
+                assert_eq!(event["port"], 443, "{event:#}");
+            }
+        });
+    });
+}
+
 /// The window cannot be opened: it orders nothing, so nothing fails at the CA.
 #[test]
 fn dehydrated_orders_nothing_behind_a_port_that_stays_shut() {

@@ -1,6 +1,7 @@
 //! Where answers come from, asked through the front as a validator would.
 
 mod sources;
+mod told;
 mod upstream;
 mod webroot;
 

@@ -1,5 +1,6 @@
 //! One file per behaviour; no privileges, loopback only.
 
+mod allow_lists;
 mod answer;
 mod client_hello;
 mod config;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use acmegate::cli::Arguments;
+use acmegate::config::lists::Lists;
 use acmegate::config::{Accounts, Config, Group, Unchecked};
 use acmegate::control::protocol::{Exit, RUNTIME_DIR};
 use acmegate::gate::allow_list::AllowList;
@@ -436,6 +437,35 @@ fn every_list_of_commands_on_the_page_is_read() {
                 .any(|warning| warning.contains("nothing ever closes")),
             "{warnings:?}"
         );
+    }
+}
+
+#[test]
+fn the_page_on_allow_lists_shows_what_is_read() {
+    let page = include_str!("../../docs/allow-lists.md");
+    let (_, block) = page.split_once("```toml\n").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    let config = Config::parse(block, "docs/allow-lists.md", &Nobody, &Unchecked);
+    let config = config.unwrap_or_else(|error| panic!("{error}"));
+    assert_eq!(config.warnings(&AllowList::default()), [""; 0]);
+    assert_eq!(config.allow.taken_off.prefixes.len(), 2);
+    // The names of a directory's lists, as the error for none of them has them.
+    let mut allow = config.allow.clone();
+    allow.listed.files.clear();
+    allow.taken_off.files.clear();
+    allow.country_source = vec![root().join("docs")];
+    let told = Lists::read(&allow).unwrap_err().to_string();
+    let (_, names) = told
+        .split_once("there is no list of DE; looked for ")
+        .unwrap();
+    let (names, _) = names.split_once(", also in upper case").unwrap();
+    let (stems, endings) = names.split_once(" ending in ").unwrap();
+    let names: Vec<&str> = stems.split(", ").chain(endings.split(", ")).collect();
+    assert!(names.len() > 8, "{names:?}");
+    let man = FILE_PAGE.replace("\\-", "-");
+    for name in names {
+        assert!(page.contains(&format!("`{name}`")), "{name}");
+        assert!(man.contains(name), "{name}");
     }
 }
 

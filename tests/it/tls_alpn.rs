@@ -213,6 +213,35 @@ fn uacme_gets_its_digest_answered_and_port_443_open() {
     }
 }
 
+/// Whatever the site is validated by otherwise, the challenge that uacme begins with has its port.
+#[test]
+fn uacme_opens_port_80_for_http_01_where_a_site_has_another_challenge() {
+    let daemon = daemon("challenges = [\"tls-alpn-01\"]\n");
+    let whole = format!("{TOKEN}.{THUMBPRINT}");
+    let words = ["uacme", "begin", "http-01", NAME, TOKEN, &whole];
+    hook(&daemon, &words).success();
+    assert_eq!(open_ports(&daemon), [80]);
+}
+
+/// A host without a port 80: http-01 comes first in the order, and is declined.
+#[test]
+fn uacme_declines_http_01_where_nothing_listens_for_it() {
+    let daemon = Daemon::start(&format!(
+        "[http]\nlisten = []\n[tls]\nlisten = [\"127.0.0.1:0\"]\n\
+         [firewall]\nmode = \"gate-only\"\nports = [443]\n[[site]]\nidentifiers = [\"{NAME}\"]\n"
+    ));
+    let whole = format!("{TOKEN}.{THUMBPRINT}");
+    let declined = hook(&daemon, &["uacme", "begin", "http-01", NAME, TOKEN, &whole]);
+    assert!(
+        declined.code == 78 && declined.stderr.contains("[http] does not listen"),
+        "{declined}"
+    );
+    assert_eq!((pushed(&daemon), open_ports(&daemon)), (0, Vec::new()));
+    let begin = ["uacme", "begin", "tls-alpn-01", NAME, TOKEN, DIGEST];
+    hook(&daemon, &begin).success();
+    assert_eq!((pushed(&daemon), open_ports(&daemon)), (1, vec![443]));
+}
+
 #[test]
 fn uacme_tries_its_next_challenge_where_this_one_cannot_come() {
     let begin = ["uacme", "begin", "tls-alpn-01", NAME, TOKEN, DIGEST];

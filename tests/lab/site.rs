@@ -24,6 +24,8 @@ pub enum Server {
     Apache,
     /// `openssl s_server`.
     OpenSsl,
+    /// The same without a word about ALPN; it lets its peers begin a second handshake in the first.
+    Renegotiator,
     /// Python's `ssl`, with a choice of ALPN that lets everybody go on.
     Python,
     /// The same, speaking first: [`SECRET`] comes with the end of the handshake.
@@ -72,12 +74,16 @@ impl TlsSite {
                     .arg(find("apache2"))
                     .args(["-DFOREGROUND", "-f", &write("apache.conf", APACHE)]);
             }
-            Server::OpenSsl => {
+            Server::OpenSsl | Server::Renegotiator => {
+                let options = match server {
+                    Server::OpenSsl => &["-alpn", "http/1.1"][..],
+                    _ => &["-client_renegotiation"],
+                };
                 command = Command::new(find("openssl"));
                 command
                     .args(["s_server", "-accept", &port.to_string(), "-WWW", "-quiet"])
                     .args(["-cert", &at("cert.pem"), "-key", &at("key.pem")])
-                    .args(["-alpn", "http/1.1"])
+                    .args(options)
                     .current_dir(at("www"));
             }
             Server::Python | Server::Greeter => {

@@ -3,6 +3,7 @@
 mod attach;
 mod attempts;
 mod base_chains;
+mod behind;
 mod budget;
 mod callers;
 mod challenges;
@@ -41,5 +42,6 @@ mod scope;
 mod seals;
 mod signals;
 mod tls_attack;
+mod tls_responder;
 mod users;
 mod world;

@@ -248,6 +248,7 @@ fn open(lease: String, length: Duration) -> Ask {
         milliseconds: u64::try_from(length.as_millis()).ok(),
         ports: Vec::new(),
         challenges: Vec::new(),
+        validates: None,
         family: None,
         identifiers: None,
         holder: None,

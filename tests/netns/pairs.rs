@@ -42,6 +42,7 @@ fn a_thousand_windows_leave_ruleset_and_descriptors_as_before() {
                 milliseconds: Some(60_000),
                 ports: Vec::new(),
                 challenges: Vec::new(),
+                validates: None,
                 family: None,
                 address: None,
                 interface: None,

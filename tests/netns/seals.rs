@@ -7,20 +7,23 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{self, Read, Write};
+use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
 
-use acmegate::config::lists::Lists;
+use acmegate::config::lists::{Lists, Trust};
+use acmegate::config::{Config, Unchecked};
 use acmegate::daemon::enforcer::enforcer_seal;
 use acmegate::daemon::front_seal;
+use acmegate::daemon::parts::AnyAccount;
 use acmegate::daemon::reader::reader_seal;
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::attempts::{Ground, Tried};
 use crate::host::{HOST_4, Host};
-use crate::lab::{Daemon, inside};
+use crate::lab::{Daemon, TempDir, inside};
 use crate::process::{NET_ADMIN, powers};
 
 #[test]
@@ -121,6 +124,70 @@ fn a_sealed_enforcer_changes_the_firewall_and_nothing_else() {
         }
         let _ = go_on.send(());
         enforcer.join().expect("sealed");
+    });
+}
+
+#[test]
+fn both_read_lists_that_are_replaced_and_nothing_beside_them() {
+    inside(|| {
+        for seal in [front_seal, reader_seal] {
+            let temp = TempDir::new();
+            for name in ["lists", "zones", "elsewhere", "closed"] {
+                fs::create_dir(temp.path().join(name)).expect("a directory of our own");
+            }
+            let put = |name: &str, text: &str| {
+                let new = temp.write("new", text);
+                fs::rename(new, temp.path().join(name)).expect("a file of our own");
+            };
+            put("lists/office", "192.0.2.0/24\n");
+            put("elsewhere/li.zone", "198.51.100.0/24\n");
+            put("closed/abuse", "192.0.2.7\n");
+            symlink(
+                temp.at("elsewhere/li.zone"),
+                temp.path().join("zones/li.zone"),
+            )
+            .expect("a link of our own");
+            let text = format!(
+                "[allow]\nfiles = [\"{}\"]\ncountries = [\"LI\"]\ncountry_source = \"{}\"\n",
+                temp.at("lists/office"),
+                temp.at("zones")
+            );
+            let config = Config::parse(&text, "test.toml", &AnyAccount, &Unchecked);
+            let mut allow = config.as_ref().expect("good").allow.clone();
+            allow.taken_off.files.push(temp.at("closed/abuse").into());
+            let (sealed, is_sealed) = channel();
+            let (go_on, told) = channel::<()>();
+            let process = std::thread::spawn(move || {
+                let config = config.expect("good");
+                let lists = Lists::read(&config.allow).expect("good");
+                seal(&config).apply().expect("a seal");
+                sealed.send(()).expect("somebody waits");
+                told.recv().expect("the lists are new");
+                assert!(lists.has_changed());
+                let new = lists
+                    .refresh(&config.allow, Trust::Careful)
+                    .expect("still there");
+                assert_eq!(new.problems(), [""; 0]);
+                let closed = lists.refresh(&allow, Trust::Asked).expect_err("sealed");
+                assert!(
+                    closed.to_string().contains("it may not be read"),
+                    "{closed}"
+                );
+                new.list()
+            });
+            is_sealed.recv().expect("sealed");
+            put("lists/office", "192.0.2.0/24\n203.0.113.0/24\n");
+            put("elsewhere/li.zone", "198.51.100.0/24\n198.18.0.0/15\n");
+            put("zones/LI.ipv6", "2001:db8::/32\n");
+            go_on.send(()).expect("it waits");
+            let list = process.join().expect("a sealed process reads them");
+            for address in ["203.0.113.1", "198.18.0.1", "2001:db8::1"] {
+                assert!(
+                    list.contains(address.parse().expect("an address")),
+                    "{address}"
+                );
+            }
+        }
     });
 }
 

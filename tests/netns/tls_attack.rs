@@ -13,10 +13,10 @@ use crate::lab::site::{SECRET, Server, TlsSite};
 use crate::lab::tls::{Client, Got, REQUEST, Sessions, Version, Writing, send_raw};
 use crate::lab::{Daemon, inside, wait_for};
 
-const FOREIGN: [&str; 2] = [HOST_4, HOST_6];
-const SITE: &str = "www.example.com";
-const ACME: &str = "acme-tls/1";
-const HTTP: &str = "http/1.1";
+pub const FOREIGN: [&str; 2] = [HOST_4, HOST_6];
+pub const SITE: &str = "www.example.com";
+pub const ACME: &str = "acme-tls/1";
+pub const HTTP: &str = "http/1.1";
 const SOON: Duration = Duration::from_secs(10);
 
 /// How the gate stands before the server.
@@ -43,18 +43,23 @@ impl Before {
 
     /// A gate that has one site, with these keys besides.
     pub fn gate(self, site: &str) -> Daemon {
-        let (firewall, tls) = match self {
-            Self::Listening => ("", "listen = [\"[::]:443\"]\nserver = \"127.0.0.1:8443\""),
-            Self::Alone => (
-                "[firewall]\nmode = \"gate-only\"\n",
-                "listen = [\"[::]:443\"]\nserver = \"127.0.0.1:8443\"",
-            ),
-            Self::Divert => ("", "listen = \"divert\""),
+        Daemon::start(&self.config(site))
+    }
+
+    /// Its configuration.
+    pub fn config(self, site: &str) -> String {
+        let firewall = match self {
+            Self::Alone => "[firewall]\nmode = \"gate-only\"\n",
+            Self::Listening | Self::Divert => "",
         };
-        Daemon::start(&format!(
+        let tls = match self {
+            Self::Listening | Self::Alone => "listen = [\"[::]:443\"]\nserver = \"127.0.0.1:8443\"",
+            Self::Divert => "listen = \"divert\"",
+        };
+        format!(
             "{firewall}[http]\nlisten = []\n[tls]\n{tls}\nhello_timeout = \"1s\"\n\
              [[site]]\nidentifiers = [\"{SITE}\"]\n{site}\n[log]\nformat = \"json\"\n"
-        ))
+        )
     }
 }
 
@@ -65,11 +70,17 @@ struct Trick {
     reason: &'static str,
 }
 
-enum Does {
+pub enum Does {
     /// A handshake, and a request after it.
     Shake(Box<Client>),
     /// These octets, and perhaps the end of that direction.
     Send(Vec<u8>, bool),
+}
+
+impl From<Client> for Does {
+    fn from(client: Client) -> Self {
+        Self::Shake(Box::new(client))
+    }
 }
 
 /// Everything that is tried where nobody has pushed an answer.
@@ -138,7 +149,7 @@ fn foreigners(version: Version, sessions: &Sessions) -> Vec<Trick> {
         .into_iter()
         .map(|(name, client, reason)| Trick {
             name: format!("{name}, {version:?}"),
-            does: Does::Shake(Box::new(client)),
+            does: client.into(),
             reason,
         })
         .collect()
@@ -232,7 +243,8 @@ fn octets() -> Vec<Trick> {
 }
 
 /// Does it from outside.
-fn try_it(host: &Host, address: &str, trick: Does) -> Got {
+pub fn try_it(host: &Host, address: &str, trick: impl Into<Does>) -> Got {
+    let trick = trick.into();
     let stream = host.connect(address, 443);
     host.outside(move || match trick {
         Does::Shake(client) => client.run(stream),
@@ -256,7 +268,12 @@ fn reasons(daemon: &Daemon) -> Vec<String> {
 }
 
 /// Does it from a foreign network; gives what was got, and what the log calls it.
-fn try_foreign(host: &Host, daemon: &Daemon, address: &str, trick: Does) -> (Got, String) {
+pub fn try_foreign(
+    host: &Host,
+    daemon: &Daemon,
+    address: &str,
+    trick: impl Into<Does>,
+) -> (Got, String) {
     let past = reasons(daemon).len();
     let got = try_it(host, address, trick);
     let reason = wait_for(SOON, "the log shows how it ended", || {
@@ -266,7 +283,7 @@ fn try_foreign(host: &Host, daemon: &Daemon, address: &str, trick: Does) -> (Got
 }
 
 /// A visitor from the allow-list gets the page whatever else he offers.
-fn visitors_are_served(host: &Host, server: Server) {
+pub fn visitors_are_served(host: &Host, server: Server) {
     for version in Version::BOTH {
         for (name, alpn) in [
             (Some(SITE), &[HTTP][..]),
@@ -276,7 +293,7 @@ fn visitors_are_served(host: &Host, server: Server) {
             (Some(SITE), &[HTTP, ACME]),
         ] {
             let client = Client::new(version, name, alpn);
-            let got = try_it(host, HOST_PRIVATE, Does::Shake(Box::new(client)));
+            let got = try_it(host, HOST_PRIVATE, client);
             let what = format!("{server:?}, {version:?}, {name:?}, {alpn:?}: {got:?}");
             assert!(got.text().contains(SECRET), "{what}");
         }
@@ -286,13 +303,13 @@ fn visitors_are_served(host: &Host, server: Server) {
 /// Every trick from both families: no octet comes back, and the log says why.
 fn strangers_get_nothing(host: &Host, before: Before, server: Server, daemon: &Daemon) {
     let sessions = Sessions::new();
-    // What a visitor has been given, a stranger may have stolen.
-    for alpn in [&[HTTP][..], &[]] {
-        let visitor = Client::new(Version::Tls13, Some(SITE), alpn).early(&sessions);
-        let got = try_it(host, HOST_PRIVATE, Does::Shake(Box::new(visitor)));
-        assert!(got.text().contains(SECRET), "{server:?}: {got:?}");
-    }
     for address in FOREIGN {
+        // What a visitor has been given, a stranger may have stolen.
+        for alpn in [&[HTTP][..], &[]] {
+            let visitor = Client::new(Version::Tls13, Some(SITE), alpn).early(&sessions);
+            let got = try_it(host, HOST_PRIVATE, visitor);
+            assert!(got.text().contains(SECRET), "{server:?}: {got:?}");
+        }
         let shakes = Version::BOTH.map(|version| foreigners(version, &sessions));
         for trick in shakes.into_iter().flatten().chain(octets()) {
             let Trick { name, does, reason } = trick;
@@ -373,7 +390,7 @@ fn without_the_gate_most_servers_give_the_page_to_whoever_offers_acme() {
             for (alpn, expected) in [(&[ACME][..], alone), (&[ACME, HTTP], beside)] {
                 for version in Version::BOTH {
                     let client = Client::new(version, Some(SITE), alpn);
-                    let got = try_it(&host, HOST_4, Does::Shake(Box::new(client)));
+                    let got = try_it(&host, HOST_4, client);
                     let is_served = got.text().contains(SECRET);
                     assert_eq!(
                         is_served, expected,

@@ -91,25 +91,35 @@ struct Daemon<'a> {
 impl Daemon<'_> {
     /// Acquires or renews a lease for `[window] max`, held by the calling client.
     fn open(self, lease: String, identifiers: Option<Vec<String>>) -> Result<Response, Failure> {
-        self.open_for(lease, identifiers, Vec::new())
-    }
-
-    /// The same for these challenges alone; without any, for those of the sites.
-    fn open_for(
-        self,
-        lease: String,
-        identifiers: Option<Vec<String>>,
-        challenges: Vec<ChallengeName>,
-    ) -> Result<Response, Failure> {
-        let client = caller::client();
-        let open = Open {
+        self.open_as(Open {
             lease,
             identifiers,
-            challenges,
-            holder: client.as_ref().map(caller::Client::to_holder),
             ..Open::default()
-        };
-        open::acquire(self.runtime_dir, open, client)
+        })
+    }
+
+    /// The same for a validation by this answer.
+    fn open_for(self, lease: String, answer: &Answer<'_>) -> Result<Response, Failure> {
+        let challenge = answer.challenge();
+        self.open_as(match answer {
+            // Port 80, or what stands for it where something in front forwards.
+            Answer::Http01(_) => Open {
+                lease,
+                validates: Some(challenge),
+                ..Open::default()
+            },
+            Answer::TlsAlpn01 { .. } => Open {
+                lease,
+                challenges: vec![challenge],
+                ..Open::default()
+            },
+        })
+    }
+
+    fn open_as(self, open: Open) -> Result<Response, Failure> {
+        let client = caller::client();
+        let holder = client.as_ref().map(caller::Client::to_holder);
+        open::acquire(self.runtime_dir, Open { holder, ..open }, client)
     }
 
     fn close(self, lease: String) -> Result<Response, Failure> {

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use super::{Answer, Daemon, bounded, key_authorization_of, lease, say, text};
 use crate::cli::Failure;
 use crate::cli::terminal::plain;
-use crate::control::protocol::{ChallengeName, Exit};
+use crate::control::protocol::Exit;
 
 pub fn run(daemon: Daemon<'_>, words: &[OsString]) -> Result<ExitCode, Failure> {
     let [method, kind, identifier, token, auth] = words else {
@@ -52,12 +52,7 @@ pub fn run(daemon: Daemon<'_>, words: &[OsString]) -> Result<ExitCode, Failure> 
 
 fn begin(daemon: Daemon<'_>, identifier: &str, answer: &Answer<'_>) -> Result<ExitCode, Failure> {
     let pushed = daemon.push(identifier, answer)?;
-    let opened = lease().and_then(|lease| match answer {
-        // Port 80, or what stands for it where something in front forwards.
-        Answer::Http01(_) => daemon.open(lease, None),
-        Answer::TlsAlpn01 { .. } => daemon.open_for(lease, None, vec![ChallengeName::TlsAlpn01]),
-    });
-    match opened {
+    match lease().and_then(|lease| daemon.open_for(lease, answer)) {
         Ok(opened) => Ok(say(vec![pushed, opened])),
         Err(failure) => {
             // The failure that is told is the first one.

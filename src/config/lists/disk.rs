@@ -113,7 +113,7 @@ fn unreadable(error: &io::Error) -> Mistake {
         ),
         ErrorKind::PermissionDenied => Mistake::of_file(
             "it may not be read",
-            "the account that acmegate runs as must be able to read it and its directory: see ls -ld",
+            "the account of acmegate must be able to (ls -ld), and a directory that held no list at the start needs a restart",
         ),
         _ => Mistake::of_file(format!("it cannot be read: {error}"), "see to the disk"),
     }

@@ -32,11 +32,11 @@ fn of(bytes: &[u8]) -> Format {
     }
 }
 
-/// Reads a list of prefixes, which may be empty.
+/// Reads a list of prefixes, which may be empty. Ranges are as they were found: in any order.
 ///
 /// # Errors
-/// [`Mistake`].
-pub(super) fn prefixes(bytes: &[u8]) -> Result<Entries, Mistake> {
+/// [`Mistake`]: not a list of prefixes, a line that is wrong, a file that was cut off, too many ranges.
+pub fn prefixes(bytes: &[u8]) -> Result<Entries, Mistake> {
     match of(bytes) {
         Format::Plain => plain::read(bytes),
         Format::Elements => elements::read(bytes),
@@ -50,8 +50,8 @@ pub(super) fn prefixes(bytes: &[u8]) -> Result<Entries, Mistake> {
 /// Reads the networks of the countries that are wanted. Some may not be in it.
 ///
 /// # Errors
-/// [`Mistake`].
-pub(super) fn countries(
+/// [`Mistake`]: no list of countries, broken, cut off, or with too many ranges.
+pub fn countries(
     bytes: &[u8],
     wanted: &BTreeSet<Country>,
 ) -> Result<BTreeMap<Country, Entries>, Mistake> {

@@ -7,13 +7,13 @@ use super::super::snippet::visible;
 
 /// One thing that is wrong with the bytes of a list, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Mistake {
+pub struct Mistake {
     /// The line from 1; `None` where the whole file is wrong.
-    pub(super) line: Option<usize>,
+    pub line: Option<usize>,
     /// What is wrong.
-    pub(super) what: String,
+    pub what: String,
     /// What to write or do.
-    pub(super) fix: String,
+    pub fix: String,
 }
 
 impl Mistake {
@@ -35,7 +35,7 @@ impl Mistake {
     }
 
     /// One line for people. What stands in a file may be a stranger's, so it is made visible.
-    pub(super) fn of(&self, file: &Path) -> String {
+    pub fn of(&self, file: &Path) -> String {
         let place = match self.line {
             Some(line) => format!("{}:{line}", file.display()),
             None => file.display().to_string(),

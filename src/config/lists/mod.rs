@@ -10,7 +10,7 @@ mod delegated;
 mod disk;
 mod elements;
 mod folder;
-mod format;
+pub mod format;
 mod mistake;
 mod plain;
 mod source;
@@ -23,6 +23,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use self::disk::Stamp;
+pub use self::mistake::Mistake;
 use self::source::{Good, Origin, Part, Stamps};
 use self::text::MAX_RANGES;
 use super::{Allow, Country, Named};
@@ -330,18 +331,20 @@ impl Allow {
         wanted
     }
 
-    /// The directories in which list files stand, and those that links lead to: what a sealed process
-    /// must be able to read, as a list is replaced by renaming another.
+    /// What a sealed process must be able to read: directories of country lists, those in which list
+    /// files stand, as one is replaced by renaming another, and those that links lead to.
     pub fn directories(&self) -> Vec<PathBuf> {
         let mut directories = BTreeSet::new();
         let mut add = |path: &Path| {
-            directories.extend(path.parent().map(Path::to_owned));
-            let target = path.canonicalize();
-            directories.extend(
-                target
-                    .iter()
-                    .filter_map(|it| it.parent().map(Path::to_owned)),
-            );
+            let target = path.canonicalize().ok();
+            for place in [Some(path.to_owned()), target].into_iter().flatten() {
+                let directory = if path.is_dir() {
+                    Some(place)
+                } else {
+                    place.parent().map(Path::to_owned)
+                };
+                directories.extend(directory);
+            }
         };
         for (origin, parts) in self.wanted() {
             for path in origin.paths() {

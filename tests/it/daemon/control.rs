@@ -18,6 +18,7 @@ fn open(daemon: &Daemon, lease: &str, holder: u32, caller_pid: u32) {
         milliseconds: None,
         ports: Vec::new(),
         challenges: Vec::new(),
+        validates: None,
         family: None,
         address: None,
         interface: None,

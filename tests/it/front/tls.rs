@@ -8,10 +8,11 @@ use acmegate::answer::pushed::PushedAnswer;
 use acmegate::front::{Limits, Refusal, Servers, Settings, Speaks};
 use acmegate::gate::allow_list::AllowList;
 use acmegate::gate::lease::LeaseName;
-use acmegate::gate::tls::Server;
+use acmegate::gate::tls::{ProxyVersion, Server};
 use acmegate::gate::token::Thumbprint;
 use acmegate::gate::window::GRACE;
 use acmegate::gate::{Exposure, Reason};
+use acmegate::proxy_protocol;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
@@ -378,4 +379,115 @@ async fn tls_has_places_of_its_own() {
     world.ended_by(Reason::SourceLimit).await;
     drop(held);
     world.ended_by(Reason::PeerGone).await;
+}
+
+/// A header of the PROXY protocol, version 1, from this address.
+fn from_balancer(source: &str) -> Vec<u8> {
+    format!("PROXY TCP4 {source} 203.0.113.1 40000 443\r\n").into_bytes()
+}
+
+/// A balancer on loopback, which the allow-list has; 192.0.2.0/24 is on it as well.
+fn behind_a_balancer(server: Option<Server>) -> Plan {
+    let mut plan = plan(&["127.0.0.0/8", "192.0.2.0/24"], server);
+    plan.settings.protocol_from = AllowList::new(["127.0.0.1/32".parse().unwrap()]);
+    plan
+}
+
+#[tokio::test]
+async fn behind_a_balancer_the_real_peer_decides() {
+    let (server, mut heard) = site_server().await;
+    let mut world = World::start(behind_a_balancer(Some(server)));
+    let bytes = [from_balancer("192.0.2.7"), visitor("example.com")].concat();
+    for cut in [1, 20, from_balancer("192.0.2.7").len(), bytes.len() - 1] {
+        let mut stream = world.connect().await;
+        stream.write_all(&bytes[..cut]).await.unwrap();
+        stream.flush().await.unwrap();
+        tokio::task::yield_now().await;
+        stream.write_all(&bytes[cut..]).await.unwrap();
+        stream.shutdown().await.unwrap();
+        assert_eq!(read_reply(&mut stream).await.bytes, SECRET, "{cut}");
+        let all = timeout(PATIENCE, heard.recv()).await.unwrap().unwrap();
+        assert_eq!(
+            all,
+            visitor("example.com"),
+            "the header is not the server's"
+        );
+        let event = world.ended_by(Reason::Passed).await;
+        assert_eq!(event.peer.to_string(), "192.0.2.7");
+    }
+    // That the balancer is on the list lets nobody else in.
+    let foreign = [from_balancer("198.51.100.9"), visitor("example.com")].concat();
+    assert_eq!(world.exchange(&foreign).await.bytes, b"");
+    let event = world.ended_by(Reason::NoLease).await;
+    assert_eq!(event.peer.to_string(), "198.51.100.9");
+    open(&world, 3600);
+    push(&world, "example.com");
+    assert_eq!(world.exchange(&foreign).await.bytes, b"");
+    world.ended_by(Reason::NotAllowed).await;
+    assert!(heard.try_recv().is_err());
+    for bytes in [
+        visitor("example.com"),
+        b"PROXY TCP4 192.0.2.7".repeat(9),
+        b"PROXY TCP6 192.0.2.7 203.0.113.1 1 2\r\n".to_vec(),
+    ] {
+        assert_eq!(world.exchange(&bytes).await.bytes, b"");
+        let event = world.ended_by(Reason::ProxyHeader).await;
+        assert_eq!(event.peer.to_string(), "127.0.0.1");
+    }
+    assert!(heard.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn a_window_ends_for_the_real_peer_too() {
+    tokio::time::pause();
+    let mut world = World::start(behind_a_balancer(None));
+    open(&world, 3);
+    let mut stream = world.connect().await;
+    let bytes = [from_balancer("198.51.100.9"), visitor("example.com")].concat();
+    stream.write_all(&bytes[..bytes.len() - 1]).await.unwrap();
+    world.holds(1).await;
+    let event = world.ended_by(Reason::WindowClosed).await;
+    assert_eq!(event.peer.to_string(), "198.51.100.9");
+    assert!(event.lease.is_some());
+}
+
+#[tokio::test]
+async fn a_balancer_that_says_nothing_is_not_waited_for() {
+    tokio::time::pause();
+    let mut world = World::start(behind_a_balancer(None));
+    let begun = Instant::now();
+    let _stream = world.connect().await;
+    world.holds(1).await;
+    world.ended_by(Reason::ProxyHeader).await;
+    assert_eq!(begun.elapsed().as_secs(), 10);
+}
+
+#[tokio::test]
+async fn servers_are_told_who_the_visitor_is_if_they_want_to_know() {
+    for (version, signature) in [
+        (ProxyVersion::V1, &b"PROXY TCP4 "[..]),
+        (ProxyVersion::V2, b"\r\n\r\n\0\r\nQUIT\n\x21\x11"),
+    ] {
+        let (server, mut heard) = site_server().await;
+        let server = Server {
+            proxy_protocol: Some(version),
+            ..server
+        };
+        let world = World::start(behind_a_balancer(Some(server)));
+        let mut stream = world.connect().await;
+        let bytes = [from_balancer("192.0.2.7"), visitor("example.com")].concat();
+        stream.write_all(&bytes).await.unwrap();
+        stream.shutdown().await.unwrap();
+        assert_eq!(read_reply(&mut stream).await.bytes, SECRET);
+        let all = timeout(PATIENCE, heard.recv()).await.unwrap().unwrap();
+        assert!(all.starts_with(signature));
+        assert!(all.ends_with(&visitor("example.com")));
+        let header = match proxy_protocol::parse(&all) {
+            proxy_protocol::Parsed::Complete(header) => header,
+            other => panic!("{other:?}"),
+        };
+        let ends = header.ends.unwrap();
+        assert_eq!(ends.source.to_string(), "192.0.2.7:40000");
+        assert_eq!(ends.destination.to_string(), "203.0.113.1:443");
+    }
 }
