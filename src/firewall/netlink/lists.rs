@@ -15,7 +15,8 @@ use super::{Ensured, Kernel};
 use crate::firewall::allow::{Listed, PORTION};
 use crate::firewall::error::{Doing, KernelError};
 use crate::firewall::inspect;
-use crate::firewall::ruleset::{Settings, TABLE};
+use crate::firewall::names::TABLE;
+use crate::firewall::ruleset::Settings;
 use crate::gate::lease::Family;
 use crate::gate::window::Windows;
 
