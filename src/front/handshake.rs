@@ -15,6 +15,7 @@
 
 use std::fmt;
 
+use super::client_hello::{self, Parsed};
 use crate::gate::Reason;
 
 /// The largest ClientHello, as for the hello's own reader.
@@ -81,6 +82,10 @@ pub struct Handshake {
     peer: Side,
     server: Side,
     hello: Hello,
+    /// The first ClientHello, until it is known that there is no second one.
+    first: Vec<u8>,
+    /// The second ClientHello so far, as records.
+    second: Vec<u8>,
     protocol: Protocol,
     alerted: Option<Alerted>,
 }
@@ -111,9 +116,10 @@ enum Protocol {
     #[default]
     Open,
     Tls12,
-    /// The server wants another ClientHello.
+    /// The server wants another ClientHello; whether it has got that one.
     Retry {
         suite: Suite,
+        is_answered: bool,
     },
     Tls13 {
         suite: Suite,
@@ -201,10 +207,16 @@ impl Handshake {
             };
             let was_hello = !self.hello.is_whole;
             self.judge_peer(kind, &record[HEADER_BYTES..])?;
-            if !was_hello {
-                self.peer.passed += record.len();
+            match was_hello {
+                true => self.first.extend_from_slice(record),
+                false => self.peer.passed += record.len(),
             }
-            pass.extend_from_slice(record);
+            match self.protocol {
+                Protocol::Retry { suite, .. } if kind == HANDSHAKE => {
+                    self.hear_again(record, suite, pass)?;
+                }
+                _ => pass.extend_from_slice(record),
+            }
             rest = behind;
         }
         self.peer.partial = rest.to_vec();
@@ -239,6 +251,35 @@ impl Handshake {
         }
         self.server.partial = rest.to_vec();
         Ok(())
+    }
+
+    /// Takes a record of the second ClientHello, and lets it pass once it is whole. It was asked for to
+    /// have another key share (RFC 8446 §4.1.2), but there are servers that would believe it if it
+    /// asked for another name, or offered another protocol, than what the gate has decided on.
+    fn hear_again(
+        &mut self,
+        record: &[u8],
+        suite: Suite,
+        pass: &mut Vec<u8>,
+    ) -> Result<(), Refusal> {
+        self.second.extend_from_slice(record);
+        match (
+            client_hello::parse(&self.first),
+            client_hello::parse(&self.second),
+        ) {
+            (_, Parsed::NeedMore) => Ok(()),
+            (Parsed::Complete(first), Parsed::Complete(second))
+                if first.hello() == second.hello() =>
+            {
+                pass.append(&mut self.second);
+                self.protocol = Protocol::Retry {
+                    suite,
+                    is_answered: true,
+                };
+                Ok(())
+            }
+            _ => not_handshake("a second ClientHello that is not as the first"),
+        }
     }
 
     /// Whether both sides' Finished have passed; of TLS 1.3 the peer's comes last and stands for
@@ -292,7 +333,10 @@ impl Handshake {
                 not_handshake("a record after the peer's Finished")
             }
             (CHANGE_CIPHER_SPEC, _) => Ok(()),
-            (HANDSHAKE, Protocol::Retry { .. }) => Ok(()),
+            (HANDSHAKE, Protocol::Retry { is_answered, .. }) => match is_answered {
+                true => not_handshake("a third ClientHello"),
+                false => Ok(()),
+            },
             (HANDSHAKE, Protocol::Tls12) => self.peer.judge_tls12_handshake(
                 payload,
                 Refusal {
@@ -395,19 +439,30 @@ impl Handshake {
                 return failed("the responder changed its version");
             }
             self.protocol = Protocol::Tls12;
+            self.first = Vec::new();
             return Ok(());
         }
         let Some(suite) = Suite::new(hello.suite).filter(|_| hello.length == payload.len()) else {
             return failed("the responder's ServerHello is not as TLS 1.3 has it");
         };
         self.protocol = match (self.protocol, hello.is_retry) {
-            (Protocol::Open, true) => Protocol::Retry { suite },
-            (Protocol::Retry { suite: first }, false) if first == suite => {
-                Protocol::Tls13 { suite }
-            }
+            (Protocol::Open, true) => Protocol::Retry {
+                suite,
+                is_answered: false,
+            },
+            (
+                Protocol::Retry {
+                    suite: first,
+                    is_answered: true,
+                },
+                false,
+            ) if first == suite => Protocol::Tls13 { suite },
             (Protocol::Open, false) => Protocol::Tls13 { suite },
             _ => return failed("the responder changed its mind"),
         };
+        if !hello.is_retry {
+            self.first = Vec::new();
+        }
         Ok(())
     }
 

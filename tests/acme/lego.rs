@@ -7,7 +7,7 @@ use crate::world::{Gate, NAME, Names, World, site};
 
 /// Debian's lego (4.9) has no hook before the order. Its unit has: these are the commands of the
 /// drop-in that `install-hooks` writes, run by a shell as systemd runs them, the last one in any case.
-fn as_a_unit(world: &World, daemon: &Daemon) -> String {
+pub fn as_a_unit(world: &World, daemon: &Daemon) -> String {
     world.install_hooks(daemon, &["lego", "--unit", "lego"]);
     let drop_in = "etc/systemd/system/lego.service.d/acmegate.conf";
     let drop_in = std::fs::read_to_string(world.directory.at(drop_in)).expect("it was written");

@@ -60,6 +60,10 @@ impl Names {
 
 pub struct World {
     names: Names,
+    /// Where validations come.
+    port: u16,
+    /// What the gate calls one that went well.
+    reason: &'static str,
     pub inner: Node,
     pub directory: TempDir,
     ca: Process,
@@ -79,6 +83,8 @@ impl World {
         let ca = start_ca(&outside, names, &directory);
         let world = Self {
             names,
+            port: 80,
+            reason: "answered",
             inner,
             directory,
             ca,
@@ -87,6 +93,15 @@ impl World {
         };
         world.fetch_root();
         world
+    }
+
+    /// Validations are by TLS-ALPN-01, and this is what the gate calls one that went well.
+    pub fn by_tls(self, reason: &'static str) -> Self {
+        Self {
+            port: 443,
+            reason,
+            ..self
+        }
     }
 
     /// Starts acmegate behind a firewall, has `life` happen, and ends it. Whatever happens in
@@ -138,7 +153,7 @@ impl World {
         });
         assert_eq!(seen.len(), validations, "{seen:#?}");
         for event in &seen {
-            assert_eq!(event["reason"], "answered", "{event:#}");
+            assert_eq!(event["reason"], self.reason, "{event:#}");
             assert_eq!(event["verdict"], "accept", "{event:#}");
         }
     }
@@ -149,7 +164,7 @@ impl World {
         self.ca_log().matches(&words).count()
     }
 
-    /// Nobody far away gets a connection to port 80, whatever the family.
+    /// Nobody far away gets a connection to the port, whatever the family.
     #[track_caller]
     pub fn shut(&self) {
         assert!(!self.connects(STRANGER_4, EDGE_4, SHORT), "open to IPv4");
@@ -165,7 +180,7 @@ impl World {
 
     fn connects(&self, from: &str, to: &str, limit: Duration) -> bool {
         let address = |text: &str, port| SocketAddr::new(text.parse::<IpAddr>().unwrap(), port);
-        let (from, to) = (address(from, 0), address(to, 80));
+        let (from, to) = (address(from, 0), address(to, self.port));
         self.outside.run(|| {
             let domain = Domain::for_address(to);
             let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP)).expect("a socket");

@@ -409,6 +409,37 @@ fn a_second_hello_passes_where_the_server_wants_one() {
     );
 }
 
+/// A server that answers the second hello must not be told another name or protocol by it.
+#[test]
+fn a_second_hello_says_what_the_first_one_said() {
+    let flights = captured!("openssl-tls13-retry");
+    // In front stands a ChangeCipherSpec.
+    let begin = flights[2]
+        .1
+        .windows(2)
+        .position(|at| at == [22, 3])
+        .unwrap();
+    let second = &flights[2].1[begin..];
+    let place = |text: &[u8]| second.windows(text.len()).position(|at| at == text);
+    for text in [b"acme-tls/1" as &[u8], b"example"] {
+        let mut bytes = second.to_vec();
+        bytes[place(text).unwrap()] = b'b';
+        assert_eq!(
+            refused(&mut answered(flights.clone()), &bytes),
+            "a second ClientHello that is not as the first"
+        );
+    }
+    // Nothing of it passes before it is whole, and then no third one.
+    let mut handshake = answered(flights.clone());
+    let mut pass = Vec::new();
+    let (most, last) = second.split_at(second.len() - 1);
+    handshake.hear_peer(most, &mut pass).unwrap();
+    assert_eq!(pass, b"");
+    handshake.hear_peer(last, &mut pass).unwrap();
+    assert_eq!(pass, second);
+    assert_eq!(refused(&mut handshake, second), "a third ClientHello");
+}
+
 #[test]
 fn servers_that_are_no_responders_are_refused() {
     let hello = captured!("openssl-tls13")[0].1.clone();
