@@ -3,7 +3,7 @@
 //! It checks who may ask what, turns words into values, and passes on to the book of leases and
 //! the store of answers. Every refusal says what to do next.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -15,8 +15,8 @@ use super::early::EarlyClose;
 use super::lease_error::LeaseError;
 use super::leases::Leases;
 use super::now;
-use super::pushing::Told;
 use super::refused::{Refused, explain, not_yours};
+use super::words::{Told, entrance, identifier, lease_name};
 use crate::answer::Pushed;
 use crate::config::{Config, format_duration};
 use crate::control::protocol::{Ask, Exit, FamilyName, Open, Response};
@@ -25,7 +25,7 @@ use crate::firewall::record::command_name;
 use crate::front::Speaks;
 use crate::gate::caller::{Ask as GateAsk, Caller, may};
 use crate::gate::identifier::Identifier;
-use crate::gate::lease::{Entrance, Families, Holder, Interface, LeaseName, Trigger};
+use crate::gate::lease::{Entrance, Families, Holder, LeaseName, Trigger};
 use crate::observe::Observer;
 
 /// Everything that callers can reach.
@@ -312,39 +312,4 @@ fn describe(claim: &Claim) -> String {
         format_duration(claim.length),
         claim.name
     )
-}
-
-fn entrance(address: Option<IpAddr>, interface: Option<&str>) -> Result<Entrance, Refused> {
-    match (address, interface) {
-        (None, None) => Ok(Entrance::Any),
-        (Some(address), None) => Ok(Entrance::Address(address.to_canonical())),
-        (None, Some(name)) => Interface::parse(name)
-            .map(Entrance::Interface)
-            .ok_or_else(|| {
-                let name = name.escape_debug();
-                Refused::new(Exit::Data, format!("`{name}` is no name of an interface"))
-            }),
-        (Some(_), Some(_)) => Err(Refused::new(
-            Exit::Data,
-            "an address or an interface, not both: an address is reached by any interface",
-        )),
-    }
-}
-
-pub(super) fn lease_name(text: &str) -> Result<LeaseName, Refused> {
-    LeaseName::parse(text).ok_or_else(|| {
-        Refused::new(
-            Exit::Data,
-            "a lease name is 1 to 40 of letters, digits and . _ : @ + -",
-        )
-    })
-}
-
-pub(super) fn identifier(text: &str) -> Result<Identifier, Refused> {
-    Identifier::parse(text).map_err(|error| {
-        Refused::new(
-            Exit::Data,
-            format!("`{}` is not an identifier: {error}", text.escape_debug()),
-        )
-    })
 }

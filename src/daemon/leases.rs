@@ -134,7 +134,8 @@ impl Leases {
                     };
                     windows.adopt_time(account, slot);
                 }
-                Reply::Health(health) => self.link.note_health(health),
+                // Told unasked, in its turn.
+                Reply::Health(_) => {}
                 _ => return Err(Lost),
             }
         }
@@ -253,7 +254,7 @@ impl Leases {
     }
 
     async fn release(&self, name: &LeaseName, begun: Instant) -> Result<bool, LeaseError> {
-        self.settled(Request::Close(name.clone())).await?;
+        self.confirmed(Request::Close(name.clone())).await?;
         let mut was_there = false;
         self.windows.send_modify(|windows| {
             was_there = Arc::make_mut(windows).release(name, now()).is_some();
@@ -318,7 +319,7 @@ impl Leases {
         if let Some(commands) = &self.commands {
             commands.prepare().await?;
         }
-        self.settled(Request::Reload).await?;
+        self.confirmed(Request::Reload).await?;
         let mut windows = self.snapshot().await?;
         windows.remember(&self.windows.borrow(), now());
         if let Some(commands) = &self.commands {
@@ -342,7 +343,7 @@ impl Leases {
     /// [`LeaseError`].
     pub async fn apply_firewall(&self) -> Result<(), LeaseError> {
         let _turn = self.turn.lock().await;
-        self.settled(Request::Apply).await
+        self.confirmed(Request::Apply).await.map(drop)
     }
 
     /// Takes our part of the ruleset away; every lease ends.
@@ -354,19 +355,12 @@ impl Leases {
         // Shut here first: what the kernel does no longer, the gate does.
         self.windows
             .send_modify(|windows| Arc::make_mut(windows).release_all(now()));
-        let removed = self.settled(Request::Remove).await;
+        let removed = self.confirmed(Request::Remove).await.map(drop);
         let closed = match &self.commands {
             Some(commands) => commands.close_all().await,
             None => Ok(()),
         };
         removed.and(closed)
-    }
-
-    /// Asks for what may change how the kernel stands, and notes how it does.
-    async fn settled(&self, request: Request) -> Result<(), LeaseError> {
-        let health = self.confirmed(request).await?;
-        self.link.note_health(health);
-        Ok(())
     }
 
     async fn confirmed(&self, request: Request) -> Result<Health, LeaseError> {

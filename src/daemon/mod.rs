@@ -30,6 +30,7 @@ pub mod seal;
 mod serve;
 mod tell;
 mod under_exec;
+mod words;
 
 use std::fmt;
 use std::fs;

@@ -2,10 +2,11 @@
 //! pushes its first token, tells `exec` of what fails, and ends it.
 
 use super::armed::{MAX_ARMED, MAX_ARMED_OF_ONE, NotArmed, Terms};
-use super::desk::{Desk, lease_name};
+use super::desk::Desk;
 use super::lease_error::LeaseError;
 use super::now;
 use super::refused::{Refused, not_yours};
+use super::words::lease_name;
 use crate::control::protocol::{Exit, FamilyName, Open, Response};
 use crate::control::server::Arming;
 use crate::gate::caller::{Ask as GateAsk, Caller};

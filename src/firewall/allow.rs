@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use nlink::netlink::nftables::{Family as NftFamily, Set, SetElement, SetKeyType};
 
-use super::ruleset::TABLE;
+use super::names::TABLE;
 use crate::gate::allow_list::{AllowList, Bits, Entries, Ranges};
 use crate::gate::lease::Family;
 

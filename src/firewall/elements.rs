@@ -12,9 +12,10 @@ use nlink::netlink::nftables::{
     RawMessage, Set, SetElement, SetKeyType, Transaction,
 };
 
+use super::names::TABLE;
 use super::record;
 use super::ruleset::{
-    Doors, ForeignSet, Mode, Settings, TABLE, door_element, entrance_set, lease_set, opened_set,
+    Doors, ForeignSet, Mode, Settings, door_element, entrance_set, lease_set, opened_set,
 };
 use crate::gate::lease::{Door, Entrance, Family, Lease};
 use crate::gate::usage::{Account, Slot};

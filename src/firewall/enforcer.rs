@@ -112,6 +112,13 @@ impl Enforcer {
             self.fill_if_short().await;
         }
         let (mut from_front, mut to_front) = front.into_split();
+        // From now on the front hears of every change before any answer that follows it.
+        if !self
+            .tell_if_changed(&Health::default(), &mut to_front)
+            .await
+        {
+            return Ok(());
+        }
         let mut changes = events.stream().await;
         let mut batch = Batch::of_others_than(std::mem::take(&mut self.own_name));
         let mut frame: Frame = [0; FRAME_BYTES];

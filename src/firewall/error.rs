@@ -1,7 +1,8 @@
 //! Why the kernel is not as it should be, in words that name who can mend it.
 
+use super::names::TABLE;
 use super::rules::TAG_PRIORITY;
-use super::ruleset::{ForeignChain, ForeignSet, TABLE};
+use super::ruleset::{ForeignChain, ForeignSet};
 
 /// Why the kernel is not as it should be.
 #[derive(Debug)]

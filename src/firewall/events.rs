@@ -5,7 +5,7 @@ use nlink::netlink::nftables::{Family as NftFamily, NftablesEvent, NftablesGroup
 use nlink::netlink::{Connection, Nftables};
 
 use super::error::KernelError;
-use super::ruleset::TABLE;
+use super::names::TABLE;
 
 /// How much may wait to be read: each element that we write ourselves comes back as an event, and a
 /// full book has a thousand, of which the kernel counts each as a kilobyte or less. Where the system

@@ -14,8 +14,9 @@ use nlink::netlink::nftables::{CmpOp, MetaKey};
 use nlink::netlink::{AttrIter, Connection, MessageBuilder, Nftables};
 
 use super::error::{Doing, KernelError};
+use super::names::{TABLE, TAG};
 use super::rules::{Hook, TAG_PRIORITY, rule_text};
-use super::ruleset::{ForeignChain, Mode, Settings, TABLE, TAG};
+use super::ruleset::{ForeignChain, Mode, Settings};
 
 /// `NLM_F_CREATE` of linux/netlink.h; without `NLM_F_APPEND` a rule goes to the head of its chain.
 const CREATE: u16 = 0x400;

@@ -10,8 +10,9 @@ use super::allow::Listed;
 use super::elements::foreign_deadline;
 use super::error::{Doing, KernelError};
 use super::foreign;
+use super::names::TABLE;
 use super::rules::rule_text;
-use super::ruleset::{Mode, Settings, TABLE, TimedSet};
+use super::ruleset::{Mode, Settings, TimedSet};
 use crate::gate::window::Windows;
 
 /// nft's datatype id of `inet_service`.

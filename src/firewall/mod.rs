@@ -25,6 +25,7 @@ mod fight;
 mod foreign;
 mod inspect;
 pub mod message;
+pub mod names;
 pub mod netlink;
 mod plan;
 pub mod record;

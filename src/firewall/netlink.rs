@@ -21,9 +21,8 @@ use super::elements::{
     replace, replace_many, time_element,
 };
 use super::error::{Doing, KernelError};
-use super::ruleset::{
-    BUDGET_SET, ENTRANCE_SET, LEASE_SET, Mode, Settings, TABLE, USAGE_SET, budget_set, usage_set,
-};
+use super::names::{BUDGET_SET, ENTRANCE_SET, LEASE_SET, TABLE, USAGE_SET};
+use super::ruleset::{Mode, Settings, budget_set, usage_set};
 use super::{foreign, inspect, record};
 use crate::gate::lease::{Door, Lease};
 use crate::gate::usage::{MAX_LENGTH, Slot};

@@ -3,8 +3,9 @@
 
 use std::fmt::Write as _;
 
+use super::names::TABLE;
 use super::rules::{Base, rule_text};
-use super::ruleset::{Mode, Settings, TABLE};
+use super::ruleset::{Mode, Settings};
 use crate::gate::lease::Family;
 
 impl Settings {

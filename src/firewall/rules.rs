@@ -31,7 +31,8 @@ use self::words::{
     Mark, bit, doors, doors_by_family, end, is_first, is_not_first, is_unknown, is_whole_socket,
     nfproto, rule, set_bit,
 };
-use super::ruleset::{Closed, Divert, Doors, Mode, OPENED_SET, Settings, Shut, TABLE, TAG};
+use super::names::{OPENED_SET, TABLE, TAG};
+use super::ruleset::{Closed, Divert, Doors, Mode, Settings, Shut};
 use crate::gate::lease::Family;
 
 /// Before DNAT (-100), so that published container ports are judged like local ones.

@@ -10,7 +10,8 @@ use nlink::netlink::{Connection, Nftables, Route};
 
 use super::base_chains::{self, Culprit, IpFamily, NamedSet, Path, Probe, Ruleset};
 use super::error::KernelError;
-use super::ruleset::{Mode, Settings, TABLE};
+use super::names::TABLE;
+use super::ruleset::{Mode, Settings};
 use crate::gate::lease::{Entrance, Family, Scope};
 
 /// What a survey found.

@@ -16,7 +16,7 @@ use rustix::net::{
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::responder::Failure;
+use super::report::Failure;
 use crate::gate::Reason;
 
 /// How long a server may take to accept: it is near, and a visitor's patience is short.

@@ -13,7 +13,7 @@ use tokio::time::{sleep_until, timeout_at};
 
 use super::edge::{now, with_buffer};
 use super::handshake::{Alerted, Handshake, Refusal};
-use super::responder::Failure;
+use super::report::Failure;
 use crate::gate::Reason;
 
 /// How long both sides have to say goodbye once the handshake is complete. Validators close at

@@ -82,6 +82,7 @@ impl Pipes {
         Ok(Pipe {
             ends: Some(ends),
             held: 0,
+            expects_more: false,
             pipes: self,
         })
     }
@@ -105,6 +106,7 @@ pub(super) struct Pipe<'a> {
     /// Present until it is dropped.
     ends: Option<Ends>,
     held: usize,
+    expects_more: bool,
     pipes: &'a Pipes,
 }
 
@@ -124,15 +126,26 @@ impl Pipe<'_> {
             Ok(splice(from, None, &ends.write, None, PIPE_BYTES, flags)?)
         })?;
         self.held += moved;
+        self.expects_more = moved >= PIPE_BYTES / 2;
         Ok(moved)
+    }
+
+    /// Whether so much came at once that more is likely to follow. Then what is drained is marked so
+    /// for the kernel, which holds the last incomplete segment back, for 200 ms at most: a sixth less
+    /// work where more follows, and where it does not, setting TCP_NODELAY anew pushes it out.
+    pub(super) fn expects_more(&self) -> bool {
+        self.expects_more
     }
 
     /// Moves what it holds on to `to`, as far as that takes it.
     pub(super) fn drain(&mut self, to: &TcpStream) -> io::Result<usize> {
         let Some(ends) = &self.ends else { return Ok(0) };
-        // Not SPLICE_F_MORE: it would hold the last bytes of a flight back for 200 ms.
+        let more = match self.expects_more {
+            true => SpliceFlags::MORE,
+            false => SpliceFlags::empty(),
+        };
         let moved = to.try_io(Interest::WRITABLE, || {
-            let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK;
+            let flags = SpliceFlags::MOVE | SpliceFlags::NONBLOCK | more;
             Ok(splice(&ends.read, None, to, None, self.held, flags)?)
         })?;
         self.held -= moved;

@@ -146,6 +146,8 @@ struct Direction<'a> {
     may_splice: bool,
     has_sent: bool,
     is_undelayed: bool,
+    /// The kernel may hold back the end of what was sent: it was told that more follows.
+    is_held_back: bool,
 }
 
 impl<'a> Direction<'a> {
@@ -159,6 +161,7 @@ impl<'a> Direction<'a> {
             may_splice: true,
             has_sent: false,
             is_undelayed: false,
+            is_held_back: false,
         }
     }
 
@@ -174,6 +177,9 @@ impl<'a> Direction<'a> {
                 State::Open => match from.poll_read_ready(cx) {
                     Poll::Pending => {
                         self.pipe = None;
+                        if std::mem::take(&mut self.is_held_back) {
+                            let _ = to.set_nodelay(true);
+                        }
                         return;
                     }
                     Poll::Ready(Err(_)) => self.state = State::SourceReset,
@@ -204,7 +210,10 @@ impl<'a> Direction<'a> {
     fn send(&mut self, to: &TcpStream) {
         self.undelay(to);
         let sent = match &mut self.pipe {
-            Some(pipe) if self.unsent.is_empty() => pipe.drain(to),
+            Some(pipe) if self.unsent.is_empty() => {
+                self.is_held_back = pipe.expects_more();
+                pipe.drain(to)
+            }
             _ => to.try_write(&self.unsent).inspect(|sent| {
                 self.unsent.drain(..*sent);
             }),

@@ -15,6 +15,9 @@ use crate::gate::token::{KeyAuthorization, Thumbprint, TlsAnswer, Token};
 use crate::gate::window::Windows;
 use crate::gate::{Admission, Peer, Reason};
 
+/// Why something came to no good end, and what is to be told of it; never peer bytes.
+pub(super) type Failure = (Reason, Option<String>);
+
 /// What the witness is told besides who and where.
 #[derive(Debug)]
 pub(super) struct Outcome {

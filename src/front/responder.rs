@@ -26,6 +26,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 
 use super::edge::{now, with_buffer};
+use super::report::Failure;
 use crate::gate::Reason;
 use crate::gate::identifier::Identifier;
 use crate::gate::tls::{ACME_TLS, VouchedTls};
@@ -38,9 +39,6 @@ const MAX_BYTES: usize = 16 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(1);
 /// The most characters of a detail.
 const MAX_DETAIL_CHARS: usize = 160;
-
-/// Why a handshake came to no good end, with what is to be told of it.
-pub(super) type Failure = (Reason, Option<String>);
 
 /// Completes the handshake that begins with `received`, a whole ClientHello and what came with it,
 /// proves what was vouched for, and takes leave. What was proven has been proven when this is `Ok`,

@@ -188,8 +188,11 @@ fn rustls_as_a_client_is_understood() {
     }
 }
 
+/// A server name, and what is offered by ALPN.
+type Read = (Option<String>, Option<Vec<Vec<u8>>>);
+
 /// What rustls reads of a hello as a server; `None` if it refuses it or wants more.
-fn read_by_rustls(bytes: &[u8]) -> Option<(Option<String>, Option<Vec<Vec<u8>>>)> {
+fn read_by_rustls(bytes: &[u8]) -> Option<Read> {
     let mut acceptor = Acceptor::default();
     let mut input = Cursor::new(bytes);
     loop {

@@ -76,7 +76,7 @@ impl ClientHello {
 
     /// Offers protocols.
     pub fn alpn(self, protocols: &[&str]) -> Self {
-        let list: Vec<u8> = protocols.iter().flat_map(|name| vector8(name)).collect();
+        let list: Vec<u8> = protocols.iter().flat_map(vector8).collect();
         self.with(ALPN, vector16(&list))
     }
 

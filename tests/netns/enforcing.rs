@@ -133,6 +133,19 @@ impl Enforcing {
         }
     }
 
+    /// Waits until a part of the newest list is there, and gives its number of ranges.
+    pub fn wait_for_a_part(&self) -> u32 {
+        wait_for(Duration::from_secs(120), "a part of the list", || {
+            let health = self.health();
+            match health.list {
+                _ if health.is_reading => None,
+                List::Filling { percent, ranges } => (percent > 0).then_some(ranges),
+                List::Whole => panic!("too short a list to be tried with"),
+                List::Refused { errno } => panic!("refused: {errno}"),
+            }
+        })
+    }
+
     /// Waits until the newest list is whole.
     pub fn wait_for_the_list(&self) {
         wait_for(Duration::from_secs(120), "the list is whole", || {

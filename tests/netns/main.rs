@@ -26,6 +26,7 @@ mod killed;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod leases;
+mod list_files;
 mod lists;
 mod lying_front;
 mod lying_runner_front;

@@ -6,7 +6,7 @@
 //! large.
 
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use nlink::netlink::nftables::{Family as NftFamily, Transaction};
 use rustix::net::sockopt::set_socket_send_buffer_size_force;
@@ -15,7 +15,8 @@ use super::{Ensured, Kernel};
 use crate::firewall::allow::{Listed, PORTION};
 use crate::firewall::error::{Doing, KernelError};
 use crate::firewall::inspect;
-use crate::firewall::ruleset::{Settings, TABLE};
+use crate::firewall::names::TABLE;
+use crate::firewall::ruleset::Settings;
 use crate::gate::lease::Family;
 use crate::gate::window::Windows;
 
@@ -23,6 +24,8 @@ use crate::gate::window::Windows;
 const BATCH_BYTES: usize = 32 * 1024 * 1024;
 /// Portions of one batch where the kernel granted that.
 const LARGE: usize = 200;
+/// How long a start waits for a list, whose front waits for a minute.
+const WAITED_LONGEST: Duration = Duration::from_secs(20);
 /// Ranges that a start waits for even if it must write them portion by portion (half a second). More
 /// are filled in later, beside a table that is shut to all but local networks.
 const WAITED_FOR: usize = 100_000;
@@ -190,13 +193,18 @@ impl Kernel {
         Ok(next(filling, &settings.allow).is_none())
     }
 
-    /// Writes all of a list into sets that stand and that nothing reads yet.
-    pub(super) async fn fill_at_once(&self, list: &Listed) -> Result<(), KernelError> {
+    /// Writes all of a list into sets that stand and that nothing reads yet; `false` if that takes too
+    /// long.
+    pub(super) async fn fill_at_once(&self, list: &Listed) -> Result<bool, KernelError> {
+        let begun = tokio::time::Instant::now();
         let portions = if self.has_room { LARGE } else { 1 };
         for family in Family::ALL {
             let set = list.set(family);
             let starts: Vec<usize> = (0..list.count_of(family)).step_by(PORTION).collect();
             for batch in starts.chunks(portions) {
+                if begun.elapsed() > WAITED_LONGEST {
+                    return Ok(false);
+                }
                 let mut change = self.nft.transaction();
                 for from in batch {
                     change = change.add_set_elements(&set, &list.elements(family, *from, PORTION));
@@ -207,7 +215,7 @@ impl Kernel {
                     .doing("filling the allow-list")?;
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     /// [`Kernel::ensure`], and waits until the whole list stands: for who has nothing else to do.

@@ -10,7 +10,8 @@ use super::{ATTEMPTS, Ensured, Kernel};
 use crate::firewall::allow::PORTION;
 use crate::firewall::elements::all_elements;
 use crate::firewall::error::{Doing, KernelError};
-use crate::firewall::ruleset::{Mode, Settings, TABLE};
+use crate::firewall::names::TABLE;
+use crate::firewall::ruleset::{Mode, Settings};
 use crate::firewall::{foreign, inspect};
 use crate::gate::lease::Family;
 use crate::gate::window::Windows;
@@ -59,14 +60,20 @@ impl Kernel {
             .doing("reading the ruleset's generation")?;
         let (done, stands) = match inspect::table_flags(&self.nft).await? {
             None => {
-                let stands = match self.has_stood || !self.can_be_waited_for(&settings.allow) {
+                let change = self.nft.transaction();
+                let waits = !self.has_stood && self.can_be_waited_for(&settings.allow);
+                if waits && self.install(settings, windows, now, change).await? {
+                    (Ensured::Installed, settings.clone())
+                } else {
                     // Shut at once, to most of the allow-list too for as long as it takes.
-                    true => settings.with_allow(settings.allow.at_once()),
-                    false => settings.clone(),
-                };
-                self.install(&stands, windows, now, self.nft.transaction())
-                    .await?;
-                (Ensured::Installed, stands)
+                    let mut change = self.nft.transaction();
+                    if inspect::table_flags(&self.nft).await?.is_some() {
+                        change = change.del_table(TABLE, NftFamily::Inet);
+                    }
+                    let stands = settings.with_allow(settings.allow.at_once());
+                    self.install(&stands, windows, now, change).await?;
+                    (Ensured::Installed, stands)
+                }
             }
             Some(flags) => {
                 let adoptable = self.take_hold(settings, flags).await?;
@@ -149,13 +156,14 @@ impl Kernel {
         can_own
     }
 
+    /// Makes our table; `false` if its list could not be filled in time, and then without chains.
     async fn install(
         &mut self,
         settings: &Settings,
         windows: &Windows,
         now: Instant,
         change: Transaction,
-    ) -> Result<(), KernelError> {
+    ) -> Result<bool, KernelError> {
         let flags = if settings.owned && self.can_own().await {
             NFT_TABLE_F_OWNER | NFT_TABLE_F_PERSIST
         } else {
@@ -179,7 +187,9 @@ impl Kernel {
         } else {
             // A long list is filled before any chain stands: until then the port is as it was.
             change.commit(&self.nft).await.doing("making our table")?;
-            self.fill_at_once(list).await?;
+            if !self.fill_at_once(list).await? {
+                return Ok(false);
+            }
             change = self.nft.transaction();
         }
         // Elements before chains: a window that is open stays open through the change.
@@ -197,7 +207,8 @@ impl Kernel {
         self.owned = flags != 0;
         self.start_list_over();
         self.is_distrusted = false;
-        self.write_memory(windows, now).await
+        self.write_memory(windows, now).await?;
+        Ok(true)
     }
 
     /// Brings the rules up to date and takes away the lists that they read before, chains and timed

@@ -187,6 +187,27 @@ fn one_pipe_serves_two_directions_in_turns_or_one_copies() {
     assert_eq!(pipes.count(), (1, 1));
 }
 
+#[test]
+fn the_end_of_a_flight_is_not_held_back() {
+    let pipes = pipes(2);
+    let rig = relaying(b"", PATIENCE, pipes);
+    let flight = pattern(1024 * 1024 + 17, 6);
+    let start = std::time::Instant::now();
+    // Each flight waits for the word that the one before has come, as a protocol's would.
+    for _ in 0..100 {
+        thread::scope(|scope| {
+            scope.spawn(|| say(&rig.server, &flight));
+            expect(&rig.peer, &flight);
+        });
+        say(&rig.peer, b"next");
+        expect(&rig.server, b"next");
+    }
+    // Held back, each would take the kernel's 200 ms.
+    let took = start.elapsed();
+    assert!(took < Duration::from_secs(10), "{took:?}");
+    assert_eq!(pipes.count(), (1, 1), "a pipe was used");
+}
+
 /// Waits until `rig` takes nothing more from the peer.
 fn fill(rig: &Rig) -> usize {
     let (mut sent, mut quiet) = (0, 0);
