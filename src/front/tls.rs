@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 
@@ -373,8 +373,10 @@ impl Exchange<'_> {
         if self.front.rules().settings.refusal == Refusal::Alert
             && let Some(description) = alert(reason)
         {
-            // A fresh connection takes seven octets, or its peer is not there to read them.
-            let _ = self.stream.try_write(&[21, 3, 3, 0, 2, 2, description]);
+            // A fresh connection takes seven octets, or its peer is not there to read them. The
+            // reactor may not know yet that it does, and would not even try.
+            let alert = [21, 3, 3, 0, 2, 2, description];
+            let _ = send(self.stream, &alert, SendFlags::NOSIGNAL);
             let _ = shutdown(self.stream, Shutdown::Write);
         }
     }
