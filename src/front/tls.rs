@@ -373,8 +373,8 @@ impl Exchange<'_> {
         if self.front.rules().settings.refusal == Refusal::Alert
             && let Some(description) = alert(reason)
         {
-            // A fresh connection takes seven octets, or its peer is not there to read them. The
-            // reactor may not know yet that it does, and would not even try.
+            // Not by the reactor, which may not know this socket yet. A fresh connection takes seven
+            // octets, or its peer is not there to read them.
             let alert = [21, 3, 3, 0, 2, 2, description];
             let _ = send(self.stream, &alert, SendFlags::NOSIGNAL);
             let _ = shutdown(self.stream, Shutdown::Write);
