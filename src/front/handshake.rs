@@ -12,6 +12,10 @@
 //! a Finished, then one of the size of an alert; of the server's, none after the peer's Finished. So
 //! no request reaches a server that could still answer it. In TLS 1.2 types stay in clear, and
 //! application data never passes.
+//!
+//! One thing cannot be told: what a server of TLS 1.3 says unasked, right behind its own Finished
+//! and before it has heard the peer's, looks like more of its handshake. No responder does that and
+//! hardly a web server; of one that does, and is named by mistake, a greeting passes.
 
 use std::fmt;
 

@@ -142,6 +142,46 @@ fn uacme_gets_a_certificate_for_an_ipv6_address() {
     });
 }
 
+/// Only answers: the window is `exec`'s, and port 443's because that is where such answers are asked
+/// for.
+const PUSHING_HOOK: &str = r#"#!/bin/sh
+[ "$2" = tls-alpn-01 ] || exit 1
+case "$1" in
+begin) acmegate answer add --tls-alpn-01 --digest "$5" --token "$4" "$3" ;;
+*) acmegate answer remove --tls-alpn-01 "$3" "$4" ;;
+esac
+"#;
+
+#[test]
+fn uacme_under_exec_is_let_in_by_its_first_answer() {
+    inside(|| {
+        let world = World::new(Names::V4).by_tls("answered");
+        world.trust_by_mounting();
+        world.with_gate(&gate(NAME, ""), |daemon| {
+            world.install_hooks(daemon, &["uacme"]);
+            let hook = world.directory.program("uacme-hook", PUSHING_HOOK);
+            uacme(&world, daemon, &["new"]).success();
+            let path = daemon.search_path();
+            let directory = path.split(':').next().expect("the first of the path");
+            let mut serials = Vec::new();
+            for order in [&["issue", NAME][..], &["--force", "issue", NAME]] {
+                world.issues(daemon, || {
+                    let mut command = Command::new(format!("{directory}/acmegate"));
+                    command
+                        .args(["exec", "--", "uacme", "--yes"])
+                        .args(["--acme-url", &world.directory_url(), "--hook", &hook])
+                        .args(["--confdir", &world.directory.at("uacme")])
+                        .args(order);
+                    world.client(command, daemon).success();
+                });
+                let certificate = world.directory.at(&format!("uacme/{NAME}/cert.pem"));
+                serials.push(world.verify(&certificate, NAME));
+            }
+            assert_ne!(serials[0], serials[1], "renewed means a new certificate");
+        });
+    });
+}
+
 fn lego(world: &World, order: &[&str], start: &[&str]) -> Command {
     let (program, before) = start.split_first().expect("a program");
     let mut command = Command::new(program);

@@ -11,4 +11,5 @@ mod reload;
 mod shortage;
 mod strictness;
 mod tls;
+mod tls_limits;
 mod windows;

@@ -349,6 +349,44 @@ fn attack(server: Server) {
     }
 }
 
+/// With `refuse = "alert"` seven octets of the gate's own may come back, and no others.
+#[test]
+fn a_refusal_in_words_is_an_alert_and_nothing_else() {
+    inside(|| {
+        let before = Before::Listening;
+        let host = Host::new();
+        let _site = TlsSite::start(Server::HaProxy, before.port());
+        let config = before
+            .config("")
+            .replace("[tls]", "[tls]\nrefuse = \"alert\"");
+        let daemon = Daemon::start(&config);
+        daemon.cli(&["open", "--lease", "a"]).success();
+        let sessions = Sessions::new();
+        let shakes = Version::BOTH.map(|version| foreigners(version, &sessions));
+        for trick in shakes.into_iter().flatten() {
+            let Trick { name, does, reason } = trick;
+            let (got, called) = try_foreign(&host, &daemon, HOST_4, does);
+            assert_eq!(
+                (got.octets, got.text().as_str()),
+                (7, ""),
+                "{name}: {got:?}"
+            );
+            let error = got.error.unwrap_or_default();
+            assert!(error.starts_with("received fatal alert"), "{name}: {error}");
+            assert!(
+                called == reason || reason == "early-data",
+                "{name}: {called}"
+            );
+        }
+        for Trick { name, does, .. } in octets() {
+            let (got, _) = try_foreign(&host, &daemon, HOST_4, does);
+            let is_alert = got.octets == 7 && got.data.starts_with(&[21, 3, 3, 0, 2, 2]);
+            assert!(got.octets == 0 || is_alert, "{name}: {got:?}");
+        }
+        visitors_are_served(&host, Server::HaProxy);
+    });
+}
+
 #[test]
 fn nothing_of_nginx() {
     inside(|| attack(Server::Nginx));

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use crate::host::{HOST_4, HOST_6, HOST_PRIVATE, Host, Seen};
 use crate::lab::hello::ClientHello;
 use crate::lab::site::{SECRET, Server, TlsSite};
-use crate::lab::tls::{Client, Got, Version, Writing};
+use crate::lab::tls::{Client, Got, Hasty, Version, Writing};
 use crate::lab::{Daemon, inside, run, wait_for};
 use crate::tls_attack::{
     ACME, Before, Does, FOREIGN, HTTP, SITE, try_foreign, try_it, visitors_are_served,
@@ -287,6 +287,28 @@ fn the_end_of_the_window_cuts_a_handshake_that_hangs() {
                 assert!(lasted > Duration::from_secs(1) && lasted < SOON, "{what}");
             }
         }
+    });
+}
+
+/// The one limit, written down: who looks from outside cannot tell a server's Finished from data that
+/// it sends at once behind it, before it has heard the peer's. So the greeting of a server that does
+/// that, and is named as a responder by mistake, passes; a request does not reach it even so.
+#[test]
+fn of_a_server_that_speaks_before_it_has_heard_a_finished_the_greeting_alone_passes() {
+    inside(|| {
+        let host = Host::new();
+        let hasty = Hasty::start("127.0.0.1:8443");
+        let daemon = Before::Listening.gate("tls_answer = { upstream = \"127.0.0.1:8443\" }");
+        open(&daemon);
+        for (version, passes) in [(Version::Tls12, ""), (Version::Tls13, Hasty::GREETING)] {
+            let (got, called) = try_foreign(&host, &daemon, HOST_4, validation(version));
+            assert!(got.is_complete, "{version:?}: {got:?}");
+            assert_eq!(
+                (got.text().as_str(), called.as_str()),
+                (passes, "not-handshake")
+            );
+        }
+        assert_eq!(hasty.heard(), 0, "octets of requests");
     });
 }
 
