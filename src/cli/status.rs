@@ -66,6 +66,11 @@ fn render(status: &Status) -> String {
         "partly" => out.push_str("sealed    this kernel's landlock is an older one: files yes, ports and signals perhaps not\n"),
         _ => out.push_str("sealed    without landlock, which this kernel or container refuses; the rest holds\n"),
     }
+    let _ = writeln!(
+        out,
+        "allow     {} IPv4 and {} IPv6 ranges",
+        status.allow.ipv4_ranges, status.allow.ipv6_ranges
+    );
     if let Some(commands) = &status.commands {
         for (word, command) in [("open", &commands.open), ("close", &commands.close)] {
             if let Some(command) = command {
@@ -169,6 +174,12 @@ fn render(status: &Status) -> String {
             names.join(", "),
             plain(&site.answer)
         );
+        if let Some(answer) = &site.tls_answer {
+            let _ = writeln!(out, "          by tls-alpn-01: {}", plain(answer));
+        }
+        if let Some(server) = &site.server {
+            let _ = writeln!(out, "          visitors are led to {}", plain(server));
+        }
         for account in &site.accounts {
             let _ = writeln!(out, "          vouches for {}", plain(account));
         }
@@ -223,7 +234,7 @@ fn time_line(time: &Time) -> String {
 mod tests {
     use super::*;
     use crate::control::status::{
-        Armed, Budget, CloseEarly, Commands, Count, Firewall, Lease, Site, Window,
+        Allow, Armed, Budget, CloseEarly, Commands, Count, Firewall, Lease, Site, Window,
     };
 
     #[test]
@@ -284,6 +295,10 @@ mod tests {
                 owned: true,
                 gaps: 2,
                 landlock: "fully".to_owned(),
+            },
+            allow: Allow {
+                ipv4_ranges: 22_841,
+                ipv6_ranges: 31_007,
             },
             commands: Some(Commands {
                 open: Some("firewall-cmd --add-port={port}/tcp --timeout={seconds}".to_owned()),
@@ -352,6 +367,8 @@ mod tests {
             sites: vec![Site {
                 identifiers: vec!["example.com".to_owned(), "*.example.com".to_owned()],
                 answer: "pushed".to_owned(),
+                tls_answer: Some("upstream 10.0.0.26:443".to_owned()),
+                server: Some("10.0.0.26:443".to_owned()),
                 accounts: vec![],
                 seen: vec!["nP1qzpXGymHBrUEepNY9HCsQk7K8KhOypzEt62jcerQ".to_owned()],
             }],

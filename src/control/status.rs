@@ -20,6 +20,9 @@ pub struct Status {
     /// The commands that are run besides; `null` where there are none.
     #[serde(default)]
     pub commands: Option<Commands>,
+    /// How long the allow-list is.
+    #[serde(default)]
+    pub allow: Allow,
     /// One entry per guarded port and family.
     pub windows: Vec<Window>,
     /// When leases end before their time.
@@ -55,6 +58,15 @@ pub struct Firewall {
     pub gaps: u32,
     /// How far landlock restricts the front: `fully`, `partly` or `not`.
     pub landlock: String,
+}
+
+/// The allow-list, as the gate has it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allow {
+    /// Ranges of IPv4 addresses.
+    pub ipv4_ranges: usize,
+    /// Ranges of IPv6 addresses.
+    pub ipv6_ranges: usize,
 }
 
 /// The commands in force.
@@ -187,6 +199,12 @@ pub struct Site {
     pub identifiers: Vec<String>,
     /// Where its answers come from.
     pub answer: String,
+    /// Who answers by tls-alpn-01 where nothing was pushed, if anybody does.
+    #[serde(default)]
+    pub tls_answer: Option<String>,
+    /// Where its visitors are led on port 443, where the gate does that.
+    #[serde(default)]
+    pub server: Option<String>,
     /// The accounts that it vouches for; empty for any.
     pub accounts: Vec<String>,
     /// The thumbprints that were seen in answers, ready for `accounts`.

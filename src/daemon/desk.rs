@@ -22,7 +22,7 @@ use crate::config::{Config, format_duration};
 use crate::control::protocol::{Ask, Exit, FamilyName, Open, Response};
 use crate::firewall::message::Claim;
 use crate::firewall::record::command_name;
-use crate::front::Speaks;
+use crate::front::{Rules, Speaks};
 use crate::gate::caller::{Ask as GateAsk, Caller, may};
 use crate::gate::identifier::Identifier;
 use crate::gate::lease::{Entrance, Families, Holder, LeaseName, Trigger};
@@ -48,6 +48,8 @@ pub struct Desk {
     pub spoken: Vec<Speaks>,
     /// How far landlock went.
     pub landlock: &'static str,
+    /// What the front decides by.
+    pub rules: watch::Receiver<Arc<Rules>>,
     /// What is wrong since the last start or reload, for the status.
     pub problems: Mutex<Vec<String>>,
     /// What is wrong with the lists now, for the status.

@@ -118,6 +118,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
             .collect(),
         landlock: landlock_word(daemon.landlocked),
         problems: Mutex::new(daemon.problems),
+        rules: rules.clone(),
         list_problems: Mutex::default(),
     });
     for problem in desk.problems().iter() {

@@ -103,6 +103,14 @@ pub fn tell(desk: &Desk) -> Status {
                     .map(|health| health.failure)
                     .filter(|failure| !failure.is_empty()),
             }),
+        allow: {
+            let rules = desk.rules.borrow();
+            let allow = &rules.gate.allow;
+            status::Allow {
+                ipv4_ranges: allow.v4().as_slice().len(),
+                ipv6_ranges: allow.v6().as_slice().len(),
+            }
+        },
         windows: guarded
             .iter()
             .flat_map(|port| Family::ALL.map(|family| (*port, family)))
@@ -212,6 +220,14 @@ pub fn tell(desk: &Desk) -> Status {
                     Source::Upstream(server) => format!("upstream {}", server.address),
                     Source::Thumbprint(_) => "thumbprint".to_owned(),
                 },
+                tls_answer: site
+                    .tls_source
+                    .map(|server| format!("upstream {}", server.address)),
+                server: site
+                    .server
+                    .or(config.tls.server)
+                    .filter(|_| !config.tls.listen.is_empty())
+                    .map(|server| server.address.to_string()),
                 accounts: site
                     .gate
                     .accounts
