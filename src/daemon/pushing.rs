@@ -57,7 +57,10 @@ impl Desk {
             PushedAnswer::Http01(_) => ("http", Speaks::Http, ChallengeType::Http01),
             PushedAnswer::TlsAlpn01(_) => ("tls", Speaks::Tls, ChallengeType::TlsAlpn01),
         };
-        if !self.spoken.contains(&speaks) {
+        // With windows alone somebody else's server answers by HTTP-01, and the hook's word is what
+        // opened for it.
+        let is_elses = speaks == Speaks::Http && self.spoken.is_empty();
+        if !self.spoken.contains(&speaks) && !is_elses {
             return Err(Refused::new(
                 Exit::Config,
                 format!(

@@ -15,7 +15,7 @@ use acmegate::gate::window::Refusal;
 
 use crate::enforcer::{Enforcer, claim};
 use crate::kernel::{SHUT, elements, open_ports};
-use crate::lab::inside;
+use crate::lab::{inside, wait_for};
 
 const CONFIG: &str =
     "[http]\nlisten = []\n[window]\nmax = \"2m\"\n[firewall]\nports = [80, 8080]\n";
@@ -261,5 +261,32 @@ fn bytes_that_are_no_frame_end_the_enforcer_and_open_nothing() {
         let mut enforcer = Enforcer::start(CONFIG);
         assert!(matches!(enforcer.say(&open)[..], [Reply::Health(_)]));
         assert_eq!(open_ports(), [vec![80], vec![80]]);
+    });
+}
+
+#[test]
+fn a_front_that_has_everything_read_again_and_again_keeps_no_window_waiting() {
+    inside(|| {
+        let mut enforcer = Enforcer::start(CONFIG);
+        let failed = |replies: Vec<Reply>| matches!(&replies[..], [Reply::Failed(_)]);
+        assert!(failed(enforcer.ask(&Request::Reload)), "nothing was read");
+        for _ in 0..500 {
+            for request in [Request::Prepare, Request::Refresh] {
+                let replies = enforcer.ask(&request);
+                assert!(matches!(replies[..], [Reply::Health(_)]), "{replies:?}");
+            }
+        }
+        assert!(matches!(enforcer.open(&claim("a")), Reply::Health(_)));
+        assert_eq!(open_ports(), [vec![80], vec![80]]);
+        // What was asked for a thousand times is read once or twice, and can be followed.
+        wait_for(Duration::from_secs(20), "it has read", || {
+            let replies = enforcer.ask(&Request::Snapshot);
+            let is_reading =
+                |reply: &Reply| matches!(reply, Reply::Health(health) if health.is_reading);
+            (!replies.iter().any(is_reading)).then_some(())
+        });
+        let replies = enforcer.ask(&Request::Reload);
+        assert!(matches!(replies[..], [Reply::Health(_)]), "{replies:?}");
+        assert!(failed(enforcer.ask(&Request::Reload)), "only once");
     });
 }
