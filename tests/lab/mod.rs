@@ -10,6 +10,7 @@
 )]
 
 mod daemon;
+pub mod hasty;
 pub mod hello;
 mod node;
 mod process;

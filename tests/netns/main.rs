@@ -43,5 +43,6 @@ mod seals;
 mod signals;
 mod tls_attack;
 mod tls_responder;
+mod tls_tricks;
 mod users;
 mod world;

@@ -1,6 +1,6 @@
 //! Port 443 as strangers try it. Behind the gate stand real web servers, most of which serve whoever
 //! offers `acme-tls/1` beside other protocols and some whoever offers it alone; a stranger tries
-//! everything that FOREIGNERS lists, with windows and without, and gets not one octet of theirs.
+//! everything that `tls_tricks.rs` lists, with windows and without, and gets not one octet of theirs.
 //! A visitor from the allow-list who asks the same gets the page.
 
 use std::time::Duration;
@@ -8,10 +8,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use crate::host::{HOST_4, HOST_6, HOST_PRIVATE, Host, Seen};
-use crate::lab::hello::{self, ClientHello};
 use crate::lab::site::{SECRET, Server, TlsSite};
-use crate::lab::tls::{Client, Got, REQUEST, Sessions, Version, Writing, send_raw};
+use crate::lab::tls::{Client, Got, Sessions, Version, send_raw};
 use crate::lab::{Daemon, inside, wait_for};
+use crate::tls_tricks::{Does, Trick, foreigners, octets};
 
 pub const FOREIGN: [&str; 2] = [HOST_4, HOST_6];
 pub const SITE: &str = "www.example.com";
@@ -61,185 +61,6 @@ impl Before {
              [[site]]\nidentifiers = [\"{SITE}\"]\n{site}\n[log]\nformat = \"json\"\n"
         )
     }
-}
-
-/// What a stranger does, and what the gate calls it.
-struct Trick {
-    name: String,
-    does: Does,
-    reason: &'static str,
-}
-
-pub enum Does {
-    /// A handshake, and a request after it.
-    Shake(Box<Client>),
-    /// These octets, and perhaps the end of that direction.
-    Send(Vec<u8>, bool),
-}
-
-impl From<Client> for Does {
-    fn from(client: Client) -> Self {
-        Self::Shake(Box::new(client))
-    }
-}
-
-/// Everything that is tried where nobody has pushed an answer.
-fn foreigners(version: Version, sessions: &Sessions) -> Vec<Trick> {
-    let client = |name, alpn: &[&'static str]| Client::new(version, name, alpn);
-    let site = Some(SITE);
-    let shakes = [
-        ("a visitor", client(site, &[HTTP]), "not-allowed"),
-        ("h2 too", client(site, &["h2", HTTP]), "not-allowed"),
-        ("no ALPN", client(site, &[]), "not-allowed"),
-        ("no name", client(None, &[HTTP]), "not-allowed"),
-        ("nothing", client(None, &[]), "not-allowed"),
-        (
-            "another name",
-            client(Some("a.test"), &[HTTP]),
-            "not-allowed",
-        ),
-        ("upper case", client(site, &["ACME-TLS/1"]), "not-allowed"),
-        ("acme first", client(site, &[ACME, HTTP]), "mixed-alpn"),
-        ("acme second", client(site, &[HTTP, ACME]), "mixed-alpn"),
-        ("acme twice", client(site, &[ACME, ACME]), "mixed-alpn"),
-        ("acme without name", client(None, &[ACME]), "no-server-name"),
-        (
-            "acme elsewhere",
-            client(Some("a.test"), &[ACME]),
-            "unknown-host",
-        ),
-        ("acme alone", client(site, &[ACME]), "no-answer"),
-        (
-            "ALPN in two records",
-            client(site, &[HTTP, ACME]).writing(Writing::PartedAt(ACME)),
-            "mixed-alpn",
-        ),
-        (
-            "the name in two records",
-            client(site, &[HTTP]).writing(Writing::PartedAt(SITE)),
-            "not-allowed",
-        ),
-        (
-            "octet by octet",
-            client(site, &[ACME, HTTP]).writing(Writing::Segments),
-            "mixed-alpn",
-        ),
-        (
-            "records of one octet",
-            client(site, &[HTTP]).writing(Writing::Records),
-            "not-allowed",
-        ),
-        (
-            "acme in records of one octet",
-            client(site, &[ACME]).writing(Writing::Records),
-            "no-answer",
-        ),
-        (
-            "early data",
-            client(site, &[HTTP]).early(sessions),
-            "not-allowed",
-        ),
-        (
-            "early data beside acme",
-            client(site, &[ACME]).early(sessions),
-            "early-data",
-        ),
-    ];
-    shakes
-        .into_iter()
-        .map(|(name, client, reason)| Trick {
-            name: format!("{name}, {version:?}"),
-            does: client.into(),
-            reason,
-        })
-        .collect()
-}
-
-/// What needs no handshake.
-fn octets() -> Vec<Trick> {
-    let validation = || ClientHello::new().name(SITE).alpn(&[ACME]);
-    let and_request = |hello: ClientHello| [hello.record(), REQUEST.as_bytes().to_vec()].concat();
-    let whole = validation().record();
-    let two_names = hello::names(&[(0, SITE.as_bytes()), (0, b"a.test")]);
-    let tricks: Vec<(&str, Vec<u8>, bool, &str)> = vec![
-        ("HTTP in clear", REQUEST.into(), false, "not-tls"),
-        (
-            "SSL 2.0",
-            b"\x80\x2e\x01\x03\x01\x00\x15\x00\x00\x00\x10".into(),
-            false,
-            "not-tls",
-        ),
-        (
-            "garbage",
-            (0..=255).rev().cycle().take(4096).collect(),
-            false,
-            "not-tls",
-        ),
-        (
-            "an alert",
-            b"\x15\x03\x01\x00\x02\x01\x00".into(),
-            false,
-            "not-tls",
-        ),
-        (
-            "a ServerHello",
-            hello::record(&hello::message(2, &[0; 40])),
-            false,
-            "malformed-hello",
-        ),
-        (
-            "two ALPNs",
-            and_request(validation().alpn(&[HTTP])),
-            false,
-            "malformed-hello",
-        ),
-        (
-            "a second message",
-            hello::record(&[validation().message(), validation().message()].concat()),
-            false,
-            "malformed-hello",
-        ),
-        (
-            "too large",
-            hello::records(&validation().with(21, vec![0; 16_384]).message(), &[10_000]),
-            false,
-            "hello-too-large",
-        ),
-        (
-            "two names",
-            and_request(ClientHello::new().alpn(&[ACME]).with(0, two_names)),
-            false,
-            "malformed-server-name",
-        ),
-        (
-            "another encrypted hello",
-            and_request(validation().with(0xfe0d, vec![0; 200])),
-            false,
-            "mixed-alpn",
-        ),
-        (
-            "a request in clear",
-            and_request(validation()),
-            false,
-            "no-answer",
-        ),
-        (
-            "slow",
-            whole[..whole.len() - 1].into(),
-            false,
-            "hello-timeout",
-        ),
-        ("half", whole[..50].into(), true, "peer-gone"),
-        ("nothing at all", Vec::new(), true, "peer-gone"),
-    ];
-    tricks
-        .into_iter()
-        .map(|(name, bytes, ends, reason)| Trick {
-            name: name.to_owned(),
-            does: Does::Send(bytes, ends),
-            reason,
-        })
-        .collect()
 }
 
 /// Does it from outside.

@@ -8,13 +8,15 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::host::{HOST_4, HOST_6, HOST_PRIVATE, Host, Seen};
+use crate::lab::hasty::Hasty;
 use crate::lab::hello::ClientHello;
 use crate::lab::site::{SECRET, Server, TlsSite};
-use crate::lab::tls::{Client, Got, Hasty, Version, Writing};
+use crate::lab::tls::{Client, Got, Version, Writing};
 use crate::lab::{Daemon, inside, run, wait_for};
 use crate::tls_attack::{
-    ACME, Before, Does, FOREIGN, HTTP, SITE, try_foreign, try_it, visitors_are_served,
+    ACME, Before, FOREIGN, HTTP, SITE, try_foreign, try_it, visitors_are_served,
 };
+use crate::tls_tricks::Does;
 
 const TOKEN: &str = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0";
 const THUMBPRINT: &str = "9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI";
