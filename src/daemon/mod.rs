@@ -154,7 +154,7 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
         .enable_all()
         .build()
         .map_err(|error| Fatal::new(Exit::Os, format!("cannot start: {error}")))?;
-    runtime.block_on(serve::serve(serve::Daemon {
+    let served = runtime.block_on(serve::serve(serve::Daemon {
         options: options.clone(),
         accounts,
         upstream_ports: parts::upstream_ports(&config),
@@ -171,7 +171,10 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
         child,
         runner,
         landlocked,
-    }))
+    }));
+    // A thread that still reads lists has nothing to finish.
+    runtime.shutdown_background();
+    served
 }
 
 /// What the front may still do once it is sealed.

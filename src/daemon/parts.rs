@@ -210,7 +210,11 @@ fn config_dir(config: &Config) -> Option<PathBuf> {
         .source
         .clone()
         .unwrap_or_else(|| config::DEFAULT_PATH.into());
-    file.parent().map(PathBuf::from)
+    // Of a name alone, as in `--config acmegate.toml`, it is the directory that we were started in.
+    file.parent().map(|directory| match directory.as_os_str() {
+        empty if empty.is_empty() => PathBuf::from("."),
+        _ => directory.to_owned(),
+    })
 }
 
 /// How many connections there are descriptors for.
@@ -336,5 +340,20 @@ mod tests {
         assert!(accounts.group("late").is_none());
         assert_eq!(accounts.take_missed().as_deref(), Some("late"));
         assert_eq!(accounts.take_missed(), None);
+    }
+
+    #[test]
+    fn a_configuration_without_a_directory_is_in_the_one_that_we_started_in() {
+        for (file, directory) in [
+            ("acmegate.toml", "."),
+            ("etc/acmegate.toml", "etc"),
+            ("/etc/acmegate.toml", "/etc"),
+        ] {
+            let config = Config {
+                source: Some(PathBuf::from(file)),
+                ..Config::default()
+            };
+            assert_eq!(config_dir(&config), Some(PathBuf::from(directory)));
+        }
     }
 }

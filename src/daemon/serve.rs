@@ -183,7 +183,11 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
                 Told::End(end) => break end,
                 Told::Reload => {
                     daemon.notify.reloading();
-                    reloader.reload().await;
+                    tokio::select! {
+                        () = reloader.reload() => {}
+                        // Lists may take their time, and an end needs no new rules.
+                        end = signals.end() => break end,
+                    }
                     line = desk.line();
                     daemon.notify.ready(&line);
                 }
@@ -345,6 +349,15 @@ impl Signals {
             _ = self.interrupt.recv() => Told::End(End::Stop),
             _ = self.hand_over.recv() => Told::End(End::HandOver),
             _ = self.hang_up.recv() => Told::Reload,
+        }
+    }
+
+    /// Leaves another reload for later.
+    async fn end(&mut self) -> End {
+        tokio::select! {
+            _ = self.terminate.recv() => End::Stop,
+            _ = self.interrupt.recv() => End::Stop,
+            _ = self.hand_over.recv() => End::HandOver,
         }
     }
 }

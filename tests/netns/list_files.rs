@@ -2,7 +2,9 @@
 //! says. A change is seen at the second look after it, so within twenty seconds.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
 
 use crate::divert::get;
 use crate::host::{HOST_4, HOST_PRIVATE, Host, Seen, on_each_host};
@@ -231,5 +233,95 @@ fn a_long_list_stands_after_a_start_and_after_apply() {
         assert_ne!(whole(), first);
         daemon.cli(&["firewall", "remove"]).success();
         assert!(!Path::new(&directory.at("countries.new")).exists());
+    });
+}
+
+/// A database of 2^14 networks, each with a record of its own whose country is one map of 32,000 values: a
+/// minute's work to read, or whatever the reader gives it.
+fn heavy_database() -> Vec<u8> {
+    let text = |text: &str| [&[2 << 5 | text.len() as u8], text.as_bytes()].concat();
+    let number = |value: u16| [vec![5 << 5 | 2], value.to_be_bytes().to_vec()].concat();
+    let leaves = 1u32 << 14;
+    let inner = leaves - 1;
+    let value = [text("a"), vec![1, 7]].concat();
+    let mut data = vec![7 << 5 | 30];
+    data.extend((32_000u16 - 285).to_be_bytes());
+    data.extend(value.repeat(32_000));
+    let record = [
+        vec![7 << 5 | 1],
+        text("country"),
+        vec![1 << 5 | 3 << 3, 0, 0, 0, 0],
+    ]
+    .concat();
+    let first = inner + 16 + data.len() as u32;
+    let child = |node: u32| match node.checked_sub(inner) {
+        None => node,
+        Some(leaf) => first + leaf * record.len() as u32,
+    };
+    let mut bytes = Vec::new();
+    for node in 0..inner {
+        let children = [2 * node + 1, 2 * node + 2].map(child);
+        bytes.extend(children.iter().flat_map(|it| it.to_be_bytes()));
+    }
+    bytes.extend([0; 16]);
+    bytes.extend(data);
+    bytes.extend(record.repeat(leaves as usize));
+    bytes.extend(b"\xab\xcd\xefMaxMind.com");
+    bytes.push(7 << 5 | 9);
+    for (key, value) in [
+        ("binary_format_major_version", number(2)),
+        ("binary_format_minor_version", number(0)),
+        ("build_epoch", vec![1, 2, 1]),
+        ("database_type", text("Heavy")),
+        ("description", vec![7 << 5]),
+        ("ip_version", number(4)),
+        ("languages", vec![0, 4]),
+        (
+            "node_count",
+            [vec![6 << 5 | 4], inner.to_be_bytes().to_vec()].concat(),
+        ),
+        ("record_size", number(32)),
+    ] {
+        bytes.extend(text(key));
+        bytes.extend(value);
+    }
+    bytes
+}
+
+/// What a process has had of the processors' time, in hundredths of a second (proc_pid_stat(5)).
+fn time_spent(pid: u32) -> u64 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it lives");
+    let (_, fields) = stat.rsplit_once(')').expect("a name in parentheses");
+    let fields: Vec<&str> = fields.split_whitespace().collect();
+    fields[11].parse().expect("a number")
+}
+
+#[test]
+fn an_end_does_not_wait_until_lists_are_read() {
+    inside(|| {
+        let _host = Host::new();
+        let directory = TempDir::new();
+        let path = directory.at("countries");
+        let good = concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/tests/data/lists/mmdb/dbip-24.mmdb"
+        );
+        std::fs::copy(good, &path).expect("a new file");
+        let text = format!("[allow]\ncountries = [\"LI\"]\ncountry_source = \"{path}\"\n");
+        let mut daemon = Daemon::start(&text);
+        std::fs::write(&path, heavy_database()).expect("a file");
+        let before = time_spent(daemon.front());
+        daemon.signal(Signal::HUP);
+        wait_for(SOON, "it reads", || {
+            (time_spent(daemon.front()) > before + 50).then_some(())
+        });
+        let told = Instant::now();
+        assert_eq!(daemon.end_by(Signal::TERM), 0, "{}", daemon.log());
+        // It gives up after 20 seconds of its own.
+        assert!(
+            told.elapsed() < Duration::from_secs(10),
+            "{:?}",
+            told.elapsed()
+        );
     });
 }

@@ -8,8 +8,10 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use maxminddb::{MaxMindDbError, Reader};
+use rustix::time::{ClockId, clock_gettime};
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, MapAccess, Visitor};
@@ -25,6 +27,10 @@ const MARKER_WITHIN: usize = 128 * 1024;
 /// How often a node may be visited on average. A tree has one way to each; databases that keep
 /// IPv4 in other places of IPv6 too do so by pointing to its one root, which is passed over there.
 const MAX_VISITS: u64 = 4;
+/// How long records may be decoded. The largest databases take a second or two; but many records can
+/// share one of 65,536 values, which a file of 20 MB makes an hour of. Of the thread's own time, so
+/// that a busy machine refuses nothing.
+const MAX_DECODING: Duration = Duration::from_secs(20);
 
 /// Whether a file is such a database.
 pub(super) fn is_one(bytes: &[u8]) -> bool {
@@ -37,6 +43,14 @@ pub(super) fn is_one(bytes: &[u8]) -> bool {
 /// # Errors
 /// [`Mistake`]: broken, or without countries.
 pub(super) fn read(
+    bytes: &[u8],
+    wanted: &BTreeSet<Country>,
+) -> Result<BTreeMap<Country, Entries>, Mistake> {
+    read_within(MAX_DECODING, bytes, wanted)
+}
+
+fn read_within(
+    decoding: Duration,
     bytes: &[u8],
     wanted: &BTreeSet<Country>,
 ) -> Result<BTreeMap<Country, Entries>, Mistake> {
@@ -56,6 +70,7 @@ pub(super) fn read(
         ranges: 0,
         has_countries: false,
         visits_left: u64::from(metadata.node_count) * MAX_VISITS,
+        give_up: time_spent() + decoding,
     };
     if metadata.ip_version == 6 {
         let v4 = walk.tree.v4_root();
@@ -72,6 +87,11 @@ pub(super) fn read(
         ));
     }
     Ok(walk.found)
+}
+
+/// What this thread has had of the processors' time.
+fn time_spent() -> Duration {
+    Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap_or_default()
 }
 
 fn broken(error: &MaxMindDbError) -> Mistake {
@@ -157,6 +177,8 @@ struct Walk<'file, 'reader> {
     ranges: usize,
     has_countries: bool,
     visits_left: u64,
+    /// When the time for it has been spent.
+    give_up: Duration,
 }
 
 impl Walk<'_, '_> {
@@ -201,6 +223,12 @@ impl Walk<'_, '_> {
         let country = match self.known.get(&number) {
             Some(known) => *known,
             None => {
+                if time_spent() > self.give_up {
+                    return Err(Mistake::of_file(
+                        "a broken database: its records take too long to read",
+                        "fetch it again",
+                    ));
+                }
                 let country = self.country(family.address(first))?;
                 self.has_countries |= country.is_some();
                 self.known.insert(number, country);

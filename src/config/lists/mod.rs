@@ -1,7 +1,7 @@
 //! The files that the allow-list is read from: prefixes in text, countries from lists and databases.
 //!
 //! A list is known by its content, read as a whole, and never written. One that turns bad, empty or
-//! suddenly tiny does not replace the last good one, which stays until there is a better one: an
+//! suddenly tiny or vast does not replace the last good one, which stays until there is a better one: an
 //! update that failed must neither shut the site's visitors out nor let everybody in. Nothing here
 //! has a clock or a task: somebody asks [`Lists::has_changed`] now and then, and refreshes.
 
@@ -32,11 +32,16 @@ use crate::gate::allow_list::{AllowList, Entries};
 /// The last second of the year 9999, after which dates have no common form.
 const LAST_DATE: Duration = Duration::from_secs(253_402_300_799);
 
+/// Half of all IPv4 addresses: more than any country has (the United States have 1.6 thousand million).
+const HALF_OF_V4: u128 = 1 << 31;
+/// Half of 2000::/3, all that is given out of IPv6 (IANA, 2026).
+const HALF_OF_V6: u128 = 1 << 124;
+
 /// How much is believed of a list that has changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trust {
     /// It was found changed: what covers less than half of the addresses of a family that it covered
-    /// before is taken for a mistake.
+    /// before is taken for a mistake, and what begins to cover half of the Internet.
     Careful,
     /// The operator asked for it: whatever is not empty.
     Asked,
@@ -91,7 +96,7 @@ impl Lists {
     }
 
     /// Reads again what has changed on disk, and what is new in `allow`. A source that is bad, empty,
-    /// missing or, with [`Trust::Careful`], suddenly tiny keeps its last good content, and
+    /// missing or, with [`Trust::Careful`], suddenly tiny or vast keeps its last good content, and
     /// [`Lists::problems`] tells so.
     ///
     /// # Errors
@@ -259,16 +264,32 @@ fn judge(
 ) -> Result<Good, String> {
     if let (Some(old), Trust::Careful) = (old, trust) {
         let families = [
-            ("IPv4", old.list.v4().addresses(), new.list.v4().addresses()),
-            ("IPv6", old.list.v6().addresses(), new.list.v6().addresses()),
+            (
+                "IPv4",
+                HALF_OF_V4,
+                old.list.v4().addresses(),
+                new.list.v4().addresses(),
+            ),
+            (
+                "IPv6",
+                HALF_OF_V6,
+                old.list.v6().addresses(),
+                new.list.v6().addresses(),
+            ),
         ];
-        for (family, before, now) in families {
-            if now < before.div_ceil(2) {
-                return Err(format!(
-                    "{}: covers less than half of the {family} addresses that it covered before; if that is right, reload acmegate",
-                    name(origin, part)
-                ));
-            }
+        for (family, half, before, now) in families {
+            let covers = if now < before.div_ceil(2) {
+                format!("less than half of the {family} addresses that it covered before")
+            } else if now >= half && before < half {
+                // One line, 0.0.0.0/0, would let everybody in.
+                format!("half of all {family} addresses or more, and did not before")
+            } else {
+                continue;
+            };
+            return Err(format!(
+                "{}: covers {covers}; if that is right, reload acmegate",
+                name(origin, part)
+            ));
         }
     }
     let held = old.map_or(0, Good::ranges);

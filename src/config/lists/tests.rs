@@ -250,6 +250,21 @@ fn what_turns_bad_keeps_its_last_good_content() {
             ": covers less than half of the IPv6 addresses",
             true,
         ),
+        (
+            Some("0.0.0.0/0\n2001:db8::/32\n"),
+            ": covers half of all IPv4 addresses or more, and did not before",
+            true,
+        ),
+        (
+            Some("192.0.2.0/24\n198.51.100.0/24\n::-7fff:ffff:ffff:ffff:ffff:ffff:ffff:ffff\n"),
+            ": covers half of all IPv6 addresses or more",
+            true,
+        ),
+        (
+            Some("192.0.2.0/24\n198.51.100.0/24\n2000::/4\n"),
+            ": covers half of all IPv6 addresses or more",
+            true,
+        ),
     ] {
         change(content);
         assert!(first.has_changed());

@@ -196,6 +196,54 @@ fn every_shape_and_record_size_is_read() {
     }
 }
 
+/// 2^`depth` networks, each with a record of its own whose country is one map of 32,000 values.
+fn with_heavy_records(depth: u32) -> Vec<u8> {
+    let leaves = 1u32 << depth;
+    let inner = leaves - 1;
+    let value = [text("a"), vec![1, 7]].concat();
+    let mut data = vec![7 << 5 | 30];
+    data.extend((32_000u16 - 285).to_be_bytes());
+    data.extend(value.repeat(32_000));
+    // A pointer to the beginning of the data, by four octets.
+    let record = [
+        vec![7 << 5 | 1],
+        text("country"),
+        vec![1 << 5 | 3 << 3, 0, 0, 0, 0],
+    ]
+    .concat();
+    let size = |bytes: &[u8]| u32::try_from(bytes.len()).unwrap();
+    let first = inner + 16 + size(&data);
+    let child = |number: u32| match number.checked_sub(inner) {
+        None => number,
+        Some(leaf) => first + leaf * size(&record),
+    };
+    let mut bytes = Vec::new();
+    for node in 0..inner {
+        let children = [2 * node + 1, 2 * node + 2].map(child);
+        bytes.extend(children.iter().flat_map(|it| it.to_be_bytes()));
+    }
+    bytes.extend([0; 16]);
+    bytes.extend(data);
+    bytes.extend(record.repeat(leaves as usize));
+    bytes.extend(MARKER);
+    let mut shape = Made::new(4);
+    shape.nodes.resize(inner as usize, [EMPTY; 2]);
+    bytes.extend(shape.metadata(32));
+    bytes
+}
+
+#[test]
+fn records_that_take_for_ever_are_given_up() {
+    let wanted = BTreeSet::from([code("LI")]);
+    let told = |decoding: u64, depth: u32| {
+        let bytes = with_heavy_records(depth);
+        let read = read_within(Duration::from_millis(decoding), &bytes, &wanted);
+        read.unwrap_err().what
+    };
+    assert!(told(20_000, 2).starts_with("no network of this database"));
+    assert!(told(5, 12).ends_with("its records take too long to read"));
+}
+
 #[test]
 fn a_database_that_is_cut_off_or_bent_is_refused() {
     let whole: &[u8] = include_bytes!("../../../../tests/data/lists/mmdb/geolite-28.mmdb");
