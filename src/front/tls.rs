@@ -14,7 +14,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::net::{RecvFlags, Shutdown, recv, shutdown};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 
@@ -249,7 +249,7 @@ impl Exchange<'_> {
         let (way, hello) = reading.await;
         match way {
             Way::Refuse(outcome) => {
-                self.refuse(outcome.reason).await;
+                self.refuse(outcome.reason);
                 report.tell(outcome);
             }
             Way::Challenge(permit, rules) => {
@@ -334,7 +334,7 @@ impl Exchange<'_> {
             }
         };
         if let Err((reason, _)) = &done {
-            self.refuse(*reason).await;
+            self.refuse(*reason);
         }
         outcome.but(done)
     }
@@ -350,7 +350,7 @@ impl Exchange<'_> {
         let upstream = match connected {
             Ok(upstream) => upstream,
             Err((reason, detail)) => {
-                self.refuse(reason).await;
+                self.refuse(reason);
                 return Err((reason, detail));
             }
         };
@@ -369,12 +369,14 @@ impl Exchange<'_> {
     }
 
     /// Says as little as is configured; whoever is refused has had no octet of the site's.
-    async fn refuse(&self, reason: Reason) {
+    fn refuse(&self, reason: Reason) {
         if self.front.rules().settings.refusal == Refusal::Alert
             && let Some(description) = alert(reason)
         {
-            // A fresh connection takes seven octets, or its peer is not there to read them.
-            let _ = self.stream.try_write(&[21, 3, 3, 0, 2, 2, description]);
+            // A fresh connection takes seven octets, or its peer is not there to read them. Not by way
+            // of the reactor, which may not have looked yet and would take none.
+            let alert = [21, 3, 3, 0, 2, 2, description];
+            let _ = send(self.stream, &alert, SendFlags::NOSIGNAL);
             let _ = shutdown(self.stream, Shutdown::Write);
         }
     }
