@@ -1,4 +1,5 @@
 use std::fs;
+use std::path::Path;
 use std::time::Instant;
 
 use super::lists::Lists;
@@ -6,6 +7,8 @@ use super::*;
 use crate::gate::caller::{Verb, Who};
 use crate::gate::identifier::{Identifier, Pattern};
 use crate::gate::lease::Lease;
+use crate::gate::site::Redirect;
+use crate::gate::usage::Allowance;
 use crate::gate::window::Windows;
 use crate::gate::{Decision, Host, Reason, Request};
 

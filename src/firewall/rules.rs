@@ -17,22 +17,18 @@
 //! Each base chain takes its own ports: `guard` and `admit` those that are not diverted, `untrack`,
 //! `divert` and `answers` those that are, `tag` all. A group of chains without a port does not stand.
 
+mod divert;
 mod words;
-
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use nlink::netlink::nftables::{
     BaseChain, Chain, ChainName, CtState, Family as NftFamily, FibFlags, FibResult, Field,
-    FilterHook, Item, Match, MatchOp, Policy, Priority, RuleSpec, SocketKey, Stmt, Value, Verdict,
+    FilterHook, Match, MatchOp, Policy, Priority, RuleSpec, Value, Verdict,
 };
 use nlink::netlink::types::route::RouteType;
 
-use self::words::{
-    Mark, bit, doors, doors_by_family, end, is_first, is_not_first, is_unknown, is_whole_socket,
-    nfproto, rule, set_bit,
-};
+use self::words::{Mark, bit, doors, end, is_not_first, nfproto, rule, set_bit};
 use super::names::{OPENED_SET, TABLE, TAG};
-use super::ruleset::{Closed, Divert, Doors, Mode, Settings, Shut};
+use super::ruleset::{Closed, Doors, Mode, Settings, Shut};
 use crate::gate::lease::Family;
 
 /// Before DNAT (-100), so that published container ports are judged like local ones.
@@ -198,102 +194,6 @@ impl Settings {
         rules
     }
 
-    fn deliver_rules(&self) -> Vec<RuleSpec> {
-        let mut rules = self.allowed();
-        for Divert { port, to } in &self.divert {
-            let is_port = Match::eq(Field::TcpDport, *port);
-            for (family, door) in doors_by_family(Doors::Window) {
-                let (nft_family, address): (_, IpAddr) = match family {
-                    Family::V4 => (NftFamily::Ip, Ipv4Addr::LOCALHOST.into()),
-                    Family::V6 => (NftFamily::Ip6, Ipv6Addr::LOCALHOST.into()),
-                };
-                let tproxy = Stmt::Tproxy {
-                    family: nft_family,
-                    addr: Some(address),
-                    port: Some(*to),
-                };
-                for which in self.what_a_window_takes() {
-                    let matches = [vec![is_port.clone()], door.clone(), which];
-                    let then = [tproxy.clone().into(), is_whole_socket().into()];
-                    rules.push(rule(matches, then, Verdict::Accept));
-                }
-            }
-        }
-        let is_gates = || Match::eq(Field::Socket(SocketKey::Transparent), Value::Bool(true));
-        for door in doors(Doors::Grace) {
-            let rest = vec![is_not_first(), is_gates()];
-            rules.push(rule([door, rest], [], Verdict::Accept));
-        }
-        // A handshake's first packet come again, which its answer outlives; or, with the gate dead,
-        // one to what is left of a connection of the gate's, which would wake whoever else listens.
-        rules.push(rule([vec![is_first(), is_gates()]], [], Verdict::Drop));
-        if self.passes_when_shut() {
-            // What the gate was given and may no longer have.
-            let firm = self.firmly();
-            rules.extend(firm.shut(&[is_gates()]));
-            // Inside a window the gate gets it or nobody: with the gate dead `tproxy` did not match.
-            for (family, door) in doors_by_family(Doors::Window) {
-                let shut = firm.closed.of(family);
-                rules.push(end(shut, [door, vec![is_first()]].concat()));
-            }
-            // The last packet of a handshake that the gate answered with a cookie is nobody else's.
-            for (family, door) in doors_by_family(Doors::Grace) {
-                let shut = firm.closed.of(family);
-                rules.push(end(
-                    shut,
-                    [door, vec![is_not_first(), is_unknown()]].concat(),
-                ));
-            }
-        }
-        rules.extend(self.shut_what_the_set_opens(&[is_first()]));
-        if self.mode == Mode::Guard {
-            rules.extend(self.shut(&[]));
-        }
-        rules
-    }
-
-    /// Whether anything but the gate may get what comes outside of windows.
-    fn passes_when_shut(&self) -> bool {
-        self.mode != Mode::Guard || [self.closed.v4, self.closed.v6].contains(&Shut::Pass)
-    }
-
-    /// Connections that went elsewhere outside of windows stay there: one of a container has no socket
-    /// here, by which `tproxy` would know it. What conntrack does not know may be the last packet of
-    /// a handshake that the gate answered with a cookie.
-    fn what_a_window_takes(&self) -> Vec<Vec<Match>> {
-        match self.passes_when_shut() {
-            true => vec![vec![is_first()], vec![is_not_first(), is_unknown()]],
-            false => vec![Vec::new()],
-        }
-    }
-
-    fn bypass_rules(&self) -> Vec<RuleSpec> {
-        let mut rules = self.allowed();
-        let notrack = || [Item::from(Stmt::Notrack)];
-        for door in doors(Doors::Window) {
-            // Connections that went elsewhere outside of windows stay with their conntrack.
-            let which = match self.passes_when_shut() {
-                true => vec![is_first()],
-                false => Vec::new(),
-            };
-            rules.push(rule([door, which], notrack(), Verdict::Accept));
-        }
-        let is_gates = Match::eq(Field::Socket(SocketKey::Transparent), Value::Bool(true));
-        rules.push(rule([vec![is_gates]], notrack(), Verdict::Accept));
-        rules
-    }
-
-    /// Of a connection that was not tracked when it came, an answer would be a new one: given
-    /// another address by who masquerades, or called invalid.
-    fn answers_rules(&self) -> Vec<RuleSpec> {
-        let ports = self.divert.iter().map(|divert| {
-            let is_gates = Match::eq(Field::Socket(SocketKey::Transparent), Value::Bool(true));
-            let matches = vec![Match::eq(Field::TcpSport, divert.port), is_gates];
-            rule([matches], [Item::from(Stmt::Notrack)], Verdict::Accept)
-        });
-        ports.collect()
-    }
-
     fn allowed(&self) -> Vec<RuleSpec> {
         self.allowed_where(&[])
     }
@@ -416,7 +316,7 @@ pub fn rule_text(rule: &RuleSpec) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::firewall::ruleset::{ForeignChain, ForeignSet};
+    use crate::firewall::ruleset::{Divert, ForeignChain, ForeignSet};
     use crate::gate::allow_list::AllowList;
 
     const SILENCE: Closed = Closed {

@@ -17,8 +17,11 @@
 //! and before it has heard the peer's, looks like more of its handshake. No responder does that and
 //! hardly a web server; of one that does, and is named by mistake, a greeting passes.
 
+mod server_hello;
+
 use std::fmt;
 
+use self::server_hello::{ServerHello, Suite};
 use super::client_hello::{self, Parsed};
 use crate::gate::Reason;
 
@@ -42,13 +45,6 @@ const ALERT: u8 = 21;
 const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
 const CLIENT_HELLO: u8 = 1;
-const SERVER_HELLO: u8 = 2;
-/// RFC 8446 §4.1.3: the random of a HelloRetryRequest.
-const RETRY: [u8; 32] = [
-    0xcf, 0x21, 0xad, 0x74, 0xe5, 0x9a, 0x61, 0x11, 0xbe, 0x1d, 0x8c, 0x02, 0x1e, 0x65, 0xb8, 0x91,
-    0xc2, 0xa2, 0x11, 0x16, 0x7a, 0xbb, 0x8c, 0x5e, 0x07, 0x9e, 0x09, 0xe2, 0xc8, 0xa8, 0x33, 0x9c,
-];
-
 /// Why a handshake goes no further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refusal {
@@ -128,40 +124,6 @@ enum Protocol {
     Tls13 {
         suite: Suite,
     },
-}
-
-/// What a cipher suite of TLS 1.3 makes of the two messages that a peer may encrypt.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Suite {
-    number: u16,
-    finished_bytes: usize,
-    alert_bytes: usize,
-}
-
-impl Suite {
-    /// RFC 8446 §4.4.4 and §5.2: the message's header and hash, one octet of type, and the tag.
-    fn new(number: u16) -> Option<Self> {
-        let (hash, tag) = match number {
-            0x1301 | 0x1303 | 0x1304 => (32, 16),
-            0x1302 => (48, 16),
-            0x1305 => (32, 8),
-            _ => return None,
-        };
-        Some(Self {
-            number,
-            finished_bytes: 4 + hash + 1 + tag,
-            alert_bytes: 2 + 1 + tag,
-        })
-    }
-}
-
-/// What a ServerHello says of what follows.
-struct ServerHello {
-    suite: u16,
-    is_tls13: bool,
-    is_retry: bool,
-    /// Octets of the message, its header included.
-    length: usize,
 }
 
 /// What becomes of a record that is not refused.
@@ -514,65 +476,6 @@ impl Hello {
         }
         self.is_whole = self.octets == length;
         Ok(())
-    }
-}
-
-impl ServerHello {
-    /// RFC 8446 §4.1.3, RFC 5246 §7.4.1.3. `None` for other messages, other versions, and what is
-    /// not whole.
-    fn parse(payload: &[u8]) -> Option<Self> {
-        let mut bytes = Bytes(payload);
-        let (message, length) = (bytes.number(1)?, bytes.number(3)?);
-        let mut body = Bytes(bytes.take(length)?);
-        let version = body.number(2)?;
-        let random = body.take(32)?;
-        let session = body.number(1)?;
-        body.take(session)?;
-        let suite = u16::try_from(body.number(2)?).ok()?;
-        body.number(1)?;
-        let mut is_tls13 = false;
-        if !body.0.is_empty() {
-            let length = body.number(2)?;
-            let mut extensions = Bytes(body.take(length)?);
-            while !extensions.0.is_empty() {
-                let (kind, length) = (extensions.number(2)?, extensions.number(2)?);
-                let content = extensions.take(length)?;
-                const SUPPORTED_VERSIONS: usize = 43;
-                if kind == SUPPORTED_VERSIONS {
-                    if content != [3, 4] {
-                        return None;
-                    }
-                    is_tls13 = true;
-                }
-            }
-        }
-        let is_fit = message == usize::from(SERVER_HELLO) && version == 0x0303;
-        (is_fit && body.0.is_empty()).then_some(Self {
-            suite,
-            is_tls13,
-            is_retry: random == RETRY,
-            length: 4 + length,
-        })
-    }
-}
-
-/// What is left of a message.
-struct Bytes<'a>(&'a [u8]);
-
-impl<'a> Bytes<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn number(&mut self, octets: usize) -> Option<usize> {
-        let taken = self.take(octets)?;
-        Some(
-            taken
-                .iter()
-                .fold(0, |sum, &octet| sum << 8 | usize::from(octet)),
-        )
     }
 }
 

@@ -249,7 +249,7 @@ impl Exchange<'_> {
         let (way, hello) = reading.await;
         match way {
             Way::Refuse(outcome) => {
-                self.refuse(outcome.reason).await;
+                self.refuse(outcome.reason);
                 report.tell(outcome);
             }
             Way::Challenge(permit, rules) => {
@@ -334,7 +334,7 @@ impl Exchange<'_> {
             }
         };
         if let Err((reason, _)) = &done {
-            self.refuse(*reason).await;
+            self.refuse(*reason);
         }
         outcome.but(done)
     }
@@ -350,7 +350,7 @@ impl Exchange<'_> {
         let upstream = match connected {
             Ok(upstream) => upstream,
             Err((reason, detail)) => {
-                self.refuse(reason).await;
+                self.refuse(reason);
                 return Err((reason, detail));
             }
         };
@@ -369,7 +369,7 @@ impl Exchange<'_> {
     }
 
     /// Says as little as is configured; whoever is refused has had no octet of the site's.
-    async fn refuse(&self, reason: Reason) {
+    fn refuse(&self, reason: Reason) {
         if self.front.rules().settings.refusal == Refusal::Alert
             && let Some(description) = alert(reason)
         {

@@ -1,5 +1,5 @@
 //! The words that our rules are made of: matches, ends, and marks. What is said with them is
-//! `rules.rs`'s.
+//! `rules.rs`'s and `divert.rs`'s.
 
 use nlink::netlink::nftables::{
     CtKey, CtState, Expr, Field, Item, Match, MatchOp, MetaKey, PacketField, Register, Reject,

@@ -308,6 +308,33 @@ fn early_data_is_refused() {
 }
 
 #[test]
+fn a_change_cipher_spec_carries_nothing_and_has_its_place() {
+    for payload in [&b"GET / HTTP/1.0\r\n\r\n"[..], &[2], &[1, 1]] {
+        for flights in [captured!("openssl-tls13"), captured!("openssl-tls12")] {
+            let mut handshake = answered(flights);
+            assert_eq!(
+                refused(&mut handshake, &record(20, payload)),
+                "a ChangeCipherSpec that is none"
+            );
+        }
+    }
+    let mut pass = Vec::new();
+    let mut handshake = answered(captured!("openssl-tls12"));
+    handshake.hear_peer(&record(20, &[1]), &mut pass).unwrap();
+    assert_eq!(
+        refused(&mut handshake, &record(20, &[1])),
+        "a second ChangeCipherSpec"
+    );
+    let mut handshake = answered(captured!("openssl-tls13"));
+    let finished = [record(20, &[1]), record(23, &[0; 69])].concat();
+    handshake.hear_peer(&finished, &mut pass).unwrap();
+    assert_eq!(
+        refused(&mut handshake, &record(20, &[1])),
+        "a record after the peer's Finished"
+    );
+}
+
+#[test]
 fn application_data_never_passes_in_tls12() {
     for (position, name) in ["the answer", "the handshake"].into_iter().enumerate() {
         let flights = captured!("openssl-tls12");

@@ -160,3 +160,27 @@ fn an_answer_is_vouched_for_by_account() {
         assert_eq!(refused.unwrap_err(), Reason::ForeignAccount);
     }
 }
+
+#[test]
+fn a_permit_is_covered_by_a_window_for_the_name_or_by_the_allow_list_and_never_for_the_default_site()
+ {
+    let is_covered = |gate: &Gate, admission| {
+        let (hello, now) = (hello("a.test", Offer::AcmeTls), Instant::now());
+        match gate.decide_tls(&hello, admission, &Windows::default(), now) {
+            TlsDecision::Challenge(permit) => permit.is_covered(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let named = gate();
+    assert!(is_covered(&named, Admission::AllowList));
+    // The window that let the peer in is not one of these: it may be of other names.
+    assert!(!is_covered(&named, in_window()));
+    assert!(!is_covered(&named, Admission::Everybody));
+    let default = Gate {
+        sites: vec![site(&[], &[])],
+        ..gate()
+    };
+    for admission in [Admission::AllowList, in_window(), Admission::Everybody] {
+        assert!(!is_covered(&default, admission));
+    }
+}

@@ -316,6 +316,64 @@ async fn a_hello_that_does_not_come_is_not_waited_for() {
 }
 
 #[tokio::test]
+async fn hellos_are_waited_for_two_seconds_while_most_places_are_taken() {
+    tokio::time::pause();
+    let mut plan = plan(&["127.0.0.0/8"], None);
+    plan.settings.tls = Limits {
+        total: 16,
+        per_source: 16,
+    };
+    let mut world = World::start(plan);
+    let mut held = Vec::new();
+    for _ in 0..12 {
+        held.push(world.connect().await);
+    }
+    world.holds(12).await;
+    let begun = Instant::now();
+    world.ended_by(Reason::HelloTimeout).await;
+    assert_eq!(begun.elapsed().as_secs(), 2, "that of the last one");
+}
+
+#[tokio::test]
+async fn a_responder_that_hangs_is_waited_for_twenty_seconds() {
+    // It is connected to, by the kernel, and never says a word.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mut world = World::start(Plan {
+        tls_sources: vec![Some(server_at(listener.local_addr().unwrap()))],
+        ..plan(&["127.0.0.0/8"], None)
+    });
+    let mut stream = world.connect().await;
+    stream.write_all(&validation("example.com")).await.unwrap();
+    let (mut responder, _) = listener.accept().await.unwrap();
+    let mut hello = vec![0; validation("example.com").len()];
+    responder.read_exact(&mut hello).await.unwrap();
+    tokio::time::pause();
+    let begun = Instant::now();
+    world.ended_by(Reason::UpstreamSlow).await;
+    let waited = begun.elapsed();
+    assert!((15..=20).contains(&waited.as_secs()), "{waited:?}");
+    assert_eq!(read_reply(&mut stream).await.bytes, b"");
+}
+
+#[tokio::test]
+async fn a_visitor_and_a_server_that_are_silent_are_parted_after_idle_timeout() {
+    let (server, _heard) = site_server().await;
+    let mut plan = plan(&["127.0.0.0/8"], Some(server));
+    plan.settings.idle_timeout = Duration::from_secs(20);
+    let mut world = World::start(plan);
+    let mut stream = world.connect().await;
+    stream.write_all(&visitor("example.com")).await.unwrap();
+    let mut got = vec![0; SECRET.len()];
+    stream.read_exact(&mut got).await.unwrap();
+    tokio::time::pause();
+    let begun = Instant::now();
+    world.ended_by(Reason::Passed).await;
+    let waited = begun.elapsed();
+    assert!((15..=20).contains(&waited.as_secs()), "{waited:?}");
+    assert_eq!(read_reply(&mut stream).await.bytes, b"");
+}
+
+#[tokio::test]
 async fn what_a_window_let_in_ends_with_it() {
     tokio::time::pause();
     let mut world = World::start(plan(&[], None));
