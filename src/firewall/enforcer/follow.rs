@@ -3,6 +3,7 @@
 
 use super::{Answer, Enforcer, Orders, Read, now};
 use crate::firewall::message::Reply;
+use crate::firewall::ruleset::Mode;
 use crate::gate::lease::Lease;
 
 impl Enforcer {
@@ -43,7 +44,10 @@ impl Enforcer {
             settings: (orders.settings).with_allow(self.orders.settings.allow.clone()),
             ..orders
         };
-        self.sweep().await;
+        // Without power over the kernel there is nothing that could be looked for.
+        if self.orders.settings.mode != Mode::GateOnly {
+            self.sweep().await;
+        }
         self.hold_to_limits().await;
         // The new orders stand. If the kernel cannot follow them, that is told as it is told at any
         // other time: a refusal would leave the front with the old ones.
