@@ -384,6 +384,18 @@ fn what_is_perhaps_not_meant_is_said() {
             "[tls] does not listen: nothing answers it",
         ),
         (
+            "[http]\nlisten = []\n[firewall]\nports = [80, 443]\n",
+            "shows whatever listens there to the whole world",
+        ),
+        (
+            "[http]\nlisten = []\n[tls]\nlisten = \"divert\"\n[firewall]\nports = [8443]\n",
+            "do not hold 443: [tls] listen = \"divert\" gets nobody",
+        ),
+        (
+            "[http]\nlisten = []\n[tls]\nlisten = [\"[::]:443\"]\nserver = \"192.0.2.5\"\n",
+            "visitors of the sites pass through acmegate",
+        ),
+        (
             "[proxy]\nprotocol_from = [\"10.0.0.0/24\"]\nheaders_from = [\"10.0.0.2\"]\n",
             "[proxy] 10.0.0.0/24 of protocol_from is in headers_from too (10.0.0.2/32)",
         ),
@@ -404,6 +416,24 @@ fn what_is_perhaps_not_meant_is_said() {
         let warnings = config.warnings(&Lists::read(&config.allow).unwrap().list());
         assert_eq!(warnings.len(), 1, "{warnings:?}");
         assert!(warnings[0].contains(warning), "{warnings:?}");
+    }
+}
+
+#[test]
+fn visitors_that_are_led_nowhere_are_warned_of_unless_a_server_is_named() {
+    let listens = "[http]\nlisten = []\n[tls]\nlisten = [\"[::]:443\"]\n";
+    for (text, is_warned_of) in [
+        ("", true),
+        ("server = \"192.0.2.5\"\n", false),
+        (
+            "[[site]]\nidentifiers = [\"a.test\"]\nserver = \"192.0.2.5\"\n",
+            false,
+        ),
+    ] {
+        let warnings = good(&format!("{listens}{text}")).warnings(&AllowList::default());
+        let mut warnings = warnings.iter();
+        let is_there = warnings.any(|warning| warning.contains("led nowhere"));
+        assert_eq!(is_there, is_warned_of, "{text}");
     }
 }
 

@@ -126,13 +126,14 @@ mod tests {
         socket.listen(0).unwrap();
         let address = socket.local_addr().unwrap().as_socket().unwrap();
         let mut waiting = Vec::new();
-        let (reason, _) = loop {
+        let (reason, waited) = loop {
+            let begun = tokio::time::Instant::now();
             match connect(address, &mut Vec::new()).await {
                 Ok(stream) => waiting.push(stream),
-                Err(failure) => break failure,
+                Err((reason, _)) => break (reason, begun.elapsed()),
             }
             assert!(waiting.len() < 10, "the queue has no end");
         };
-        assert_eq!(reason, Reason::UpstreamSlow);
+        assert_eq!((reason, waited.as_secs()), (Reason::UpstreamSlow, 5));
     }
 }

@@ -362,6 +362,39 @@ fn what_is_new_in_the_configuration_must_be_good() {
 }
 
 #[test]
+fn a_country_more_of_the_same_source_counts_at_once() {
+    let source = [PathBuf::from(DATA).join("delegated-ripencc-extended")];
+    let lists = Lists::read(&of_countries(&source, &["LI"])).unwrap();
+    let more = of_countries(&source, &["LI", "CH"]);
+    let lists = lists.refresh(&more, Trust::Asked).unwrap();
+    assert!(holds(&lists, "192.0.2.1") && holds(&lists, "198.51.100.1"));
+    let mut without = of_countries(&source, &["LI"]);
+    without.listed.prefixes = vec!["192.0.2.0/24".parse().unwrap()];
+    let lists = Lists::read(&without).unwrap();
+    assert!(holds(&lists, "192.0.2.1"));
+    without.taken_off.countries = vec![Country::parse("CH").unwrap()];
+    let lists = lists.refresh(&without, Trust::Asked).unwrap();
+    assert!(!holds(&lists, "192.0.2.1"));
+}
+
+#[test]
+fn one_bad_file_of_a_country_keeps_all_that_was_good_of_it() {
+    let ground = Ground::new();
+    ground.put("geo/li_ipv4.list", "192.0.2.0/24\n");
+    ground.put("geo/li_ipv6.list", "2001:db8::/32\n");
+    let allow = of_countries(&[ground.path("geo")], &["LI"]);
+    let lists = Lists::read(&allow).unwrap();
+    ground.put("geo/li_ipv4.list", "192.0.2.0/24\n198.51.100.0/24\n");
+    ground.put("geo/li_ipv6.list", "<html>");
+    for trust in [Trust::Careful, Trust::Asked] {
+        let lists = lists.refresh(&allow, trust).unwrap();
+        assert!(holds(&lists, "192.0.2.1") && holds(&lists, "2001:db8::1"));
+        assert!(!holds(&lists, "198.51.100.1"));
+        assert_eq!(lists.problems().len(), 1, "{:?}", lists.problems());
+    }
+}
+
+#[test]
 fn a_source_that_is_named_twice_is_read_once() {
     let ground = Ground::new();
     let office = ground.put("office", "192.0.2.0/24\n192.0.2.0/28\n");

@@ -493,6 +493,50 @@ fn servers_that_are_no_responders_are_refused() {
 }
 
 #[test]
+fn an_alert_in_clear_after_the_finished_of_tls13_is_none() {
+    let mut handshake = answered(captured!("openssl-tls13"));
+    let mut pass = Vec::new();
+    let finished = record(23, &[0; 69]);
+    handshake.hear_peer(&finished, &mut pass).unwrap();
+    assert_eq!(
+        refused(&mut handshake, &record(21, &[1, 0])),
+        "an alert that is none"
+    );
+}
+
+#[test]
+fn a_server_hello_of_tls13_stands_alone_and_keeps_the_suite_of_its_retry() {
+    let flights = captured!("openssl-tls13");
+    let answer = &flights[1].1;
+    let (_, length) = header(answer).unwrap();
+    let hello = &answer[HEADER_BYTES..HEADER_BYTES + length.unwrap()];
+    let mut handshake = Handshake::new();
+    let mut pass = Vec::new();
+    handshake.hear_peer(&flights[0].1, &mut pass).unwrap();
+    pass.clear();
+    let more = record(22, &[hello, &[0]].concat());
+    let refusal = handshake.hear_server(&more, &mut pass).unwrap_err();
+    assert_eq!(
+        refusal.detail,
+        "the responder's ServerHello is not as TLS 1.3 has it"
+    );
+    assert!(pass.is_empty());
+
+    let flights = captured!("openssl-tls13-retry");
+    let mut handshake = answered(flights.clone());
+    handshake.hear_peer(&flights[2].1, &mut pass).unwrap();
+    pass.clear();
+    let mut other = flights[3].1.clone();
+    let begin = other.windows(2).position(|at| at == [22, 3]).unwrap();
+    let session = usize::from(other[begin + HEADER_BYTES + 4 + 2 + 32]);
+    let suite = begin + HEADER_BYTES + 4 + 2 + 32 + 1 + session;
+    assert_eq!(other[suite], 0x13);
+    other[suite + 1] ^= 3;
+    let refusal = handshake.hear_server(&other, &mut pass).unwrap_err();
+    assert_eq!(refusal.detail, "the responder changed its mind");
+}
+
+#[test]
 fn a_client_certificate_is_not_led_on() {
     // GnuTLS's server asks for one unless told not to: no responder needs to.
     let outcome = run(&captured!("gnutls-server"), usize::MAX);

@@ -182,6 +182,7 @@ fn a_web_server_named_by_mistake_hands_out_nothing() {
 fn a_peer_that_stays_is_shown_out() {
     let server = WebServer::start("acme-tls/1");
     let client = server.client(&rustls::version::TLS13);
+    let begun = now();
     let (answer, ended) = through(server.address, TIME, |stream| {
         let mut tls = shake_hands(client, stream);
         let mut answer = Vec::new();
@@ -190,6 +191,7 @@ fn a_peer_that_stays_is_shown_out() {
     });
     assert_eq!(answer, b"");
     assert_eq!(ended, Ok(()));
+    assert!(begun.elapsed() < TIME / 2, "long before its deadline");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::time::Duration;
 use acmegate::front::Settings;
 use acmegate::gate::allow_list::AllowList;
 use acmegate::gate::event::Ends;
-use acmegate::gate::lease::{Families, LeaseName};
+use acmegate::gate::lease::{Entrance, Families, LeaseName};
 use acmegate::gate::tls::ProxyVersion;
 use acmegate::gate::window::GRACE;
 use acmegate::gate::{Exposure, Reason};
@@ -108,6 +108,23 @@ async fn the_peer_is_whom_the_header_names_however_it_is_cut() {
         assert_eq!(read_reply(&mut stream).await.status(), Some(200));
         assert_eq!(world.ended().await.peer.to_string(), real);
     }
+}
+
+#[tokio::test]
+async fn a_window_of_one_address_admits_nobody_behind_a_balancer() {
+    let mut world = World::start(shut(&["127.0.0.1/32"]));
+    let mut of_one = lease("one", world.port(), Duration::from_secs(3600));
+    of_one.scope.entrance = Entrance::Address(IpAddr::from(BALANCER));
+    world.change_windows(|windows| windows.adopt(of_one));
+    let mut stream = send(&world, &with_validation(&v1(REAL))).await;
+    assert_eq!(read_reply(&mut stream).await.bytes, b"");
+    world.ended_by(Reason::NoLease).await;
+    // Who reaches that address by itself comes in.
+    let mut stream = world.connect_from(STRANGER).await;
+    let bytes = validation("example.com", TOKEN);
+    stream.write_all(bytes.as_bytes()).await.unwrap();
+    assert_eq!(read_reply(&mut stream).await.status(), Some(200));
+    world.ended_by(Reason::Answered).await;
 }
 
 #[tokio::test]
