@@ -69,6 +69,39 @@ fn a_list_that_is_replaced_is_followed_by_the_kernel_and_by_the_gate() {
     });
 }
 
+/// What changes after a reload is read for the configuration that was reloaded, not for that of the
+/// start: who was taken off by it does not come back.
+#[test]
+fn a_list_that_changes_after_a_reload_is_read_as_the_reload_wants_it() {
+    inside(|| {
+        let host = Host::new();
+        let directory = TempDir::new();
+        rename(&directory, OTHERS);
+        let with_peer = format!("prefixes = [\"{PEER}\"]\n");
+        let daemon = Daemon::start(&config(&directory, &with_peer));
+        assert_eq!(host.probe(HOST_4, 80), Seen::Connected);
+        daemon.write_config(&config(&directory, ""));
+        daemon.signal(rustix::process::Signal::HUP);
+        wait_for(SOON, "who was taken off is shut out", || {
+            (host.probe(HOST_4, 80) != Seen::Connected).then_some(())
+        });
+        let before = lists_in_use();
+        rename(&directory, &format!("{OTHERS}198.18.0.0/15\n"));
+        wait_for(TWO_LOOKS, "the kernel has it", || {
+            (lists_in_use() != before).then_some(())
+        });
+        assert_ne!(host.probe(HOST_4, 80), Seen::Connected);
+        // And the last good content is that, not what there was at the reload.
+        let last = lists_in_use();
+        std::fs::write(directory.at("countries"), "none").expect("a file");
+        daemon.signal(rustix::process::Signal::HUP);
+        wait_for(SOON, "it is reloaded again", || {
+            (daemon.log().matches("configuration reloaded").count() == 2).then_some(())
+        });
+        assert_eq!(lists_in_use(), last);
+    });
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Mishap {
     Truncated,
