@@ -17,7 +17,7 @@ use acmegate::daemon::parts::orders;
 use acmegate::firewall::message::{FRAME_BYTES, Frame, Reply, Request as EnforcerRequest};
 use acmegate::firewall::record::{entrance_comment, from_comment, to_comment};
 use acmegate::front::client_hello::{self, MAX_HELLO_BYTES, Parsed as HelloParsed};
-use acmegate::front::handshake::{Handshake, Refusal};
+use acmegate::front::handshake::{Handshake, Misstep};
 use acmegate::front::head::{MAX_HEAD_BYTES, Parsed, parse};
 use acmegate::gate::allow_list::{AllowList, Entries};
 use acmegate::gate::challenge::PREFIX;
@@ -682,7 +682,7 @@ fn flights(mut bytes: &[u8]) -> Flights<'_> {
 fn exchange(flights: &Flights<'_>, step: usize) -> [Vec<u8>; 3] {
     let mut handshake = Handshake::new();
     let (mut to_server, mut to_peer) = (Vec::new(), Vec::new());
-    let mut hear = |is_server: bool, part: &[u8]| -> Result<bool, Refusal> {
+    let mut hear = |is_server: bool, part: &[u8]| -> Result<bool, Misstep> {
         match is_server {
             false => handshake.hear_peer(part, &mut to_server)?,
             true => handshake.hear_server(part, &mut to_peer)?,

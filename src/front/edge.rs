@@ -5,6 +5,7 @@
 //! its unfinished head.
 
 use std::cell::RefCell;
+use std::io;
 use std::time::{Instant, SystemTime};
 
 use super::head::MAX_HEAD_BYTES;
@@ -37,4 +38,12 @@ pub(super) fn with_date<T>(use_it: impl FnOnce(&str) -> T) -> T {
     )]
     let now = SystemTime::now();
     DATES.with_borrow_mut(|dates| use_it(dates.at(now)))
+}
+
+/// Whether a read or write failed only for now: to be tried again at once, or when the reactor says so.
+pub(super) fn is_passing(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
+    )
 }

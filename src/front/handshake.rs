@@ -22,11 +22,9 @@ mod server_hello;
 use std::fmt;
 
 use self::server_hello::{ServerHello, Suite};
-use super::client_hello::{self, Parsed};
+use super::client_hello::{self, MAX_HELLO_BYTES, Parsed};
 use crate::gate::Reason;
 
-/// The largest ClientHello, as for the hello's own reader.
-const MAX_HELLO_BYTES: usize = 16 * 1024;
 /// What the peer may send after its hello, records' headers included. In TLS 1.2 a key exchange
 /// (516 octets with RSA of 4096 bits), in TLS 1.3 a Finished; the rest is room.
 const MAX_PEER_BYTES: usize = 4 * 1024;
@@ -47,7 +45,7 @@ const APPLICATION_DATA: u8 = 23;
 const CLIENT_HELLO: u8 = 1;
 /// Why a handshake goes no further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
+pub struct Misstep {
     /// [`Reason::NotHandshake`] for what the peer did, [`Reason::HandshakeFailed`] for the server.
     pub reason: Reason,
     /// What exactly.
@@ -133,15 +131,15 @@ enum Fate {
     Drop,
 }
 
-fn not_handshake<T>(detail: &'static str) -> Result<T, Refusal> {
-    Err(Refusal {
+fn not_handshake<T>(detail: &'static str) -> Result<T, Misstep> {
+    Err(Misstep {
         reason: Reason::NotHandshake,
         detail,
     })
 }
 
-fn failed<T>(detail: &'static str) -> Result<T, Refusal> {
-    Err(Refusal {
+fn failed<T>(detail: &'static str) -> Result<T, Misstep> {
+    Err(Misstep {
         reason: Reason::HandshakeFailed,
         detail,
     })
@@ -157,7 +155,7 @@ impl Handshake {
     ///
     /// # Errors
     /// What nobody sends who only wants a handshake. Both connections are to be closed then.
-    pub fn hear_peer(&mut self, bytes: &[u8], pass: &mut Vec<u8>) -> Result<(), Refusal> {
+    pub fn hear_peer(&mut self, bytes: &[u8], pass: &mut Vec<u8>) -> Result<(), Misstep> {
         let mut partial = std::mem::take(&mut self.peer.partial);
         partial.extend_from_slice(bytes);
         let mut rest = partial.as_slice();
@@ -194,7 +192,7 @@ impl Handshake {
     ///
     /// # Errors
     /// What no responder sends. Both connections are to be closed then.
-    pub fn hear_server(&mut self, bytes: &[u8], pass: &mut Vec<u8>) -> Result<(), Refusal> {
+    pub fn hear_server(&mut self, bytes: &[u8], pass: &mut Vec<u8>) -> Result<(), Misstep> {
         let mut partial = std::mem::take(&mut self.server.partial);
         partial.extend_from_slice(bytes);
         let mut rest = partial.as_slice();
@@ -227,7 +225,7 @@ impl Handshake {
         record: &[u8],
         suite: Suite,
         pass: &mut Vec<u8>,
-    ) -> Result<(), Refusal> {
+    ) -> Result<(), Misstep> {
         self.second.extend_from_slice(record);
         match (
             client_hello::parse(&self.first),
@@ -275,7 +273,7 @@ impl Handshake {
         (MAX_PEER_BYTES + second_hello).saturating_sub(self.peer.passed)
     }
 
-    fn judge_peer(&mut self, kind: u8, payload: &[u8]) -> Result<(), Refusal> {
+    fn judge_peer(&mut self, kind: u8, payload: &[u8]) -> Result<(), Misstep> {
         if !self.hello.is_whole {
             return self.hello.take(kind, payload);
         }
@@ -305,7 +303,7 @@ impl Handshake {
             },
             (HANDSHAKE, Protocol::Tls12) => self.peer.judge_tls12_handshake(
                 payload,
-                Refusal {
+                Misstep {
                     reason: Reason::NotHandshake,
                     detail: "a second handshake",
                 },
@@ -322,7 +320,7 @@ impl Handshake {
     }
 
     /// An alert whose type is in clear; in TLS 1.2 it may be encrypted for all that.
-    fn judge_clear_alert(&mut self, payload: &[u8]) -> Result<(), Refusal> {
+    fn judge_clear_alert(&mut self, payload: &[u8]) -> Result<(), Misstep> {
         let is_encrypted = self.peer.has_changed_cipher;
         let fits = match is_encrypted {
             true => payload.len() <= MAX_SMALL_BYTES,
@@ -340,7 +338,7 @@ impl Handshake {
     }
 
     /// A record of TLS 1.3 of which only the length can be seen.
-    fn judge_encrypted(&mut self, suite: Suite, length: usize) -> Result<(), Refusal> {
+    fn judge_encrypted(&mut self, suite: Suite, length: usize) -> Result<(), Misstep> {
         if length == suite.finished_bytes && !self.peer.has_finished {
             self.peer.has_finished = true;
             return Ok(());
@@ -354,7 +352,7 @@ impl Handshake {
         not_handshake("application data, or something of its looks")
     }
 
-    fn judge_server(&mut self, kind: u8, payload: &[u8]) -> Result<Fate, Refusal> {
+    fn judge_server(&mut self, kind: u8, payload: &[u8]) -> Result<Fate, Misstep> {
         if !self.hello.is_whole {
             return failed("the responder spoke first");
         }
@@ -383,7 +381,7 @@ impl Handshake {
             (CHANGE_CIPHER_SPEC, _) => {}
             (HANDSHAKE, Protocol::Tls12) => self.server.judge_tls12_handshake(
                 payload,
-                Refusal {
+                Misstep {
                     reason: Reason::HandshakeFailed,
                     detail: "the responder began a second handshake",
                 },
@@ -396,7 +394,7 @@ impl Handshake {
     }
 
     /// Takes a ServerHello, of which RFC 8446 §5.1 wants nothing behind in the same record.
-    fn answer(&mut self, payload: &[u8]) -> Result<(), Refusal> {
+    fn answer(&mut self, payload: &[u8]) -> Result<(), Misstep> {
         let Some(hello) = ServerHello::parse(payload) else {
             return failed("the responder's ServerHello is malformed, or older than TLS 1.2");
         };
@@ -441,7 +439,7 @@ impl Handshake {
 
 impl Side {
     /// In TLS 1.2: anything before the keys, then one message, Finished.
-    fn judge_tls12_handshake(&mut self, payload: &[u8], second: Refusal) -> Result<(), Refusal> {
+    fn judge_tls12_handshake(&mut self, payload: &[u8], second: Misstep) -> Result<(), Misstep> {
         if self.has_changed_cipher {
             if self.has_finished || payload.len() > MAX_SMALL_BYTES {
                 return Err(second);
@@ -453,7 +451,7 @@ impl Side {
 }
 
 impl Hello {
-    fn take(&mut self, kind: u8, payload: &[u8]) -> Result<(), Refusal> {
+    fn take(&mut self, kind: u8, payload: &[u8]) -> Result<(), Misstep> {
         if kind != HANDSHAKE {
             return not_handshake("no ClientHello");
         }

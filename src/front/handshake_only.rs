@@ -4,15 +4,15 @@
 //! What it never does: outlive its deadline, or pass on a byte that was not judged.
 
 use std::future::pending;
-use std::io::{self, ErrorKind};
+use std::io;
 use std::time::{Duration, Instant};
 
 use rustix::net::{Shutdown, shutdown};
 use tokio::net::TcpStream;
 use tokio::time::{sleep_until, timeout_at};
 
-use super::edge::{now, with_buffer};
-use super::handshake::{Alerted, Handshake, Refusal};
+use super::edge::{is_passing, now, with_buffer};
+use super::handshake::{Alerted, Handshake, Misstep};
 use super::report::Failure;
 use crate::gate::Reason;
 
@@ -161,9 +161,9 @@ fn failed(alerted: Alerted) -> Failure {
     (Reason::HandshakeFailed, Some(alerted.to_string()))
 }
 
-impl From<Refusal> for Failure {
-    fn from(refusal: Refusal) -> Self {
-        (refusal.reason, Some(refusal.detail.to_owned()))
+impl From<Misstep> for Failure {
+    fn from(misstep: Misstep) -> Self {
+        (misstep.reason, Some(misstep.detail.to_owned()))
     }
 }
 
@@ -184,10 +184,6 @@ async fn send(to: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
         }
     }
     Ok(())
-}
-
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::sleep;
 
-use super::edge::{now, with_buffer};
+use super::edge::{is_passing, now, with_buffer};
 use super::pipes::{NoPipe, Pipe, Pipes};
 
 /// After so many octets of a direction it is taken for bulk data. A page and its style sheet are
@@ -295,11 +295,6 @@ impl<'a> Direction<'a> {
             Ok(received)
         })
     }
-}
-
-/// Whether to try again once the reactor says so, or at once.
-fn is_passing(error: &io::Error) -> bool {
-    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ use rustls::{ServerConfig, ServerConnection};
 use tokio::net::TcpStream;
 use tokio::time::timeout_at;
 
-use super::edge::{now, with_buffer};
+use super::edge::{is_passing, now, with_buffer};
 use super::report::Failure;
 use crate::gate::Reason;
 use crate::gate::identifier::Identifier;
@@ -137,7 +137,7 @@ impl Handshake<'_> {
             });
             match read {
                 Ok(taken) => return taken,
-                Err(error) if would_block(&error) => {}
+                Err(error) if is_passing(&error) => {}
                 Err(error) => return Err(gone(error)),
             }
         }
@@ -166,7 +166,7 @@ impl Handshake<'_> {
             poll_fn(|cx| self.stream.poll_write_ready(cx)).await?;
             match self.tls.write_tls(&mut Writer(self.stream)) {
                 Ok(_) => {}
-                Err(error) if would_block(&error) => {}
+                Err(error) if is_passing(&error) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -185,13 +185,6 @@ impl io::Write for Writer<'_> {
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
     }
-}
-
-fn would_block(error: &io::Error) -> bool {
-    matches!(
-        error.kind(),
-        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-    )
 }
 
 fn gone(_: io::Error) -> Failure {

@@ -22,7 +22,7 @@ use super::arrival::Arrival;
 use super::client_hello::{self, Parsed};
 use super::connect::connect;
 use super::connection::{HEADER_TIMEOUT, window_closed};
-use super::edge::{now, with_buffer};
+use super::edge::{is_passing, now, with_buffer};
 use super::handshake_only::relay_handshake;
 use super::relay::relay;
 use super::report::{Failure, Outcome, Report};
@@ -204,7 +204,7 @@ async fn receive(stream: &TcpStream, bytes: &mut Vec<u8>, deadline: Instant) -> 
         match read {
             Ok(0) => return Err(Reason::PeerGone),
             Ok(_) => return Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if is_passing(&error) => {}
             Err(_) => return Err(Reason::PeerGone),
         }
     }

@@ -60,7 +60,7 @@ fn requests() -> Vec<(&'static str, Flights)> {
 struct Outcome {
     to_server: Vec<u8>,
     to_peer: Vec<u8>,
-    refused: Option<Refusal>,
+    refused: Option<Misstep>,
     is_complete: bool,
 }
 
