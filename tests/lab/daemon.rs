@@ -366,9 +366,15 @@ fn is_ours(program: &str) -> bool {
     program == BINARY || program == "/proc/self/exe"
 }
 
-/// Whether a process runs: a zombie that nobody reaps does not.
+/// Whether a process runs: a zombie that nobody reaps does not. Its first thread may be one while
+/// another still holds what both had, such as the socket that owns our table.
 pub fn is_alive(pid: u32) -> bool {
-    state_and_parent(pid).is_some_and(|(state, _)| state != "Z" && state != "X")
+    let Ok(threads) = fs::read_dir(format!("/proc/{pid}/task")) else {
+        return false;
+    };
+    threads
+        .filter_map(|entry| state_and_parent_in(&entry.ok()?.path().join("stat")))
+        .any(|(state, _)| state != "Z" && state != "X")
 }
 
 /// A process and everything below it, with their arguments.
