@@ -1,8 +1,10 @@
 //! The enforcer's reader: a thread that reads the configuration and the lists for it, so that windows
 //! open and close meanwhile.
 //!
-//! It gives up everything before its first file: what it parses is the only foreign text near the
-//! firewall, and it holds no capability. It never writes, and it never speaks to the kernel of rules.
+//! It gives up everything before its first file: what it parses while the enforcer serves is the only
+//! foreign text near the firewall, and it holds no capability. (The first reading, at the start, is done
+//! before anything is sealed, so that a wrong list can refuse it.) It never writes, and it never speaks
+//! to the kernel of rules.
 
 use std::io;
 use std::path::PathBuf;
