@@ -72,7 +72,8 @@ impl TlsSite {
                 command
                     .args(["-i", "unshare", "--user", "--map-user=33", "--map-group=33"])
                     .arg(find("apache2"))
-                    .args(["-DFOREGROUND", "-f", &write("apache.conf", APACHE)]);
+                    // One process: workers would outlive a killed master.
+                    .args(["-X", "-f", &write("apache.conf", APACHE)]);
             }
             Server::OpenSsl | Server::Renegotiator => {
                 let options = match server {
