@@ -15,6 +15,7 @@
 
 use std::borrow::Cow;
 
+use super::octets::{CLIENT_HELLO, HANDSHAKE, Octets, RECORD_HEADER_BYTES};
 use crate::gate::Reason;
 use crate::gate::tls::{ACME_TLS, Hello, Offer, ServerName};
 
@@ -27,13 +28,8 @@ const MAX_SERVER_NAME_BYTES: usize = 255;
 
 /// The most octets in one record (RFC 8446 §5.1).
 const MAX_RECORD_BYTES: usize = 1 << 14;
-const RECORD_HEADER_BYTES: usize = 5;
 const HANDSHAKE_HEADER_BYTES: usize = 4;
 
-/// `handshake`, of the record types.
-const HANDSHAKE: u8 = 22;
-/// `client_hello`, of the handshake types.
-const CLIENT_HELLO: u8 = 1;
 /// The first octet of every version from SSL 3.0 to TLS 1.3. The second one says nothing: a
 /// server must ignore it in records (RFC 8446 §5.1).
 const MAJOR_VERSION: u8 = 3;
@@ -231,7 +227,7 @@ fn own<'hello, 'bytes>(
 
 /// Reads the body of the message; `None` if it is malformed.
 fn understand(body: &[u8]) -> Option<Hello<'_>> {
-    let mut body = Reader(body);
+    let mut body = Octets(body);
     let [MAJOR_VERSION, _] = body.take(2)? else {
         return None;
     };
@@ -256,7 +252,7 @@ fn understand(body: &[u8]) -> Option<Hello<'_>> {
     if body.is_empty() {
         return Some(hello);
     }
-    let mut extensions = Reader(body.vector16()?);
+    let mut extensions = Octets(body.vector16()?);
     if !body.is_empty() {
         return None;
     }
@@ -291,8 +287,8 @@ fn understand(body: &[u8]) -> Option<Hello<'_>> {
 
 /// Reads the data of a server name extension: exactly one host name (RFC 6066 §3).
 fn server_name(data: &[u8]) -> Option<&str> {
-    let mut data = Reader(data);
-    let mut list = Reader(data.vector16()?);
+    let mut data = Octets(data);
+    let mut list = Octets(data.vector16()?);
     let [HOST_NAME] = list.take(1)? else {
         return None;
     };
@@ -308,8 +304,8 @@ fn server_name(data: &[u8]) -> Option<&str> {
 
 /// Reads the data of an ALPN extension: at least one name, none of them empty (RFC 7301 §3.1).
 fn offer(data: &[u8]) -> Option<Offer> {
-    let mut data = Reader(data);
-    let mut names = Reader(data.vector16()?);
+    let mut data = Octets(data);
+    let mut names = Octets(data.vector16()?);
     if names.is_empty() || !data.is_empty() {
         return None;
     }
@@ -340,37 +336,6 @@ impl Seen {
         let is_new = self.0[word] & bit == 0;
         self.0[word] |= bit;
         is_new
-    }
-}
-
-/// What is left to read; every step is `None` when there is too little.
-struct Reader<'bytes>(&'bytes [u8]);
-
-impl<'bytes> Reader<'bytes> {
-    fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    fn take(&mut self, count: usize) -> Option<&'bytes [u8]> {
-        let (taken, rest) = self.0.split_at_checked(count)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn u16(&mut self) -> Option<u16> {
-        Some(u16::from_be_bytes(*self.take(2)?.as_array()?))
-    }
-
-    /// A vector with a length of one octet in front.
-    fn vector8(&mut self) -> Option<&'bytes [u8]> {
-        let length = *self.take(1)?.first()?;
-        self.take(usize::from(length))
-    }
-
-    /// A vector with a length of two octets in front.
-    fn vector16(&mut self) -> Option<&'bytes [u8]> {
-        let length = self.u16()?;
-        self.take(usize::from(length))
     }
 }
 

@@ -8,7 +8,6 @@
 
 use std::future::{pending, poll_fn};
 use std::io;
-use std::net::TcpStream as StdStream;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -22,7 +21,8 @@ use tokio::time::{sleep_until, timeout, timeout_at};
 use super::arrival::Arrival;
 use super::edge::{now, with_buffer};
 use super::judge::{Finish, Judged, LookUp, Step, conclude, judge, refuse};
-use super::report::{Outcome, Report};
+use super::place::Place;
+use super::report::Report;
 use super::sources::Ticket;
 use super::{Front, Settings, Speaks};
 use crate::gate::event::Ends;
@@ -33,12 +33,6 @@ use crate::gate::{Admission, Peer, Reason};
 const CONNECTION_TIMEOUT: Duration = Duration::from_secs(20);
 /// What of that is kept for sending the answer.
 const SENDING_TIME: Duration = Duration::from_secs(1);
-/// How long a head may take while three quarters of all places are taken: a lost segment is sent
-/// again after one second (RFC 6298 §2), and whoever holds places for fun should not hold them long.
-const PRESSED_HEAD_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long a balancer may take at least to say for whom it is: its authors ask receivers to wait for
-/// three seconds or more, so that one lost segment can be sent again.
-pub(super) const HEADER_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a peer may go on sending what is not read, so that it finds its answer before a reset.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 /// How much of that is read and thrown away. The rest stays in the peer's and the kernel's buffers.
@@ -74,8 +68,7 @@ struct Turn {
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 impl Connection {
-    /// Takes a place for the connection and registers it with the reactor. `None` when no place is
-    /// left for its source or at all, or the reactor cannot take it; that has been told then.
+    /// A connection with a place of its own; `None` where there is none, which has been told then.
     pub(super) fn hold(
         socket: OwnedFd,
         mut report: Report,
@@ -83,40 +76,14 @@ impl Connection {
         accepted: Instant,
         settings: &Settings,
     ) -> Option<Self> {
-        let source = arrival.source(Speaks::Http, settings);
-        let place = Ticket::take(&report.front, Speaks::Http, source, settings);
-        let (ticket, is_pressed) = match place {
-            Ok(taken) => taken,
-            Err(reason) => {
-                report.tell(reason.into());
-                return None;
-            }
-        };
-        let stream = match TcpStream::from_std(StdStream::from(socket)) {
-            Ok(stream) => stream,
-            Err(error) => {
-                report.tell(Outcome {
-                    detail: Some(format!("no place in the reactor: {error}")),
-                    ..Reason::TotalLimit.into()
-                });
-                return None;
-            }
-        };
-        let head_timeout = match is_pressed {
-            true => settings.head_timeout.min(PRESSED_HEAD_TIMEOUT),
-            false => settings.head_timeout,
-        };
-        let head_timeout = match arrival.owes_header {
-            true => head_timeout.max(HEADER_TIMEOUT),
-            false => head_timeout,
-        };
+        let place = Place::take(socket, Speaks::Http, &mut report, &arrival, settings)?;
         Some(Self {
-            stream,
+            stream: place.stream,
             report,
             arrival,
             accepted,
-            head_deadline: accepted + head_timeout.min(CONNECTION_TIMEOUT),
-            ticket,
+            head_deadline: accepted + place.patience.min(CONNECTION_TIMEOUT),
+            ticket: place.ticket,
         })
     }
 

@@ -23,6 +23,7 @@ use std::fmt;
 
 use self::server_hello::{ServerHello, Suite};
 use super::client_hello::{self, MAX_HELLO_BYTES, Parsed};
+use super::octets::{CLIENT_HELLO, HANDSHAKE, RECORD_HEADER_BYTES};
 use crate::gate::Reason;
 
 /// What the peer may send after its hello, records' headers included. In TLS 1.2 a key exchange
@@ -37,12 +38,10 @@ const MAX_PAYLOAD_BYTES: usize = (1 << 14) + 256;
 /// SHA-384 and padding adds, or a nonce and a tag.
 const MAX_SMALL_BYTES: usize = 128;
 
-const HEADER_BYTES: usize = 5;
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const ALERT: u8 = 21;
-const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
-const CLIENT_HELLO: u8 = 1;
+
 /// Why a handshake goes no further.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Misstep {
@@ -163,14 +162,14 @@ impl Handshake {
             let Some(length) = length else {
                 return not_handshake("not a TLS record");
             };
-            if self.hello.is_whole && HEADER_BYTES + length > self.peer_budget() {
+            if self.hello.is_whole && RECORD_HEADER_BYTES + length > self.peer_budget() {
                 return not_handshake("more than the messages of a handshake");
             }
-            let Some((record, behind)) = rest.split_at_checked(HEADER_BYTES + length) else {
+            let Some((record, behind)) = rest.split_at_checked(RECORD_HEADER_BYTES + length) else {
                 break;
             };
             let was_hello = !self.hello.is_whole;
-            self.judge_peer(kind, &record[HEADER_BYTES..])?;
+            self.judge_peer(kind, &record[RECORD_HEADER_BYTES..])?;
             match was_hello {
                 true => self.first.extend_from_slice(record),
                 false => self.peer.passed += record.len(),
@@ -201,10 +200,10 @@ impl Handshake {
             let Some(length) = length else {
                 return failed("the responder does not speak TLS");
             };
-            let Some((record, behind)) = rest.split_at_checked(HEADER_BYTES + length) else {
+            let Some((record, behind)) = rest.split_at_checked(RECORD_HEADER_BYTES + length) else {
                 break;
             };
-            if self.judge_server(kind, &record[HEADER_BYTES..])? == Fate::Pass {
+            if self.judge_server(kind, &record[RECORD_HEADER_BYTES..])? == Fate::Pass {
                 self.server.passed += record.len();
                 if self.server.passed > MAX_SERVER_BYTES {
                     return failed("the responder sent more than 16 KiB");

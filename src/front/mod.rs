@@ -16,6 +16,8 @@
 //! | `tls.rs` | port 443: from the ClientHello to a responder, to the site's server, or to nothing |
 //! | `head.rs` `http.rs` | reads heads, writes answers; pure |
 //! | `client_hello.rs` | reads a ClientHello out of its records; pure |
+//! | `octets.rs` | reads TLS structures off the front of bytes |
+//! | `place.rs` | a place among the held connections |
 //! | `report.rs` | how a connection ended, told once |
 //! | `responder.rs` | the handshake of a validation by TLS-ALPN-01 |
 //! | `sources.rs` | how many connections each source holds |
@@ -36,7 +38,9 @@ mod handshake_only;
 pub mod head;
 pub mod http;
 mod judge;
+mod octets;
 mod pipes;
+mod place;
 mod relay;
 mod report;
 mod responder;

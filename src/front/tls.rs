@@ -8,7 +8,6 @@
 use std::future::{Future, pending, poll_fn};
 use std::io;
 use std::net::IpAddr;
-use std::net::TcpStream as StdStream;
 use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -21,9 +20,10 @@ use tokio::time::timeout_at;
 use super::arrival::Arrival;
 use super::client_hello::{self, Parsed};
 use super::connect::connect;
-use super::connection::{HEADER_TIMEOUT, window_closed};
+use super::connection::window_closed;
 use super::edge::{is_passing, now, with_buffer};
 use super::handshake_only::relay_handshake;
+use super::place::Place;
 use super::relay::relay;
 use super::report::{Failure, Outcome, Report};
 use super::responder::respond;
@@ -37,8 +37,6 @@ use crate::proxy_protocol;
 /// How long a handshake with a responder may take, from the moment the peer connected. Boulder gives
 /// a remote validation 15 to 20 seconds in its test configuration (2026-08).
 const VALIDATION_TIMEOUT: Duration = Duration::from_secs(20);
-/// How long a hello may take while three quarters of all places are taken, as for HTTP heads.
-const PRESSED_HELLO_TIMEOUT: Duration = Duration::from_secs(2);
 
 type Boxed<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
@@ -54,8 +52,7 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Takes a place for the connection and registers it with the reactor. `None` when no place is
-    /// left for its source or at all, or the reactor cannot take it; that has been told then.
+    /// A connection with a place of its own; `None` where there is none, which has been told then.
     pub(super) fn hold(
         socket: OwnedFd,
         mut report: Report,
@@ -63,40 +60,14 @@ impl Connection {
         accepted: Instant,
         settings: &Settings,
     ) -> Option<Self> {
-        let source = arrival.source(Speaks::Tls, settings);
-        let place = Ticket::take(&report.front, Speaks::Tls, source, settings);
-        let (ticket, is_pressed) = match place {
-            Ok(taken) => taken,
-            Err(reason) => {
-                report.tell(reason.into());
-                return None;
-            }
-        };
-        let stream = match TcpStream::from_std(StdStream::from(socket)) {
-            Ok(stream) => stream,
-            Err(error) => {
-                report.tell(Outcome {
-                    detail: Some(format!("no place in the reactor: {error}")),
-                    ..Reason::TotalLimit.into()
-                });
-                return None;
-            }
-        };
-        let patience = match is_pressed {
-            true => settings.hello_timeout.min(PRESSED_HELLO_TIMEOUT),
-            false => settings.hello_timeout,
-        };
-        let patience = match arrival.owes_header {
-            true => patience.max(HEADER_TIMEOUT),
-            false => patience,
-        };
+        let place = Place::take(socket, Speaks::Tls, &mut report, &arrival, settings)?;
         Some(Self {
-            stream,
+            stream: place.stream,
             report,
             arrival,
             accepted,
-            hello_deadline: accepted + patience,
-            ticket,
+            hello_deadline: accepted + place.patience,
+            ticket: place.ticket,
         })
     }
 

@@ -3,6 +3,8 @@
 //!
 //! What it never does: choose anything, or read what is encrypted.
 
+use crate::front::octets::Octets;
+
 const SERVER_HELLO: u8 = 2;
 const SUPPORTED_VERSIONS: usize = 43;
 /// RFC 8446 §4.1.3: the random of a HelloRetryRequest.
@@ -49,9 +51,9 @@ impl ServerHello {
     /// RFC 8446 §4.1.3, RFC 5246 §7.4.1.3. `None` for other messages, other versions, and what is
     /// not whole.
     pub(super) fn parse(payload: &[u8]) -> Option<Self> {
-        let mut bytes = Bytes(payload);
+        let mut bytes = Octets(payload);
         let (message, length) = (bytes.number(1)?, bytes.number(3)?);
-        let mut body = Bytes(bytes.take(length)?);
+        let mut body = Octets(bytes.take(length)?);
         let version = body.number(2)?;
         let random = body.take(32)?;
         let session = body.number(1)?;
@@ -59,10 +61,10 @@ impl ServerHello {
         let suite = u16::try_from(body.number(2)?).ok()?;
         body.number(1)?;
         let mut is_tls13 = false;
-        if !body.0.is_empty() {
+        if !body.is_empty() {
             let length = body.number(2)?;
-            let mut extensions = Bytes(body.take(length)?);
-            while !extensions.0.is_empty() {
+            let mut extensions = Octets(body.take(length)?);
+            while !extensions.is_empty() {
                 let (kind, length) = (extensions.number(2)?, extensions.number(2)?);
                 let content = extensions.take(length)?;
                 if kind == SUPPORTED_VERSIONS {
@@ -74,31 +76,11 @@ impl ServerHello {
             }
         }
         let is_fit = message == usize::from(SERVER_HELLO) && version == 0x0303;
-        (is_fit && body.0.is_empty()).then_some(Self {
+        (is_fit && body.is_empty()).then_some(Self {
             suite,
             is_tls13,
             is_retry: random == RETRY,
             length: 4 + length,
         })
-    }
-}
-
-/// What is left of a message.
-struct Bytes<'a>(&'a [u8]);
-
-impl<'a> Bytes<'a> {
-    fn take(&mut self, length: usize) -> Option<&'a [u8]> {
-        let (taken, rest) = self.0.split_at_checked(length)?;
-        self.0 = rest;
-        Some(taken)
-    }
-
-    fn number(&mut self, octets: usize) -> Option<usize> {
-        let taken = self.take(octets)?;
-        Some(
-            taken
-                .iter()
-                .fold(0, |sum, &octet| sum << 8 | usize::from(octet)),
-        )
     }
 }

@@ -102,7 +102,7 @@ fn records(mut bytes: &[u8]) -> Vec<(u8, usize)> {
     let mut records = Vec::new();
     while let Some((kind, Some(length))) = header(bytes) {
         records.push((kind, length));
-        bytes = &bytes[HEADER_BYTES + length..];
+        bytes = &bytes[RECORD_HEADER_BYTES + length..];
     }
     assert!(bytes.is_empty(), "half a record was passed on");
     records
@@ -384,7 +384,7 @@ fn what_is_no_record_is_refused_at_its_header() {
 
 #[test]
 fn a_hello_is_one_message_and_nothing_else() {
-    let hello = &captured!("openssl-tls13")[0].1[HEADER_BYTES..];
+    let hello = &captured!("openssl-tls13")[0].1[RECORD_HEADER_BYTES..];
     let mut handshake = Handshake::new();
     // In records of one octet each.
     let split: Vec<u8> = hello
@@ -471,7 +471,7 @@ fn a_second_hello_says_what_the_first_one_said() {
 fn servers_that_are_no_responders_are_refused() {
     let hello = captured!("openssl-tls13")[0].1.clone();
     let mut old = captured!("openssl-tls12")[1].1.clone();
-    old[HEADER_BYTES + 5] = 1;
+    old[RECORD_HEADER_BYTES + 5] = 1;
     for bytes in [
         b"SSH-2.0-OpenSSH\r\n".to_vec(),
         record(23, &[0; 50]),
@@ -509,7 +509,7 @@ fn a_server_hello_of_tls13_stands_alone_and_keeps_the_suite_of_its_retry() {
     let flights = captured!("openssl-tls13");
     let answer = &flights[1].1;
     let (_, length) = header(answer).unwrap();
-    let hello = &answer[HEADER_BYTES..HEADER_BYTES + length.unwrap()];
+    let hello = &answer[RECORD_HEADER_BYTES..RECORD_HEADER_BYTES + length.unwrap()];
     let mut handshake = Handshake::new();
     let mut pass = Vec::new();
     handshake.hear_peer(&flights[0].1, &mut pass).unwrap();
@@ -528,8 +528,8 @@ fn a_server_hello_of_tls13_stands_alone_and_keeps_the_suite_of_its_retry() {
     pass.clear();
     let mut other = flights[3].1.clone();
     let begin = other.windows(2).position(|at| at == [22, 3]).unwrap();
-    let session = usize::from(other[begin + HEADER_BYTES + 4 + 2 + 32]);
-    let suite = begin + HEADER_BYTES + 4 + 2 + 32 + 1 + session;
+    let session = usize::from(other[begin + RECORD_HEADER_BYTES + 4 + 2 + 32]);
+    let suite = begin + RECORD_HEADER_BYTES + 4 + 2 + 32 + 1 + session;
     assert_eq!(other[suite], 0x13);
     other[suite + 1] ^= 3;
     let refusal = handshake.hear_server(&other, &mut pass).unwrap_err();
