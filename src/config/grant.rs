@@ -146,7 +146,8 @@ fn word(key: &Spanned<Word>) -> String {
 }
 
 fn verbs(section: &Section<file::Grant>, problems: &mut Vec<Problem>) -> Vec<Verb> {
-    let words = [Verb::Open, Verb::Close, Verb::Answer].map(|verb| (verb.as_str(), verb));
+    let words =
+        [Verb::Open, Verb::Close, Verb::Answer, Verb::Report].map(|verb| (verb.as_str(), verb));
     let mut may = Vec::new();
     match &section.keys.may {
         Some(entries) if entries.get_ref().is_empty() => problems.push(

@@ -55,7 +55,14 @@ pub enum Ask {
     Close {
         /// Its name.
         lease: String,
+        /// What the ACME client says of its certificates, where it says anything.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        said: Option<SaidWord>,
     },
+    /// Tell what windows let in. The records come as [`Response::report`].
+    Report(ReportWord),
+    /// Tell it as it happens: the caller stays, and each line has all windows of the moment.
+    Watch,
     /// Push an answer: a key authorization, or what of it a client tells.
     AnswerAdd {
         /// Which challenge it answers.
@@ -160,6 +167,31 @@ impl ChallengeName {
     }
 }
 
+/// What an ACME client says at its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SaidWord {
+    /// Identifiers of certificates that it renewed.
+    pub renewed: Vec<String>,
+    /// Identifiers of certificates that it could not renew.
+    pub failed: Vec<String>,
+}
+
+/// Which windows are meant; without any word the last one.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReportWord {
+    /// The one of this number.
+    #[serde(default)]
+    pub number: Option<u64>,
+    /// The last one of this lease.
+    #[serde(default)]
+    pub lease: Option<String>,
+    /// All that were opened in the last so many milliseconds, the first one first.
+    #[serde(default)]
+    pub since: Option<u64>,
+}
+
 /// A key authorization of which only this is known.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -213,6 +245,9 @@ pub struct Response {
     /// The ports on which the gate itself listens.
     #[serde(default)]
     pub gate_ports: Vec<u16>,
+    /// The records that were asked for, in the schema of docs/report.md: opaque to this protocol.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub report: Vec<serde_json::Value>,
     /// Whether the command that the lease was armed for is being ended because of this refusal.
     #[serde(default)]
     pub ends_client: bool,
@@ -277,6 +312,7 @@ impl Response {
             warnings: Vec::new(),
             ports: Vec::new(),
             gate_ports: Vec::new(),
+            report: Vec::new(),
             ends_client: false,
             acquired: None,
         }

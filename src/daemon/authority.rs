@@ -82,6 +82,8 @@ fn word(ask: &Ask) -> &'static str {
         Ask::Open(_) => "open",
         Ask::Arm(_) => "arm",
         Ask::Close { .. } => "close",
+        Ask::Report(_) => "report",
+        Ask::Watch => "watch",
         Ask::AnswerAdd { .. } => "answer add",
         Ask::AnswerRemove { .. } => "answer remove",
         Ask::FirewallApply => "firewall apply",

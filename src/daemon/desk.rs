@@ -68,7 +68,11 @@ impl Desk {
             Ask::Open(open) => self.open(caller, open).await,
             // Only a connection that stays can have one.
             Ask::Arm(_) => Err(Refused::new(Exit::Software, "nothing was armed")),
-            Ask::Close { lease } => self.close(caller, &lease).await,
+            Ask::Close { lease, said: _ } => self.close(caller, &lease).await,
+            Ask::Report(_) | Ask::Watch => {
+                self.permit(caller, GateAsk::Report, "read reports")?;
+                Err(Refused::new(Exit::Unavailable, "nothing is recorded"))
+            }
             Ask::AnswerAdd {
                 challenge,
                 identifier,

@@ -23,6 +23,8 @@ pub enum Verb {
     Close,
     /// Push and withdraw tokens.
     Answer,
+    /// Read what windows let in, peers' addresses included.
+    Report,
 }
 
 impl Verb {
@@ -32,6 +34,7 @@ impl Verb {
             Self::Open => "open",
             Self::Close => "close",
             Self::Answer => "answer",
+            Self::Report => "report",
         }
     }
 }
@@ -48,6 +51,8 @@ pub enum Ask<'ask> {
     },
     /// Push or withdraw a token of this identifier.
     Answer(&'ask Identifier),
+    /// Read what windows let in.
+    Report,
     /// Put our part of the ruleset in place or take it away: root alone.
     Firewall,
 }
@@ -104,6 +109,7 @@ pub fn may(grants: &[Grant], caller: Caller, ask: Ask<'_>) -> bool {
                         .iter()
                         .any(|pattern| pattern.covers(identifier))
             }
+            Ask::Report => grant.may.contains(&Verb::Report),
             Ask::Firewall => false,
         })
 }

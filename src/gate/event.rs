@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::net::{IpAddr, SocketAddr};
 use std::pin::Pin;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::Permit;
 use super::identifier::Identifier;
@@ -32,6 +32,64 @@ pub struct Ended<'connection> {
     pub lease: Option<&'connection LeaseName>,
     /// What an operator may want to know besides, such as an upstream's status. Never peer bytes.
     pub detail: Option<&'connection str>,
+}
+
+/// What the kernel saw of somebody on a port whose window is open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sighting {
+    /// Whose packets, never IPv4-mapped.
+    pub source: IpAddr,
+    /// The guarded port they were sent to.
+    pub port: u16,
+    /// What became of them, as far as is known by now.
+    pub sight: Sight,
+}
+
+/// What became of somebody's packets.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sight {
+    /// First packets of connections came.
+    Seen {
+        /// How many by now.
+        packets: u64,
+        /// How long ago the first one of these was noticed, at most the time between two looks.
+        ago: Duration,
+    },
+    /// One of its handshakes was finished.
+    Reached,
+    /// One of its first packets was traced, and dropped on this host.
+    Dropped {
+        /// The table with its family, as in `inet filter`.
+        table: String,
+        /// The chain.
+        chain: String,
+        /// The rule as nft(8) lists it; `None` for the chain's policy.
+        rule: Option<String>,
+    },
+}
+
+/// What the kernel counted since the daemon started; differences of two of these mean something.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Whether it is watched at all.
+    pub is_kept: bool,
+    /// First packets on guarded ports while their windows were open, the allow-list's left out.
+    pub packets: u64,
+    /// Of how many addresses and ports, as far as these were kept.
+    pub seen: u64,
+    /// How many of them finished a handshake.
+    pub reached: u64,
+    /// Why some were not kept; `None` if none were lost.
+    pub incomplete: Option<String>,
+}
+
+/// What the kernel tells of the packets of an open window.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Evidence {
+    /// Of one source.
+    Sighted(Sighting),
+    /// Of all together.
+    Tallied(Tally),
 }
 
 /// The two ends of the connection that a peer opened, for servers that want to be told.

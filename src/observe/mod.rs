@@ -3,6 +3,8 @@
 //! What is seen here sways no verdict. Nothing keyed by a peer is kept.
 
 pub mod log;
+pub mod quorum;
+pub mod record;
 mod seen;
 
 use std::sync::Mutex;

@@ -123,7 +123,7 @@ impl Daemon<'_> {
     }
 
     fn close(self, lease: String) -> Result<Response, Failure> {
-        self.ask(Ask::Close { lease })
+        self.ask(Ask::Close { lease, said: None })
     }
 
     fn push(self, identifier: &str, answer: &Answer<'_>) -> Result<Response, Failure> {

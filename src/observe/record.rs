@@ -1,0 +1,266 @@
+//! A window's record: who opened it and why, who came, what they got, and how it ended.
+//!
+//! This is what `report` shows, what the history keeps and what `--json` prints: its field names are the
+//! documented schema (docs/report.md). It holds no token and no key authorization, only a short hash of
+//! a token; every text in it that a peer could have chosen is a parsed value. Nothing here reads a clock:
+//! instants are milliseconds after the window's opening.
+
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::quorum::Assessment;
+
+/// The version of this schema. Fields are only ever added to one version.
+pub const VERSION: u32 = 1;
+/// How many sources a record keeps by name; more are counted.
+pub const MAX_SOURCES: usize = 256;
+/// How many requests of one source are kept; more are counted.
+pub const MAX_VISITS: usize = 16;
+/// How many identifiers the client's own word keeps.
+pub const MAX_SAID: usize = 128;
+
+/// One window, from its opening to its end: the life of one lease.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// [`VERSION`].
+    pub version: u32,
+    /// Its number in the history; `null` until it has one.
+    pub number: Option<u64>,
+    /// The lease's name.
+    pub lease: String,
+    /// The uid that asked.
+    pub caller: u32,
+    /// The process for which it was held: command and pid.
+    pub holder: Option<String>,
+    /// Why it was opened.
+    pub why: Why,
+    /// Which TCP ports were opened, ascending.
+    pub ports: Vec<u16>,
+    /// Which families: `ipv4`, `ipv6`.
+    pub families: Vec<String>,
+    /// By which address or interface alone.
+    pub entrance: Option<String>,
+    /// Which identifiers it was limited to.
+    pub identifiers: Option<Vec<String>>,
+    /// When it was opened, in milliseconds after 1970 (UTC), by the clock of the host.
+    pub opened_at: u64,
+    /// For how long it was last given, in milliseconds after its opening.
+    pub deadline: u64,
+    /// How often it was renewed.
+    pub renewals: u32,
+    /// How it ended; `null` while it is open.
+    pub end: Option<End>,
+    /// Leases that were open on one of its ports at the same time: what came may have come for them.
+    pub beside: Vec<String>,
+    /// Who came, the first one first; at most [`MAX_SOURCES`].
+    pub sources: Vec<Source>,
+    /// How many more came than are kept by name.
+    pub more_sources: u64,
+    /// What the kernel saw.
+    pub evidence: Evidence,
+    /// What the ACME client itself said at the end, if it said anything.
+    pub said: Option<Said>,
+    /// What all this comes to.
+    pub assessment: Assessment,
+}
+
+/// Why a window was opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Why {
+    /// Somebody asked for it.
+    #[default]
+    Asked,
+    /// A token of an armed lease was pushed.
+    Token,
+    /// The kernel had it open when acmegate started.
+    Adopted,
+}
+
+/// How a window ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct End {
+    /// By what.
+    pub by: EndedBy,
+    /// When, in milliseconds after the opening.
+    pub at: u64,
+    /// How much later than it should have, in milliseconds.
+    pub late: u64,
+}
+
+/// What ended a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EndedBy {
+    /// Its holder closed it, or an administrator.
+    Close,
+    /// Every token was answered, or withdrawn (`[window] close_early`).
+    Early,
+    /// The process for which it was held died.
+    HolderGone,
+    /// Nobody closed it: its own deadline came.
+    Deadline,
+    /// `acmegate firewall remove`.
+    Removed,
+    /// A reload that no longer names its ports.
+    Reload,
+    /// acmegate was stopped for good.
+    Stop,
+    /// acmegate was not there when it ended: the kernel ended it.
+    Unwatched,
+}
+
+/// Somebody who came: one address.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Its address, never IPv4-mapped.
+    pub address: IpAddr,
+    /// Its network, of which one CA's perspectives each have their own: /16 of IPv4, /32 of IPv6.
+    pub network: String,
+    /// Where that is, as far as data are there.
+    pub place: Option<Place>,
+    /// What it came for.
+    pub role: Role,
+    /// Its first packet, in milliseconds after the opening.
+    pub first: u64,
+    /// How many first packets of connections the kernel counted; 0 where it does not count.
+    pub packets: u64,
+    /// Whether a connection of it came about.
+    pub reached: bool,
+    /// What dropped its packets on this host, if that was found.
+    pub dropped: Option<Dropped>,
+    /// Its requests, the first one first; at most [`MAX_VISITS`].
+    pub visits: Vec<Visit>,
+    /// How many more there were.
+    pub more_visits: u64,
+    /// The address that came over IPv4 after this one had failed over IPv6, most likely the same
+    /// perspective.
+    pub then: Option<IpAddr>,
+}
+
+/// What somebody came for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// It asked for a token, or an identifier, of this window: a perspective of a CA.
+    Validator,
+    /// It asked for something else.
+    Visitor,
+    /// It never got to say.
+    Unheard,
+}
+
+/// Where an address is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// Its country by ISO 3166-1, in upper case.
+    pub country: Option<String>,
+    /// The region of the Internet registry that the country belongs to.
+    pub region: Option<Region>,
+    /// Its autonomous system.
+    pub autonomous_system: Option<u32>,
+    /// That one's name.
+    pub organization: Option<String>,
+}
+
+/// The regions of the five Internet registries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Region {
+    /// Africa.
+    Afrinic,
+    /// Asia and the Pacific.
+    Apnic,
+    /// North America.
+    Arin,
+    /// Latin America and the Caribbean.
+    Lacnic,
+    /// Europe, the Middle East, Central Asia.
+    Ripe,
+}
+
+/// What dropped somebody's packets.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Dropped {
+    /// The table, with its family: `inet filter`.
+    pub table: String,
+    /// The chain.
+    pub chain: String,
+    /// The rule as nft(8) lists it; `null` for the chain's policy.
+    pub rule: Option<String>,
+}
+
+/// One request, or one connection that came to none.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Visit {
+    /// When its connection was accepted, in milliseconds after the opening.
+    pub at: u64,
+    /// The port it reached.
+    pub port: u16,
+    /// `accept` or `drop`.
+    pub verdict: String,
+    /// Why: a word of the gate's list of reasons.
+    pub reason: String,
+    /// The identifier that was asked for.
+    pub identifier: Option<String>,
+    /// The first 8 hexadecimal digits of the SHA-256 digest of the token that was asked for.
+    pub token: Option<String>,
+    /// The HTTP status that was answered.
+    pub status: Option<u16>,
+    /// How many octets were answered.
+    pub octets: u64,
+    /// From accept to the end of the answer, in microseconds.
+    pub took: u64,
+    /// What an operator may want to know besides.
+    pub detail: Option<String>,
+}
+
+/// What the kernel saw of first packets on the window's ports, everybody's on the allow-list left out.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evidence {
+    /// Whether the kernel was watched at all; else nothing is known of who was dropped.
+    pub is_kept: bool,
+    /// How many first packets came.
+    pub packets: u64,
+    /// Of how many addresses, as far as they were kept.
+    pub seen: u64,
+    /// How many of these finished a handshake.
+    pub reached: u64,
+    /// Why it is incomplete; `null` if it is whole.
+    pub incomplete: Option<String>,
+}
+
+/// What an ACME client says at its end.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Said {
+    /// Identifiers of certificates that it renewed.
+    pub renewed: Vec<String>,
+    /// Identifiers of certificates that it could not renew.
+    pub failed: Vec<String>,
+}
+
+impl Source {
+    /// Whether one of its requests was answered with a key authorization or its handshake was carried.
+    pub fn is_answered(&self) -> bool {
+        self.visits.iter().any(Visit::is_answer)
+    }
+
+    /// Whether its packets came, and no connection came about.
+    pub fn is_stopped(&self) -> bool {
+        !self.reached && self.visits.is_empty()
+    }
+
+    /// Whether it tried again after it was stopped, as validators do, or was found to be dropped. Scans
+    /// and spoofed packets come once.
+    pub fn is_in_earnest(&self) -> bool {
+        self.is_stopped() && (self.packets > 1 || self.dropped.is_some())
+    }
+}
+
+impl Visit {
+    /// Whether this was an answer to a validation.
+    pub fn is_answer(&self) -> bool {
+        matches!(self.reason.as_str(), "answered" | "relayed")
+    }
+}
