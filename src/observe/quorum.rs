@@ -153,7 +153,11 @@ pub fn assess(record: &Record) -> Assessment {
     let said = record.said.as_ref();
     let mut identifiers: Vec<ByIdentifier> = Vec::new();
     for visit in validators.iter().flat_map(|source| &source.visits) {
-        let Some(name) = visit.identifier.as_ref().filter(|_| visit.token.is_some()) else {
+        let Some(name) = visit
+            .identifier
+            .as_ref()
+            .filter(|_| visit.challenge.is_some())
+        else {
             continue;
         };
         let is_known = identifiers.iter().any(|known| known.identifier == *name);
@@ -201,7 +205,8 @@ pub fn assess(record: &Record) -> Assessment {
 }
 
 fn of_identifier(name: &str, validators: &[&Source], dropped: u32, rules: Rules) -> ByIdentifier {
-    let asks = |visit: &&Visit| visit.token.is_some() && visit.identifier.as_deref() == Some(name);
+    let asks =
+        |visit: &&Visit| visit.challenge.is_some() && visit.identifier.as_deref() == Some(name);
     let asked: BTreeSet<&str> = validators
         .iter()
         .filter(|source| source.visits.iter().any(|visit| asks(&visit)))

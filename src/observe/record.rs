@@ -202,6 +202,8 @@ pub struct Visit {
     pub verdict: String,
     /// Why: a word of the gate's list of reasons.
     pub reason: String,
+    /// The challenge that it tried to validate, `http-01` or `tls-alpn-01`; `null` if it did not.
+    pub challenge: Option<String>,
     /// The identifier that was asked for.
     pub identifier: Option<String>,
     /// The first 8 hexadecimal digits of the SHA-256 digest of the token that was asked for.
