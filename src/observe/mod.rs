@@ -2,7 +2,9 @@
 //!
 //! What is seen here sways no verdict. Nothing keyed by a peer is kept.
 
+pub mod book;
 pub mod log;
+mod pairing;
 pub mod quorum;
 pub mod record;
 mod seen;
