@@ -115,7 +115,10 @@ fn a_window_whose_every_network_was_answered_is_told_so() {
     assert_eq!(record.assessment.answered, 4);
     assert_eq!(record.sources.len(), 4);
     let visit = &record.sources[0].visits[0];
-    assert_eq!((visit.at, visit.took, visit.status), (1000, 3000, Some(200)));
+    assert_eq!(
+        (visit.at, visit.took, visit.status),
+        (1000, 3000, Some(200))
+    );
     assert_eq!(visit.token.as_deref().map(str::len), Some(8));
     assert_eq!(record.end.unwrap().by, EndedBy::Close);
     assert_eq!(record.end.unwrap().at, 2000);
@@ -183,7 +186,10 @@ fn what_is_seen_of_a_port_or_family_that_is_shut_is_not_written_down() {
     let mut book = Book::default();
     let only_v4 = Lease {
         scope: Scope {
-            families: Families { v4: true, v6: false },
+            families: Families {
+                v4: true,
+                v6: false,
+            },
             ..lease("a", start).scope
         },
         ..lease("a", start)
@@ -224,11 +230,21 @@ fn nobody_closing_it_is_told_with_how_late_it_was() {
 fn a_renewal_goes_on_and_a_new_lease_of_the_name_begins_anew() {
     let start = Instant::now();
     let (mut book, name) = open_book(start);
-    book.opened(&lease("certbot-1", start + SECOND), Why::Asked, start + SECOND, WALL);
+    book.opened(
+        &lease("certbot-1", start + SECOND),
+        Why::Asked,
+        start + SECOND,
+        WALL,
+    );
     assert_eq!(book.all().len(), 1);
     assert_eq!(book.all()[0].renewals, 1);
     book.ended(&name, EndedBy::Close, start + 2 * SECOND);
-    book.opened(&lease("certbot-1", start + 3 * SECOND), Why::Asked, start + 3 * SECOND, WALL + 3000);
+    book.opened(
+        &lease("certbot-1", start + 3 * SECOND),
+        Why::Asked,
+        start + 3 * SECOND,
+        WALL + 3000,
+    );
     answered("192.0.2.1", "example.com").tell(&mut book, start + 4 * SECOND);
     let all = book.all();
     assert_eq!(all.len(), 2);
@@ -274,11 +290,18 @@ fn evidence_counts_from_the_opening_to_the_last_look() {
     book.witnessed(&tally(100), start);
     book.opened(&lease("a", start), Why::Asked, start, WALL);
     book.witnessed(&tally(1500), start + SECOND);
-    book.ended(&LeaseName::parse("a").unwrap(), EndedBy::Close, start + SECOND);
+    book.ended(
+        &LeaseName::parse("a").unwrap(),
+        EndedBy::Close,
+        start + SECOND,
+    );
     book.witnessed(&tally(1600), start + SECOND);
     book.witnessed(&tally(9000), start + 4 * SECOND);
     let evidence = book.all()[0].evidence.clone();
-    assert_eq!((evidence.packets, evidence.seen, evidence.reached), (1500, 150, 0));
+    assert_eq!(
+        (evidence.packets, evidence.seen, evidence.reached),
+        (1500, 150, 0)
+    );
     assert!(evidence.is_kept && evidence.incomplete.is_some());
 }
 
