@@ -183,7 +183,7 @@ impl Leases {
             windows.count(lease.caller, now);
             windows.write_down(lease.clone(), now);
         });
-        self.recorder.opened(&lease);
+        self.recorder.opened(&lease, now);
         self.watch_holder(&lease);
         Ok(doubts)
     }

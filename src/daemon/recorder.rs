@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
@@ -40,9 +40,9 @@ impl Default for Recorder {
 }
 
 impl Recorder {
-    /// A lease was acquired or renewed.
-    pub fn opened(&self, lease: &Lease) {
-        self.change(|book| book.opened(lease, Why::Asked, now(), wall()));
+    /// A lease was acquired or renewed, at this instant.
+    pub fn opened(&self, lease: &Lease, at: Instant) {
+        self.change(|book| book.opened(lease, Why::Asked, at, wall()));
     }
 
     /// It was a token that opened it.

@@ -103,6 +103,10 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         return Err(one_lost(&lost, daemon.child, runner_child).await);
     }
 
+    for lease in leases.windows().borrow().leases() {
+        recorder.taken_up(lease, None);
+    }
+
     let observer = Arc::new(Observer::new(now()));
     let (rules_tx, rules) = watch::channel(Arc::new(daemon.rules));
     let (stop_tx, stop) = watch::channel(false);
