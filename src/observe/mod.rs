@@ -1,10 +1,12 @@
-//! Tells: the log, and the counts and thumbprints that `status` shows.
+//! Tells: the log, the counts and thumbprints that `status` shows, windows' records and their history.
 //!
-//! What is seen here sways no verdict. Nothing keyed by a peer is kept.
+//! What is seen here sways no verdict. Nothing keyed by a peer is kept but in records.
 
+pub mod history;
 pub mod log;
 pub mod quorum;
 pub mod record;
+pub mod region;
 mod seen;
 
 use std::sync::Mutex;
