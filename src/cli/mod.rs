@@ -88,6 +88,9 @@ enum Command {
     /// Started by `run` alone: the process that runs configured commands
     #[command(hide = true)]
     Runner,
+    /// Started by `run` alone: the process that keeps the history
+    #[command(hide = true)]
+    Historian,
     /// Started by `exec` alone: becomes the command
     #[command(hide = true, name = "exec-command")]
     Become(exec::StartArgs),
@@ -187,6 +190,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         })?,
         Command::Enforcer => daemon::enforcer::run(config.as_deref())?,
         Command::Runner => daemon::runner::run(config.as_deref())?,
+        Command::Historian => daemon::historian::run(config.as_deref())?,
         Command::Open(args) => return open::run(&runtime_dir, &args),
         Command::Close(args) => return close::run(&runtime_dir, &args),
         Command::Exec(args) => return exec::run(&runtime_dir, &args),

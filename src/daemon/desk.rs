@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::armed::Armed;
 use super::asked_ports::asked_ports;
 use super::early::EarlyClose;
+use super::history::History;
 use super::lease_error::LeaseError;
 use super::leases::Leases;
 use super::now;
@@ -40,6 +41,8 @@ pub struct Desk {
     pub armed: Armed,
     /// What may end before its time.
     pub early: Arc<EarlyClose>,
+    /// Windows that were.
+    pub history: Arc<History>,
     /// The pushed answers.
     pub pushed: Arc<Pushed>,
     /// What was seen.

@@ -12,6 +12,9 @@ pub mod commands;
 pub mod desk;
 pub mod early;
 pub mod enforcer;
+mod framed;
+pub mod historian;
+pub mod history;
 pub mod lease_error;
 pub mod leases;
 pub mod link;
@@ -139,6 +142,7 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
     let notify = Notify::from_env();
     let (enforcer, child) = start_enforcer(&config)?;
     let runner = runner::start(&config)?;
+    let historian = historian::start(&config);
     problems.extend(parts::missing_programs(&config));
     accounts.seal();
 
@@ -172,6 +176,7 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
         enforcer,
         child,
         runner,
+        historian,
         landlocked,
     }));
     // A thread that still reads lists has nothing to finish.
@@ -184,6 +189,7 @@ pub fn front_seal(config: &Config) -> Seal {
     Seal {
         capabilities: CapabilitySet::empty(),
         readable: parts::readable(config),
+        writable: Vec::new(),
         connect_ports: parts::upstream_ports(config),
         calls: Calls::Front,
     }

@@ -13,6 +13,7 @@ use super::armed::Armed;
 use super::commands::Commands;
 use super::desk::Desk;
 use super::early::{EarlyClose, Overheard, watch_early};
+use super::history::History;
 use super::lease_error::LeaseError;
 use super::leases::{Leases, watch_commands, watch_deadlines, watch_holders};
 use super::link::{Link, Lost};
@@ -62,6 +63,7 @@ pub struct Daemon {
     pub enforcer: UnixStream,
     pub child: Child,
     pub runner: Option<(UnixStream, Child)>,
+    pub historian: Option<(UnixStream, Child)>,
     pub landlocked: Landlocked,
 }
 
@@ -94,6 +96,14 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let runner = runner.map(tokio::net::UnixStream::from_std);
     let (runner, runner_carrying) = runner.transpose().map_err(os)?.map(Link::new).unzip();
     let mut runner_lost = tokio::spawn(until_lost(runner_carrying));
+    let (history, recording) = match daemon.historian {
+        Some((socket, child)) => {
+            let (history, carrying) = History::new(socket, child).map_err(os)?;
+            (history, Some(tokio::spawn(carrying)))
+        }
+        None => (History::none(daemon.config.report.history), None),
+    };
+    let history = Arc::new(history);
     let (config_tx, config) = watch::channel(Arc::clone(&daemon.config));
     let recorder = Arc::new(Recorder::default());
     let commands = runner.map(Commands::new);
@@ -114,6 +124,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let desk = Arc::new(Desk {
         config,
         early: Arc::clone(&early),
+        history: Arc::clone(&history),
         leases: Arc::clone(&leases),
         armed: Armed::default(),
         pushed: Arc::clone(&daemon.pushed),
@@ -245,7 +256,12 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
             Err(_) => not_removed(&"no answer in time"),
         }
     }
-    // Both processes end when our ends of the socket pairs do.
+    history.finish().await;
+    if let Some(recording) = recording {
+        // It ends when the historian has; who holds it up is left behind.
+        let _ = tokio::time::timeout(DRAIN, recording).await;
+    }
+    // The others end when our ends of the socket pairs do.
     watching.shutdown().await;
     lost.abort();
     runner_lost.abort();
@@ -327,7 +343,7 @@ async fn enforcer_lost(child: Child) -> Fatal {
 }
 
 /// Waits a moment for a child that is about to end; it is killed by the kernel when we end anyway.
-async fn reap(mut child: Child) -> Option<std::process::ExitStatus> {
+pub(super) async fn reap(mut child: Child) -> Option<std::process::ExitStatus> {
     for _ in 0..100 {
         if let Ok(Some(status)) = child.try_wait() {
             return Some(status);
@@ -460,6 +476,9 @@ impl Reloader {
                 error => format!("the enforcer refuses: {error}"),
             })?;
         self.desk.early.configure(&config);
+        // What it cannot do stands in the status; the others do not wait for a disk.
+        let history = Arc::clone(&self.desk.history);
+        tokio::spawn(async move { history.reload().await });
         self.desk.tell_list_problems(lists.problems());
         *held = lists;
         self.rules.send_replace(Arc::new(rules));
@@ -475,6 +494,10 @@ impl Reloader {
             ("[tls] listen", before.tls.listen != config.tls.listen),
             ("[daemon]", before.daemon != config.daemon),
             ("[log]", before.log != config.log),
+            (
+                "[report] history",
+                before.report.history != config.report.history,
+            ),
             (
                 "the first [[grant]]",
                 before.grants.is_empty() && !config.grants.is_empty(),

@@ -1,12 +1,14 @@
-//! Tells: the log, and the counts and thumbprints that `status` shows.
+//! Tells: the log, the counts and thumbprints that `status` shows, windows' records and their history.
 //!
-//! What is seen here sways no verdict. Nothing keyed by a peer is kept.
+//! What is seen here sways no verdict. Nothing keyed by a peer is kept but in records.
 
 pub mod book;
+pub mod history;
 pub mod log;
 mod pairing;
 pub mod quorum;
 pub mod record;
+pub mod region;
 mod seen;
 
 use std::sync::Mutex;
