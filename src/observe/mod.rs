@@ -1,4 +1,4 @@
-//! Tells: the log, and the counts and thumbprints that `status` shows.
+//! Tells: the log, the counts and thumbprints that `status` shows, and the report of each window.
 //!
 //! What is seen here sways no verdict. Nothing keyed by a peer is kept.
 
@@ -7,6 +7,7 @@ pub mod log;
 mod pairing;
 pub mod quorum;
 pub mod record;
+pub mod report;
 mod seen;
 
 use std::sync::Mutex;
