@@ -13,6 +13,7 @@ mod install_hooks;
 mod legacy;
 mod open;
 mod process;
+mod report;
 mod status;
 mod terminal;
 
@@ -74,6 +75,8 @@ enum Command {
     InstallHooks(install_hooks::InstallHooksArgs),
     /// Say what is open, for whom, how long, and what is wrong
     Status(status::StatusArgs),
+    /// Say who came to a window, what they got, and what stopped them
+    Report(report::ReportArgs),
     /// Show, install or remove our part of the ruleset
     #[command(subcommand)]
     Firewall(firewall::FirewallCommand),
@@ -199,6 +202,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Hook(command) => return hook::run(&runtime_dir, &command),
         Command::InstallHooks(args) => return install_hooks::run(&args),
         Command::Status(args) => return status::run(&runtime_dir, &args),
+        Command::Report(args) => return report::run(&runtime_dir, &args),
         Command::Firewall(command) => {
             return firewall::run(config.as_deref(), &runtime_dir, &command);
         }

@@ -1,4 +1,5 @@
 //! Tells: the log, the counts and thumbprints that `status` shows, windows' records and their history.
+//! Tells: the log, the counts and thumbprints that `status` shows, and the report of each window.
 //!
 //! What is seen here sways no verdict. Nothing keyed by a peer is kept but in records.
 
@@ -9,6 +10,7 @@ mod pairing;
 pub mod quorum;
 pub mod record;
 pub mod region;
+pub mod report;
 mod seen;
 
 use std::sync::Mutex;

@@ -265,4 +265,11 @@ impl Visit {
     pub fn is_answer(&self) -> bool {
         matches!(self.reason.as_str(), "answered" | "relayed")
     }
+
+    /// The identifier that this was a validation of, if it was one and said so.
+    pub fn validates(&self) -> Option<&str> {
+        self.identifier
+            .as_deref()
+            .filter(|_| self.challenge.is_some())
+    }
 }
