@@ -11,6 +11,7 @@ mod firewall;
 mod hook;
 mod install_hooks;
 mod legacy;
+mod metrics;
 mod open;
 mod process;
 mod status;
@@ -74,6 +75,8 @@ enum Command {
     InstallHooks(install_hooks::InstallHooksArgs),
     /// Say what is open, for whom, how long, and what is wrong
     Status(status::StatusArgs),
+    /// Print figures for a monitoring system, in the text format of Prometheus
+    Metrics,
     /// Show, install or remove our part of the ruleset
     #[command(subcommand)]
     Firewall(firewall::FirewallCommand),
@@ -195,6 +198,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Hook(command) => return hook::run(&runtime_dir, &command),
         Command::InstallHooks(args) => return install_hooks::run(&args),
         Command::Status(args) => return status::run(&runtime_dir, &args),
+        Command::Metrics => return metrics::run(&runtime_dir),
         Command::Firewall(command) => {
             return firewall::run(config.as_deref(), &runtime_dir, &command);
         }

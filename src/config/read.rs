@@ -12,12 +12,12 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::error::{Problem, nearest};
 use super::file::{
-    Allow, AnswerTable, Budget, Daemon, File, Firewall, Grant, Group, Http, Log, NamedGroup, Proxy,
-    Section, ServerTable, Site, Tls, TlsAnswerTable, Window,
+    Allow, AnswerTable, Budget, Daemon, File, Firewall, Grant, Group, Http, Log, Metrics,
+    NamedGroup, Proxy, Section, ServerTable, Site, Tls, TlsAnswerTable, Window,
 };
 
 /// The tables that may stand in a file, and the keys of each.
-fn tables() -> [(&'static str, &'static [&'static str]); 12] {
+fn tables() -> [(&'static str, &'static [&'static str]); 13] {
     [
         ("daemon", keys::<Daemon>()),
         ("http", keys::<Http>()),
@@ -28,6 +28,7 @@ fn tables() -> [(&'static str, &'static [&'static str]); 12] {
         ("allow", keys::<Allow>()),
         ("group", keys::<Group>()),
         ("proxy", keys::<Proxy>()),
+        ("metrics", keys::<Metrics>()),
         ("log", keys::<Log>()),
         ("grant", keys::<Grant>()),
         ("site", keys::<Site>()),
@@ -54,6 +55,7 @@ pub(super) fn read(text: &str, problems: &mut Vec<Problem>) -> Option<File> {
             "allow" => file.allow = table("allow", value, problems),
             "proxy" => file.proxy = table("proxy", value, problems),
             "group" => file.groups = groups(value, problems),
+            "metrics" => file.metrics = table("metrics", value, problems),
             "log" => file.log = table("log", value, problems),
             "grant" => file.grants = tables_of("grant", value, problems),
             "site" => {

@@ -6,7 +6,6 @@ use std::pin::Pin;
 
 use super::desk::Desk;
 use super::now;
-use super::tell::tell;
 use crate::control::protocol::{Ask, Open, Response};
 use crate::control::server::{Arming, Authority};
 use crate::control::status::Status;
@@ -55,8 +54,8 @@ impl Authority for Desk {
         })
     }
 
-    fn status(&self) -> Pin<Box<dyn Future<Output = Status> + Send + '_>> {
-        Box::pin(async move { tell(self) })
+    fn status(&self) -> Pin<Box<dyn Future<Output = (Status, String)> + Send + '_>> {
+        Box::pin(async move { self.tell_all() })
     }
 }
 
