@@ -11,6 +11,7 @@ mod firewall;
 mod hook;
 mod install_hooks;
 mod legacy;
+mod metrics;
 mod open;
 mod process;
 mod report;
@@ -77,6 +78,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Say who came to a window, what they got, and what stopped them
     Report(report::ReportArgs),
+    /// Print figures for a monitoring system, in the text format of Prometheus
+    Metrics,
     /// Show, install or remove our part of the ruleset
     #[command(subcommand)]
     Firewall(firewall::FirewallCommand),
@@ -203,6 +206,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::InstallHooks(args) => return install_hooks::run(&args),
         Command::Status(args) => return status::run(&runtime_dir, &args),
         Command::Report(args) => return report::run(&runtime_dir, &args),
+        Command::Metrics => return metrics::run(&runtime_dir),
         Command::Firewall(command) => {
             return firewall::run(config.as_deref(), &runtime_dir, &command);
         }

@@ -15,6 +15,7 @@ use super::file::{self, File, Key, Section, Word};
 use super::firewall::{Listeners, firewall};
 use super::grant::{self, Accounts, numeric_id};
 use super::listen;
+use super::metrics::metrics;
 use super::proxy::proxy;
 use super::report::report;
 use super::site::{self, Around};
@@ -70,6 +71,7 @@ pub(super) fn config(
         firewall,
         allow: allow(&file.allow, &file.groups, problems),
         proxy: proxy(&file.proxy, problems),
+        metrics: metrics(&file.metrics, &http, &tls, problems),
         log: log(&file.log, problems),
         report: report(&file.report, problems),
         grants: grants

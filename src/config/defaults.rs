@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
-    Allow, Closed, Config, Daemon, Firewall, Format, Http, Level, Log, Mode, Named, Proxy, Refusal,
-    Report, Shut, Site, Source, Tls, Window,
+    Allow, Closed, Config, Daemon, Firewall, Format, Http, Level, Log, Metrics, Mode, Named, Proxy,
+    Refusal, Report, Shut, Site, Source, Tls, Window,
 };
 use crate::gate::RedirectFor;
 use crate::gate::challenge::ChallengeType;
@@ -166,6 +166,7 @@ impl Default for Config {
             firewall: Firewall::default(),
             allow: Allow::default(),
             proxy: Proxy::default(),
+            metrics: Metrics::default(),
             log: Log::default(),
             report: Report::default(),
             grants: Vec::new(),

@@ -23,6 +23,7 @@ pub(super) struct File {
     pub(super) firewall: Section<Firewall>,
     pub(super) allow: Section<Allow>,
     pub(super) proxy: Section<Proxy>,
+    pub(super) metrics: Section<Metrics>,
     pub(super) groups: Vec<NamedGroup>,
     pub(super) log: Section<Log>,
     pub(super) report: Section<Report>,
@@ -169,6 +170,12 @@ pub(super) struct Group {
 pub(super) struct Proxy {
     pub(super) protocol_from: Key<Vec<Spanned<String>>>,
     pub(super) headers_from: Key<Vec<Spanned<String>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Metrics {
+    pub(super) listen: Key<Listen>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -28,6 +28,12 @@ pub(super) const TLS: Usual = Usual {
     divert_port: 8403,
 };
 
+/// For `[metrics]`.
+pub(super) const METRICS: Usual = Usual {
+    port: 9402,
+    divert_port: 0,
+};
+
 /// Reads where to listen: the addresses, and the loopback port that peers are diverted to.
 pub(super) fn listen(
     key: &Spanned<Listen>,
@@ -80,7 +86,8 @@ pub(super) fn listen(
     }
 }
 
-fn addresses(
+/// The addresses of an array, no two of which overlap.
+pub(super) fn addresses(
     entries: &[Spanned<String>],
     usual: Usual,
     problems: &mut Vec<Problem>,

@@ -1,7 +1,7 @@
 //! Reads: the operator's words into values that cannot be wrong.
 //!
 //! `file` follows the TOML and `read` finds every key that it does not know; `check`, `allow`, `firewall`,
-//! `command`, `tls`, `server`, `site`, `grant` and `report` turn words into the types of this page; `error` says what to write instead.
+//! `command`, `tls`, `metrics`, `server`, `site`, `grant` and `report` turn words into the types of this page; `error` says what to write instead.
 //! `defaults` has what counts where the file is silent; `lists` reads the files that `[allow]` names, now and again.
 //! Nothing here acts on what it reads, and nothing is silently corrected: a file with a mistake is
 //! refused as a whole, with every mistake in it shown at once.
@@ -19,6 +19,7 @@ mod grant;
 mod listen;
 pub mod lists;
 mod load;
+mod metrics;
 mod prefix;
 mod proxy;
 mod read;
@@ -77,6 +78,8 @@ pub struct Config {
     pub allow: Allow,
     /// `[proxy]`: who speaks for others.
     pub proxy: Proxy,
+    /// `[metrics]`: where figures are shown.
+    pub metrics: Metrics,
     /// `[log]`: what is written down.
     pub log: Log,
     /// `[report]`: what is kept of windows.
@@ -285,6 +288,13 @@ pub struct Proxy {
     pub protocol_from: Vec<IpNet>,
     /// Whose Forwarded and X-Forwarded-For fields are believed.
     pub headers_from: Vec<IpNet>,
+}
+
+/// `[metrics]`. Nowhere, by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// The loopback addresses to listen on, no two of which overlap.
+    pub listen: Vec<SocketAddr>,
 }
 
 /// `[log]`.

@@ -23,6 +23,9 @@ pub const MAX_RESPONSE_BYTES: u64 = 8 * 1024 * 1024;
 pub const LEASE_VARIABLE: &str = "ACMEGATE_LEASE";
 /// The socket that obeys, in the runtime directory.
 pub const CONTROL_SOCKET: &str = "control.sock";
+/// The last line of the metrics, a comment to every reader of their format: what ends without it was
+/// cut off.
+pub const END_OF_METRICS: &str = "# EOF\n";
 /// The socket that tells and never listens, beside it.
 pub const OBSERVE_SOCKET: &str = "observe.sock";
 /// Where both stand by default. Not /tmp: certbot's unit has a private one.

@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
@@ -24,7 +24,7 @@ use crate::config::{Config, format_duration};
 use crate::control::protocol::{Ask, Exit, FamilyName, Open, Response, SaidWord};
 use crate::firewall::message::Claim;
 use crate::firewall::record::command_name;
-use crate::front::{Rules, Speaks};
+use crate::front::{Front, Rules, Speaks};
 use crate::gate::caller::{Ask as GateAsk, Caller, may};
 use crate::gate::identifier::Identifier;
 use crate::gate::lease::{Entrance, Families, Holder, LeaseName, Trigger};
@@ -61,6 +61,14 @@ pub struct Desk {
     pub problems: Mutex<Vec<String>>,
     /// What is wrong with the lists now, for the status.
     pub list_problems: Mutex<Vec<String>>,
+    /// When the oldest of the lists was written.
+    pub oldest_list: Mutex<Option<SystemTime>>,
+    /// Who holds the connections.
+    pub front: Arc<Front>,
+    /// The addresses where metrics are shown.
+    pub scraped_at: Vec<SocketAddr>,
+    /// When the daemon started.
+    pub started: SystemTime,
 }
 
 impl Desk {

@@ -11,6 +11,7 @@ mod hooks;
 mod install_hooks;
 #[path = "../lab/mod.rs"]
 mod lab;
+mod metrics;
 mod seeds;
 mod shipped;
 mod tls_alpn;
