@@ -239,6 +239,9 @@ pub struct Response {
     pub code: u8,
     /// One line for a person.
     pub message: String,
+    /// What else is to be said of it, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<String>,
     /// More lines for a person, if something is worth knowing.
     #[serde(default)]
     pub warnings: Vec<String>,
@@ -312,6 +315,7 @@ impl Response {
             version: VERSION,
             code: exit as u8,
             message: message.into(),
+            more: Vec::new(),
             warnings: Vec::new(),
             ports: Vec::new(),
             gate_ports: Vec::new(),

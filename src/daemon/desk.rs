@@ -301,10 +301,18 @@ impl Desk {
             .close(&name)
             .await
             .map_err(|error| self.explain(error))?;
-        Ok(match was_there {
-            true => Response::done(format!("closed: lease {name}")),
+        Ok(match (was_there, self.closing_words(&name)) {
+            (true, Some([first, second])) => Response {
+                more: vec![second],
+                ..Response::done(first)
+            },
+            (true, None) => Response::done(format!("closed: lease {name}")),
             // A post-hook after the lease expired is no failure.
-            false => Response::done(format!("no lease {name}: nothing to close")),
+            (false, Some([first, second])) => Response {
+                more: vec![second],
+                ..Response::done(format!("no lease {name}: nothing to close; {first}"))
+            },
+            (false, None) => Response::done(format!("no lease {name}: nothing to close")),
         })
     }
 

@@ -9,50 +9,76 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::watch;
 
+use super::history::{History, HistoryError};
 use super::now;
 use crate::gate::event::{Ended, Evidence, Witness};
 use crate::gate::identifier::Identifier;
 use crate::gate::lease::{Lease, LeaseName};
 use crate::gate::token::Token;
-use crate::observe::book::{Book, Draft};
+use crate::gate::window::Windows;
+use crate::observe::Observer;
+use crate::observe::book::{Book, Draft, judge};
+use crate::observe::history::message::Query;
 use crate::observe::record::{EndedBy, Record, Said, Why};
 
 /// How often what changed is handed on at most: a validation brings a dozen changes at once.
 const SETTLE: Duration = Duration::from_millis(500);
 
 /// The front's one recorder.
-#[derive(Debug)]
 pub struct Recorder {
     book: Mutex<Book>,
     is_open: AtomicBool,
     /// Counts changes, for those who follow.
     changes: watch::Sender<u64>,
+    observer: Arc<Observer>,
+    history: Arc<History>,
 }
 
-impl Default for Recorder {
-    fn default() -> Self {
+impl Recorder {
+    /// A recorder with an empty book. What it writes is counted by `observer` and kept by `history`.
+    pub fn new(observer: Arc<Observer>, history: Arc<History>) -> Self {
         Self {
             book: Mutex::default(),
             is_open: AtomicBool::new(false),
             changes: watch::Sender::new(0),
+            observer,
+            history,
         }
     }
-}
 
-impl Recorder {
+    /// Takes up the records of leases that lived before this process did, and ends those of all others.
+    pub async fn adopt(&self, windows: &Windows) {
+        let stored = match self.history.query(&Query::Open).await {
+            Ok(found) => found.records,
+            Err(HistoryError::Off) => Vec::new(),
+            Err(error) => {
+                tracing::warn!(%error, "what is known of open windows begins anew");
+                Vec::new()
+            }
+        };
+        let mut going_on = Vec::new();
+        for lease in windows.leases() {
+            let is_its = |record: &&Record| {
+                record.lease == lease.name.as_str() && record.caller == lease.caller
+            };
+            let stored = stored.iter().rev().find(is_its);
+            going_on.extend(stored.and_then(|record| record.number));
+            self.change(|book| book.taken_up(lease, stored.cloned(), now(), wall()));
+        }
+        // What cannot be done now the next start does.
+        let _ = self.history.settle(&going_on).await;
+    }
+
     /// A lease was acquired or renewed, at this instant.
     pub fn opened(&self, lease: &Lease, at: Instant) {
-        self.change(|book| book.opened(lease, Why::Asked, at, wall()));
+        if self.change(|book| book.opened(lease, Why::Asked, at, wall())) {
+            self.observer.metrics().window_opened(Why::Asked);
+        }
     }
 
     /// It was a token that opened it.
     pub fn opened_for_token(&self, name: &LeaseName) {
         self.change(|book| book.opened_for_token(name));
-    }
-
-    /// A lease lived when the daemon started; `stored` is what the history has of it.
-    pub fn taken_up(&self, lease: &Lease, stored: Option<Record>) {
-        self.change(|book| book.taken_up(lease, stored, now(), wall()));
     }
 
     /// A lease ended before its time.
@@ -103,13 +129,14 @@ impl Recorder {
         self.changes.subscribe()
     }
 
-    fn change(&self, change: impl FnOnce(&mut Book)) {
+    fn change<T>(&self, change: impl FnOnce(&mut Book) -> T) -> T {
         let mut book = self.lock();
-        change(&mut book);
+        let changed = change(&mut book);
         self.is_open.store(book.is_open(), Ordering::Relaxed);
         drop(book);
         self.changes
             .send_modify(|count| *count = count.wrapping_add(1));
+        changed
     }
 
     fn lock(&self) -> MutexGuard<'_, Book> {
@@ -147,41 +174,77 @@ pub async fn watch_records(recorder: Arc<Recorder>) {
                 changes.mark_unchanged();
             }
         }
-        let drafts = {
-            let mut book = recorder.lock();
-            book.expire(now());
-            let drafts = book.take_changed(now());
-            recorder.is_open.store(book.is_open(), Ordering::Relaxed);
-            drafts
-        };
-        for draft in drafts {
+        for draft in recorder.take_changed() {
             recorder.hand_on(draft).await;
         }
     }
 }
 
 impl Recorder {
+    /// Hands on everything as it stands, because the daemon ends.
+    pub async fn finish(&self) {
+        for draft in self.take_changed() {
+            self.hand_on(draft).await;
+        }
+    }
+
+    fn take_changed(&self) -> Vec<Draft> {
+        let mut book = self.lock();
+        book.expire(now());
+        let drafts = book.take_changed(now());
+        self.is_open.store(book.is_open(), Ordering::Relaxed);
+        drafts
+    }
+
     async fn hand_on(&self, draft: Draft) {
         let Draft {
-            record,
+            id,
+            mut record,
             is_complete,
-            ..
         } = draft;
-        if is_complete {
-            tracing::info!(
-                lease = %record.lease,
-                outcome = ?record.assessment.outcome,
-                networks = record.assessment.networks,
-                answered = record.assessment.answered,
-                dropped = record.assessment.dropped,
-                "window"
-            );
+        // What goes wrong with it the history says itself, in the status.
+        if let Ok(stored) = self.history.store(&record).await {
+            let places = stored.sources.iter();
+            let places = places.filter_map(|source| Some((source.address, source.place.clone()?)));
+            self.lock().stored(id, stored.number, &places.collect());
+            if is_complete {
+                record = self.last_word(stored).await;
+            }
         }
+        if is_complete {
+            self.lock().completed(&record);
+            self.completed(&record);
+        }
+    }
+
+    /// A complete record with all that its places tell, which were learnt when it was stored.
+    async fn last_word(&self, stored: Record) -> Record {
+        let mut record = stored.clone();
+        judge(&mut record);
+        if record != stored {
+            let _ = self.history.store(&record).await;
+        }
+        record
+    }
+
+    /// A record is complete: tells the log and those who count.
+    fn completed(&self, record: &Record) {
+        self.observer.metrics().window_ended(record);
+        let assessment = &record.assessment;
+        tracing::info!(
+            number = record.number,
+            lease = %record.lease,
+            outcome = assessment.outcome.word(),
+            networks = assessment.networks,
+            answered = assessment.answered,
+            dropped = assessment.dropped,
+            "window"
+        );
     }
 }
 
 /// The clock of the host in milliseconds after 1970, for people alone: nothing is decided by it.
-fn wall() -> u64 {
+pub(super) fn wall() -> u64 {
     #[expect(
         clippy::disallowed_methods,
         reason = "a record says when it was, and that is what the host's clock says"

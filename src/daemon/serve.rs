@@ -108,7 +108,9 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     };
     let history = Arc::new(history);
     let (config_tx, config) = watch::channel(Arc::clone(&daemon.config));
-    let recorder = Arc::new(Recorder::default());
+    let metrics = Metrics::new().map_err(|error| Fatal::new(Exit::Software, error))?;
+    let observer = Arc::new(Observer::new(metrics, now()));
+    let recorder = Arc::new(Recorder::new(Arc::clone(&observer), Arc::clone(&history)));
     let commands = runner.map(Commands::new);
     let (leases, to_watch) = Leases::new(link, commands, config.clone(), Arc::clone(&recorder));
     let leases = Arc::new(leases);
@@ -116,12 +118,9 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         return Err(one_lost(&lost, daemon.child, runner_child).await);
     }
 
-    for lease in leases.windows().borrow().leases() {
-        recorder.taken_up(lease, None);
-    }
+    let windows = Arc::clone(&leases.windows().borrow());
+    recorder.adopt(&windows).await;
 
-    let metrics = Metrics::new().map_err(|error| Fatal::new(Exit::Software, error))?;
-    let observer = Arc::new(Observer::new(metrics, now()));
     let (rules_tx, rules) = watch::channel(Arc::new(daemon.rules));
     let (stop_tx, stop) = watch::channel(false);
     let early = Arc::new(EarlyClose::new(&daemon.config));
@@ -190,7 +189,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     watching.spawn(watch_holders(Arc::clone(&leases), to_watch));
     watching.spawn(watch_deadlines(Arc::clone(&leases)));
     watching.spawn(watch_early(early, Arc::clone(&leases)));
-    watching.spawn(watch_records(recorder));
+    watching.spawn(watch_records(Arc::clone(&recorder)));
     watching.spawn(watch_exposure(Arc::clone(&observer), leases.windows()));
     let watched = Arc::clone(&desk);
     watching.spawn(async move { watched.watch_armed().await });
@@ -274,6 +273,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
             Err(_) => not_removed(&"no answer in time"),
         }
     }
+    recorder.finish().await;
     history.finish().await;
     if let Some(recording) = recording {
         // It ends when the historian has; who holds it up is left behind.

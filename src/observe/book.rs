@@ -81,12 +81,13 @@ impl Book {
         !self.open.is_empty()
     }
 
-    /// A lease was acquired or renewed. `wall` is the host's clock in milliseconds after 1970.
-    pub fn opened(&mut self, lease: &Lease, why: Why, now: Instant, wall: u64) {
+    /// A lease was acquired or renewed; whether that began a window. `wall` is the host's clock in
+    /// milliseconds after 1970.
+    pub fn opened(&mut self, lease: &Lease, why: Why, now: Instant, wall: u64) -> bool {
         if let Some(open) = self.living(&lease.name) {
             open.record.renewals += 1;
             open.follow(lease);
-            return;
+            return false;
         }
         let beside: Vec<&mut Open> = (self.open.iter_mut())
             .filter(|open| open.ended.is_none())
@@ -131,6 +132,7 @@ impl Book {
         };
         open.follow(lease);
         self.open.push(open);
+        true
     }
 
     /// A window was opened because a token was pushed. What a token only prolonged was asked for.
@@ -306,7 +308,7 @@ impl Book {
         }
     }
 
-    /// Puts the history's version of a complete record in the place of ours.
+    /// Puts the last word on a complete record in the place of ours.
     pub fn completed(&mut self, record: &Record) {
         let ours = (self.recent.iter_mut())
             .rev()
@@ -546,15 +548,20 @@ impl Open {
                 (false, false) => Role::Visitor,
             };
         }
-        record.sources.sort_by_key(|source| source.first);
-        pair(&mut record.sources);
-        record.assessment = assess(&record);
+        judge(&mut record);
         record
     }
 
     fn knows(&self, visit: &Visit) -> bool {
         (visit.token.as_ref()).is_some_and(|token| self.tokens.contains(token))
     }
+}
+
+/// Says what a record comes to, by all that is in it: where sources are may have been learnt since.
+pub fn judge(record: &mut Record) {
+    record.sources.sort_by_key(|source| source.first);
+    pair(&mut record.sources);
+    record.assessment = assess(record);
 }
 
 /// The first 8 hexadecimal digits of a token's SHA-256 digest: enough to tell tokens of one window
