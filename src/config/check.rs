@@ -16,6 +16,7 @@ use super::firewall::{Listeners, firewall};
 use super::grant::{self, Accounts, numeric_id};
 use super::listen;
 use super::proxy::proxy;
+use super::report::report;
 use super::site::{self, Around};
 use super::tls::tls;
 use super::value::{allowance, directory, duration, one_of, whole};
@@ -70,6 +71,7 @@ pub(super) fn config(
         allow: allow(&file.allow, &file.groups, problems),
         proxy: proxy(&file.proxy, problems),
         log: log(&file.log, problems),
+        report: report(&file.report),
         grants: grants
             .filter_map(|section| grant::grant(section, accounts, problems))
             .collect(),

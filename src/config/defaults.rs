@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Allow, Closed, Config, Daemon, Firewall, Format, Http, Level, Log, Mode, Named, Proxy, Refusal,
-    Shut, Site, Source, Tls, Window,
+    Report, Shut, Site, Source, Tls, Window,
 };
 use crate::gate::RedirectFor;
 use crate::gate::challenge::ChallengeType;
@@ -103,6 +103,16 @@ impl Default for Log {
     }
 }
 
+impl Default for Report {
+    fn default() -> Self {
+        Self {
+            // Which of six perspectives was dropped nobody else can tell; what it costs is in
+            // docs/performance.md.
+            evidence: true,
+        }
+    }
+}
+
 impl Site {
     /// What stands when the file has no `[[site]]`: every identifier is answered with pushed tokens
     /// and from `state_dir`/webroot, and nobody is redirected.
@@ -154,6 +164,7 @@ impl Default for Config {
             allow: Allow::default(),
             proxy: Proxy::default(),
             log: Log::default(),
+            report: Report::default(),
             grants: Vec::new(),
             sites: vec![Site::built_in(&daemon.state_dir)],
             daemon,

@@ -25,6 +25,7 @@ pub(super) struct File {
     pub(super) proxy: Section<Proxy>,
     pub(super) groups: Vec<NamedGroup>,
     pub(super) log: Section<Log>,
+    pub(super) report: Section<Report>,
     pub(super) grants: Vec<Section<Grant>>,
     pub(super) sites: Vec<Section<Site>>,
     /// Whether a `site` is there at all, readable or not.
@@ -175,6 +176,12 @@ pub(super) struct Proxy {
 pub(super) struct Log {
     pub(super) format: Key<String>,
     pub(super) level: Key<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Report {
+    pub(super) evidence: Key<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

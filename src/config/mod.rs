@@ -1,7 +1,7 @@
 //! Reads: the operator's words into values that cannot be wrong.
 //!
 //! `file` follows the TOML and `read` finds every key that it does not know; `check`, `allow`, `firewall`,
-//! `command`, `tls`, `server`, `site` and `grant` turn words into the types of this page; `error` says what to write instead.
+//! `command`, `tls`, `server`, `site`, `report` and `grant` turn words into the types of this page; `error` says what to write instead.
 //! `defaults` has what counts where the file is silent; `lists` reads the files that `[allow]` names, now and again.
 //! Nothing here acts on what it reads, and nothing is silently corrected: a file with a mistake is
 //! refused as a whole, with every mistake in it shown at once.
@@ -22,6 +22,7 @@ mod load;
 mod prefix;
 mod proxy;
 mod read;
+mod report;
 mod server;
 mod site;
 mod snippet;
@@ -78,6 +79,8 @@ pub struct Config {
     pub proxy: Proxy,
     /// `[log]`: what is written down.
     pub log: Log,
+    /// `[report]`: what is known of a window afterwards.
+    pub report: Report,
     /// Every `[[grant]]`: what callers besides root may ask.
     pub grants: Vec<Grant>,
     /// Every `[[site]]`, in the order of the file; a `gate::site::SiteId` counts in here.
@@ -291,6 +294,13 @@ pub struct Log {
     pub format: Format,
     /// The least important events that are written.
     pub level: Level,
+}
+
+/// `[report]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Whether the kernel counts who comes to open windows, and traces who is dropped.
+    pub evidence: bool,
 }
 
 /// `[log] format`.

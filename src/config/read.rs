@@ -13,11 +13,11 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 use super::error::{Problem, nearest};
 use super::file::{
     Allow, AnswerTable, Budget, Daemon, File, Firewall, Grant, Group, Http, Log, NamedGroup, Proxy,
-    Section, ServerTable, Site, Tls, TlsAnswerTable, Window,
+    Report, Section, ServerTable, Site, Tls, TlsAnswerTable, Window,
 };
 
 /// The tables that may stand in a file, and the keys of each.
-fn tables() -> [(&'static str, &'static [&'static str]); 12] {
+fn tables() -> [(&'static str, &'static [&'static str]); 13] {
     [
         ("daemon", keys::<Daemon>()),
         ("http", keys::<Http>()),
@@ -29,6 +29,7 @@ fn tables() -> [(&'static str, &'static [&'static str]); 12] {
         ("group", keys::<Group>()),
         ("proxy", keys::<Proxy>()),
         ("log", keys::<Log>()),
+        ("report", keys::<Report>()),
         ("grant", keys::<Grant>()),
         ("site", keys::<Site>()),
     ]
@@ -55,6 +56,7 @@ pub(super) fn read(text: &str, problems: &mut Vec<Problem>) -> Option<File> {
             "proxy" => file.proxy = table("proxy", value, problems),
             "group" => file.groups = groups(value, problems),
             "log" => file.log = table("log", value, problems),
+            "report" => file.report = table("report", value, problems),
             "grant" => file.grants = tables_of("grant", value, problems),
             "site" => {
                 file.has_sites = true;

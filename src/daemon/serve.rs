@@ -86,11 +86,12 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let os = |error: std::io::Error| Fatal::new(Exit::Os, error);
     let mut signals = Signals::listen().map_err(os)?;
     let enforcer = tokio::net::UnixStream::from_std(daemon.enforcer).map_err(os)?;
-    let (link, carrying) = Link::new(enforcer);
+    let (link, _evidence, carrying) = Link::new(enforcer);
     let mut lost = tokio::spawn(carrying);
     let (runner, runner_child) = daemon.runner.unzip();
     let runner = runner.map(tokio::net::UnixStream::from_std);
-    let (runner, runner_carrying) = runner.transpose().map_err(os)?.map(Link::new).unzip();
+    let runner = runner.transpose().map_err(os)?.map(Link::new);
+    let (runner, runner_carrying) = runner.map(|(link, _, carrying)| (link, carrying)).unzip();
     let mut runner_lost = tokio::spawn(until_lost(runner_carrying));
     let (config_tx, config) = watch::channel(Arc::clone(&daemon.config));
     let (leases, to_watch) = Leases::new(link, runner.map(Commands::new), config.clone());
