@@ -112,6 +112,9 @@ impl Default for Report {
             // Six thousand windows of a dozen visitors each.
             max_bytes: 64 * 1024 * 1024,
             databases: Vec::new(),
+            // Which of six perspectives was dropped nobody else can tell; what it costs is in
+            // docs/performance.md.
+            evidence: true,
         }
     }
 }

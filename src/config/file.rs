@@ -192,6 +192,7 @@ pub(super) struct Report {
     pub(super) keep: Key<Word>,
     pub(super) max_bytes: Key<Word>,
     pub(super) databases: Key<Vec<Spanned<String>>>,
+    pub(super) evidence: Key<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -82,7 +82,7 @@ pub struct Config {
     pub metrics: Metrics,
     /// `[log]`: what is written down.
     pub log: Log,
-    /// `[report]`: what is kept of windows.
+    /// `[report]`: what is known of windows afterwards, and kept.
     pub report: Report,
     /// Every `[[grant]]`: what callers besides root may ask.
     pub grants: Vec<Grant>,
@@ -317,6 +317,8 @@ pub struct Report {
     pub max_bytes: u64,
     /// Where countries and networks of addresses are looked up: .mmdb files; absolute.
     pub databases: Vec<PathBuf>,
+    /// Whether the kernel counts who comes to open windows, and traces who is dropped.
+    pub evidence: bool,
 }
 
 /// `[log] format`.

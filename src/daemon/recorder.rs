@@ -3,11 +3,13 @@
 //! It sways nothing: a record that cannot be kept stops no validation. With no window open the path of
 //! a request loads one flag here.
 
+use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use super::history::{History, HistoryError};
 use super::now;
@@ -32,12 +34,19 @@ pub struct Recorder {
     changes: watch::Sender<u64>,
     observer: Arc<Observer>,
     history: Arc<History>,
+    evidence: Mutex<mpsc::Receiver<Evidence>>,
 }
 
 impl Recorder {
-    /// A recorder with an empty book. What it writes is counted by `observer` and kept by `history`.
-    pub fn new(observer: Arc<Observer>, history: Arc<History>) -> Self {
+    /// A recorder with an empty book. What it writes is counted by `observer` and kept by `history`; what
+    /// the kernel saw comes by `evidence`.
+    pub fn new(
+        observer: Arc<Observer>,
+        history: Arc<History>,
+        evidence: mpsc::Receiver<Evidence>,
+    ) -> Self {
         Self {
+            evidence: Mutex::new(evidence),
             book: Mutex::default(),
             is_open: AtomicBool::new(false),
             changes: watch::Sender::new(0),
@@ -109,9 +118,12 @@ impl Recorder {
         }
     }
 
-    /// The kernel saw something.
-    pub fn witnessed(&self, evidence: &Evidence) {
-        self.change(|book| book.witnessed(evidence, now()));
+    /// Writes down everything that the kernel is known to have seen by now.
+    pub fn take_evidence(&self) {
+        let mut evidence = locked(&self.evidence);
+        while let Ok(seen) = evidence.try_recv() {
+            self.change(|book| book.witnessed(&seen, now()));
+        }
     }
 
     /// The record of the last window of this name, if it is here yet.
@@ -140,15 +152,36 @@ impl Recorder {
     }
 
     fn lock(&self) -> MutexGuard<'_, Book> {
-        // Nothing in here panics half-way through a change.
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.book)
     }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing in here panics half-way through a change.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Witness for Recorder {
     fn ended(&self, event: &Ended<'_>) {
         if self.is_open.load(Ordering::Relaxed) {
             self.change(|book| book.visited(event, now()));
+        }
+    }
+}
+
+/// Writes down what the kernel sees, as it comes. Runs until dropped.
+pub async fn watch_evidence(recorder: Arc<Recorder>) {
+    loop {
+        // Taken and written down in one turn, so that nobody finds it in neither place.
+        let written = poll_fn(|cx| {
+            let seen = ready!(locked(&recorder.evidence).poll_recv(cx));
+            if let Some(seen) = &seen {
+                recorder.change(|book| book.witnessed(seen, now()));
+            }
+            Poll::Ready(seen.is_some())
+        });
+        if !written.await {
+            return;
         }
     }
 }

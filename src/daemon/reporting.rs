@@ -77,6 +77,7 @@ impl Desk {
 
     /// What a hook says of the window that it closed.
     pub(super) fn closing_words(&self, name: &LeaseName) -> Option<[String; 2]> {
+        self.recorder.take_evidence();
         self.recorder.last_of(name).as_ref().map(two_lines)
     }
 

@@ -22,7 +22,7 @@ use super::measure::{wall_clock, watch_exposure};
 use super::notify::Notify;
 use super::parts::{self, Remembered, Room};
 use super::privilege::HostAccounts;
-use super::recorder::{Recorder, watch_records};
+use super::recorder::{Recorder, watch_evidence, watch_records};
 use super::seal::Landlocked;
 use super::{ControlSockets, Fatal, Listener, Options, Scraped, landlock_word, now, unnamed_ports};
 use crate::answer::Pushed;
@@ -93,11 +93,12 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let os = |error: std::io::Error| Fatal::new(Exit::Os, error);
     let mut signals = Signals::listen().map_err(os)?;
     let enforcer = tokio::net::UnixStream::from_std(daemon.enforcer).map_err(os)?;
-    let (link, carrying) = Link::new(enforcer);
+    let (link, evidence, carrying) = Link::new(enforcer);
     let mut lost = tokio::spawn(carrying);
     let (runner, runner_child) = daemon.runner.unzip();
     let runner = runner.map(tokio::net::UnixStream::from_std);
-    let (runner, runner_carrying) = runner.transpose().map_err(os)?.map(Link::new).unzip();
+    let runner = runner.transpose().map_err(os)?.map(Link::new);
+    let (runner, runner_carrying) = runner.map(|(link, _, carrying)| (link, carrying)).unzip();
     let mut runner_lost = tokio::spawn(until_lost(runner_carrying));
     let (history, recording) = match daemon.historian {
         Some((socket, child)) => {
@@ -110,7 +111,8 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let (config_tx, config) = watch::channel(Arc::clone(&daemon.config));
     let metrics = Metrics::new().map_err(|error| Fatal::new(Exit::Software, error))?;
     let observer = Arc::new(Observer::new(metrics, now()));
-    let recorder = Arc::new(Recorder::new(Arc::clone(&observer), Arc::clone(&history)));
+    let recorder = Recorder::new(Arc::clone(&observer), Arc::clone(&history), evidence);
+    let recorder = Arc::new(recorder);
     let commands = runner.map(Commands::new);
     let (leases, to_watch) = Leases::new(link, commands, config.clone(), Arc::clone(&recorder));
     let leases = Arc::new(leases);
@@ -190,6 +192,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     watching.spawn(watch_deadlines(Arc::clone(&leases)));
     watching.spawn(watch_early(early, Arc::clone(&leases)));
     watching.spawn(watch_records(Arc::clone(&recorder)));
+    watching.spawn(watch_evidence(Arc::clone(&recorder)));
     watching.spawn(watch_exposure(Arc::clone(&observer), leases.windows()));
     let watched = Arc::clone(&desk);
     watching.spawn(async move { watched.watch_armed().await });

@@ -15,6 +15,7 @@ mod divert;
 mod early;
 mod enforcer;
 mod enforcing;
+mod evidence;
 mod exec;
 mod firewalld;
 mod flushed;
