@@ -21,6 +21,7 @@ use super::lists::{FrontLists, refreshed, watch_lists};
 use super::notify::Notify;
 use super::parts::{self, Remembered, Room};
 use super::privilege::HostAccounts;
+use super::recorder::{Recorder, watch_records};
 use super::seal::Landlocked;
 use super::{ControlSockets, Fatal, Listener, Options, landlock_word, now, unnamed_ports};
 use crate::answer::Pushed;
@@ -30,6 +31,7 @@ use crate::control::protocol::Exit;
 use crate::control::server::{Authority, serve_control, serve_observe};
 use crate::front::{self, Front, Rules};
 use crate::observe::Observer;
+use crate::observe::record::EndedBy;
 
 /// How long held connections may take to end after a stop was asked for. A validation's answer
 /// takes milliseconds; systemd waits 90 s.
@@ -103,10 +105,16 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     };
     let history = Arc::new(history);
     let (config_tx, config) = watch::channel(Arc::clone(&daemon.config));
-    let (leases, to_watch) = Leases::new(link, runner.map(Commands::new), config.clone());
+    let recorder = Arc::new(Recorder::default());
+    let commands = runner.map(Commands::new);
+    let (leases, to_watch) = Leases::new(link, commands, config.clone(), Arc::clone(&recorder));
     let leases = Arc::new(leases);
     if leases.adopt().await.is_err() {
         return Err(one_lost(&lost, daemon.child, runner_child).await);
+    }
+
+    for lease in leases.windows().borrow().leases() {
+        recorder.taken_up(lease, None);
     }
 
     let observer = Arc::new(Observer::new(now()));
@@ -121,6 +129,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         armed: Armed::default(),
         pushed: Arc::clone(&daemon.pushed),
         observer: Arc::clone(&observer),
+        recorder: Arc::clone(&recorder),
         spoken: daemon.listeners.iter().map(|own| own.speaks).collect(),
         listeners: daemon
             .listeners
@@ -136,7 +145,11 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         tracing::warn!("{problem}");
     }
 
-    let witness = Arc::new(Overheard::new(Arc::clone(&observer), Arc::clone(&early)));
+    let witness = Arc::new(Overheard::new(
+        Arc::clone(&observer),
+        Arc::clone(&early),
+        Arc::clone(&recorder),
+    ));
     let front = Arc::new(Front::new(rules, leases.windows(), witness));
     let mut serving: JoinSet<std::io::Result<()>> = JoinSet::new();
     for listener in daemon.listeners {
@@ -160,6 +173,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     watching.spawn(watch_holders(Arc::clone(&leases), to_watch));
     watching.spawn(watch_deadlines(Arc::clone(&leases)));
     watching.spawn(watch_early(early, Arc::clone(&leases)));
+    watching.spawn(watch_records(recorder));
     let watched = Arc::clone(&desk);
     watching.spawn(async move { watched.watch_armed().await });
     watching.spawn(watch_commands(Arc::clone(&leases)));
@@ -233,7 +247,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         tracing::warn!("some connections did not end in time and are cut");
     }
     if end == End::Stop {
-        match tokio::time::timeout(REMOVAL, leases.remove_firewall()).await {
+        match tokio::time::timeout(REMOVAL, leases.remove_firewall(EndedBy::Stop)).await {
             Ok(Ok(())) => {}
             Ok(Err(error @ LeaseError::Command(..))) => {
                 tracing::error!(%error, "what a command opened may still be open");

@@ -220,7 +220,7 @@ fn greet(
         local_port,
         local_address: local.map(|local| local.ip().to_canonical()),
     };
-    let mut report = Report::new(Arc::clone(front), peer);
+    let mut report = Report::new(Arc::clone(front), peer, now);
     let mut arrival = Arrival::new(peer, &rules, &windows, now);
     if let Err(reason) = arrival.admission {
         return report.tell(reason.into());
@@ -232,9 +232,7 @@ fn greet(
         return report.tell(reason.into());
     }
     if speaks == Speaks::Tls {
-        if let Some(connection) =
-            tls::Connection::hold(socket, report, arrival, now, &rules.settings)
-        {
+        if let Some(connection) = tls::Connection::hold(socket, report, arrival, &rules.settings) {
             connections.spawn(connection.run());
         }
         return;
@@ -275,7 +273,7 @@ fn greet(
             Err(rest) => Progress::Sending(Box::new(rest)),
         },
     };
-    if let Some(connection) = Connection::hold(socket, report, arrival, now, &rules.settings) {
+    if let Some(connection) = Connection::hold(socket, report, arrival, &rules.settings) {
         connections.spawn(connection.run(progress));
     }
 }

@@ -53,7 +53,6 @@ pub(super) struct Connection {
     stream: TcpStream,
     report: Report,
     arrival: Arrival,
-    accepted: Instant,
     head_deadline: Instant,
     /// Held for as long as the connection is.
     ticket: Ticket,
@@ -73,16 +72,14 @@ impl Connection {
         socket: OwnedFd,
         mut report: Report,
         arrival: Arrival,
-        accepted: Instant,
         settings: &Settings,
     ) -> Option<Self> {
         let place = Place::take(socket, Speaks::Http, &mut report, &arrival, settings)?;
         Some(Self {
             stream: place.stream,
+            head_deadline: report.accepted + place.patience.min(CONNECTION_TIMEOUT),
             report,
             arrival,
-            accepted,
-            head_deadline: accepted + place.patience.min(CONNECTION_TIMEOUT),
             ticket: place.ticket,
         })
     }
@@ -103,7 +100,7 @@ impl Connection {
                     front: &front,
                     arrival: &own.arrival,
                     head_deadline: own.head_deadline,
-                    last: own.accepted + CONNECTION_TIMEOUT,
+                    last: own.report.accepted + CONNECTION_TIMEOUT,
                 };
                 let mut closed: Option<Boxed<'_, ()>> = match own.arrival.admission {
                     Ok(Admission::Window { until }) => {

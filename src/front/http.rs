@@ -33,15 +33,22 @@ pub enum Reply<'a> {
     Refusal(Reason),
 }
 
+impl Reply<'_> {
+    /// Its status; `None` for reasons that close without a word.
+    pub fn status(&self) -> Option<u16> {
+        match self {
+            Self::KeyAuthorization(_) => Some(200),
+            Self::Redirect(RedirectStatus::MovedPermanently, _) => Some(301),
+            Self::Redirect(RedirectStatus::PermanentRedirect, _) => Some(308),
+            Self::Refusal(reason) => reason.status(),
+        }
+    }
+}
+
 /// Renders a whole answer; `None` for reasons that close without a word. To HEAD go GET's fields
 /// and no content (RFC 9110 §9.3.2).
 pub fn render(reply: &Reply<'_>, is_head: bool, date: &str) -> Option<Vec<u8>> {
-    let status = match reply {
-        Reply::KeyAuthorization(_) => 200,
-        Reply::Redirect(RedirectStatus::MovedPermanently, _) => 301,
-        Reply::Redirect(RedirectStatus::PermanentRedirect, _) => 308,
-        Reply::Refusal(reason) => reason.status()?,
-    };
+    let status = reply.status()?;
     let phrase = phrase(status);
     let (content, content_type) = match reply {
         Reply::KeyAuthorization(answer) => (answer.to_body(), "application/octet-stream"),

@@ -185,14 +185,11 @@ fn decide(
             identifier,
         } => {
             let reply = Reply::Redirect(rules.settings.redirect_status, &location);
-            Finish {
-                reply: with_date(|date| render(&reply, is_head, date)),
-                outcome: Outcome {
-                    identifier: Some(identifier),
-                    ..Reason::Redirected.into()
-                },
-                may_have_unread: false,
-            }
+            let outcome = Outcome {
+                identifier: Some(identifier),
+                ..Reason::Redirected.into()
+            };
+            reply_with(&reply, outcome, is_head, false)
         }
         Decision::Refuse { reason, identifier } => {
             let outcome = Outcome {
@@ -216,27 +213,28 @@ pub(super) fn conclude(rules: &Rules, permit: &Permit, answer: Answer, is_head: 
         Err((reason, detail)) => {
             let outcome = Outcome {
                 identifier,
+                validation: Some(Box::new(permit.into())),
                 detail,
                 ..reason.into()
             };
             return refuse(outcome, is_head, false);
         }
     };
-    let answer = Some(Box::new((&key_authorization).into()));
+    let validation = Some(Box::new((&key_authorization).into()));
     match rules.gate.vouch(permit, key_authorization) {
-        Ok(vouched) => Finish {
-            reply: with_date(|date| render(&Reply::KeyAuthorization(&vouched), is_head, date)),
-            outcome: Outcome {
+        Ok(vouched) => {
+            let outcome = Outcome {
                 identifier,
-                answer,
+                validation,
                 ..Reason::Answered.into()
-            },
-            may_have_unread: false,
-        },
+            };
+            let reply = Reply::KeyAuthorization(&vouched);
+            reply_with(&reply, outcome, is_head, false)
+        }
         Err(reason) => {
             let outcome = Outcome {
                 identifier,
-                answer,
+                validation,
                 ..reason.into()
             };
             refuse(outcome, is_head, false)
@@ -247,9 +245,20 @@ pub(super) fn conclude(rules: &Rules, permit: &Permit, answer: Answer, is_head: 
 /// Answers with the reason's status, or not at all.
 pub(super) fn refuse(outcome: Outcome, is_head: bool, may_have_unread: bool) -> Finish {
     let reply = Reply::Refusal(outcome.reason);
+    reply_with(&reply, outcome, is_head, may_have_unread)
+}
+
+fn reply_with(reply: &Reply<'_>, outcome: Outcome, is_head: bool, may_have_unread: bool) -> Finish {
+    let rendered = with_date(|date| render(reply, is_head, date));
     Finish {
-        reply: with_date(|date| render(&reply, is_head, date)),
-        outcome,
+        outcome: Outcome {
+            status: reply.status(),
+            octets: rendered
+                .as_ref()
+                .map_or(0, |rendered| rendered.len() as u64),
+            ..outcome
+        },
+        reply: rendered,
         may_have_unread,
     }
 }

@@ -45,7 +45,6 @@ pub(super) struct Connection {
     stream: TcpStream,
     report: Report,
     arrival: Arrival,
-    accepted: Instant,
     hello_deadline: Instant,
     /// Held for as long as the connection is.
     ticket: Ticket,
@@ -57,16 +56,14 @@ impl Connection {
         socket: OwnedFd,
         mut report: Report,
         arrival: Arrival,
-        accepted: Instant,
         settings: &Settings,
     ) -> Option<Self> {
         let place = Place::take(socket, Speaks::Tls, &mut report, &arrival, settings)?;
         Some(Self {
             stream: place.stream,
+            hello_deadline: report.accepted + place.patience,
             report,
             arrival,
-            accepted,
-            hello_deadline: accepted + place.patience,
             ticket: place.ticket,
         })
     }
@@ -109,7 +106,7 @@ impl Connection {
                 front: &front,
                 arrival: &own.arrival,
                 hello_deadline: own.hello_deadline,
-                last: own.accepted + VALIDATION_TIMEOUT,
+                last: own.report.accepted + VALIDATION_TIMEOUT,
             };
             tokio::select! {
                 biased;
@@ -275,6 +272,7 @@ impl Exchange<'_> {
     async fn answer(&self, permit: TlsPermit, rules: Arc<Rules>, hello: Vec<u8>) -> Outcome {
         let mut outcome = Outcome {
             identifier: Some(permit.identifier().clone()),
+            validation: Some(Box::new((&permit).into())),
             ..Reason::Answered.into()
         };
         let done = match rules.responder.recall_tls(&permit, now()) {
@@ -293,7 +291,7 @@ impl Exchange<'_> {
                 }
             }
             Ok(TlsResponder::Certificate(answer)) => {
-                outcome.answer = Some(Box::new((&answer).into()));
+                outcome.validation = Some(Box::new((&answer).into()));
                 match rules.gate.vouch_tls(&permit, answer) {
                     Err(reason) => Err((reason, None)),
                     Ok(vouched) => {

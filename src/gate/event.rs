@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use super::Permit;
+use super::challenge::ChallengeType;
 use super::identifier::Identifier;
 use super::lease::LeaseName;
 use super::reason::Reason;
@@ -18,18 +19,28 @@ use super::token::{KeyAuthorization, Thumbprint, Token};
 pub struct Ended<'connection> {
     /// Why, and with it the verdict.
     pub reason: Reason,
+    /// When it was accepted.
+    pub accepted: Instant,
     /// The peer, never IPv4-mapped.
     pub peer: IpAddr,
+    /// Whether the peer is on the allow-list.
+    pub is_listed: bool,
     /// The local port it reached.
     pub local_port: u16,
     /// The identifier it asked for, as far as that could be told.
     pub identifier: Option<&'connection Identifier>,
-    /// The token that was answered, if one was.
+    /// The challenge that was to be validated, if one was.
+    pub challenge: Option<ChallengeType>,
+    /// The token that was asked for, or answered by a handshake.
     pub token: Option<&'connection Token>,
     /// The account that was answered for, or that was refused.
     pub thumbprint: Option<&'connection Thumbprint>,
     /// The lease whose window admitted it.
     pub lease: Option<&'connection LeaseName>,
+    /// The HTTP status that was answered.
+    pub status: Option<u16>,
+    /// How many octets were answered, as far as acmegate itself wrote them.
+    pub octets: u64,
     /// What an operator may want to know besides, such as an upstream's status. Never peer bytes.
     pub detail: Option<&'connection str>,
 }

@@ -2,8 +2,10 @@
 //!
 //! What is seen here sways no verdict. Nothing keyed by a peer is kept but in records.
 
+pub mod book;
 pub mod history;
 pub mod log;
+mod pairing;
 pub mod quorum;
 pub mod record;
 pub mod region;

@@ -55,7 +55,7 @@ pub struct Record {
     pub beside: Vec<String>,
     /// Who came, the first one first; at most [`MAX_SOURCES`].
     pub sources: Vec<Source>,
-    /// How many more came than are kept by name.
+    /// How often somebody else came, who is not kept by name.
     pub more_sources: u64,
     /// What the kernel saw.
     pub evidence: Evidence,

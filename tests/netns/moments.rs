@@ -154,6 +154,7 @@ fn many_moments(host: &Host, case: Case, count: usize) -> usize {
                 &daemon.runtime_dir(),
                 Ask::Close {
                     lease: name.to_owned(),
+                    said: None,
                 },
             )
             .expect("it serves");
@@ -208,7 +209,7 @@ impl Cycles {
                 // Whatever is asked now may happen or not.
                 promised[at] = None;
                 let what = match close {
-                    true => Ask::Close { lease },
+                    true => Ask::Close { lease, said: None },
                     false => open(lease, length),
                 };
                 let Some(code) = ask(&runtime_dir, what) else {

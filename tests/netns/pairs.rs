@@ -50,7 +50,7 @@ fn a_thousand_windows_leave_ruleset_and_descriptors_as_before() {
                 holder: None,
                 dry_run: false,
             }));
-            ask(Ask::Close { lease });
+            ask(Ask::Close { lease, said: None });
         };
         pair(0);
         let quiet = |daemon: &Daemon| {

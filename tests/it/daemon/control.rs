@@ -165,6 +165,7 @@ fn an_answer_that_drips_hangs_no_hook() {
     let start = Instant::now();
     let close = Ask::Close {
         lease: "a".to_owned(),
+        said: None,
     };
     let answer = client::ask(directory.path(), close);
     assert!(
