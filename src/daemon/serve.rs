@@ -21,6 +21,7 @@ use super::lists::{FrontLists, refreshed, watch_lists};
 use super::notify::Notify;
 use super::parts::{self, Remembered, Room};
 use super::privilege::HostAccounts;
+use super::rate_limit::RateLimit;
 use super::recorder::{Recorder, watch_records};
 use super::seal::Landlocked;
 use super::{ControlSockets, Fatal, Listener, Options, landlock_word, now, unnamed_ports};
@@ -121,6 +122,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let (rules_tx, rules) = watch::channel(Arc::new(daemon.rules));
     let (stop_tx, stop) = watch::channel(false);
     let early = Arc::new(EarlyClose::new(&daemon.config));
+    let rate_limit = Arc::new(RateLimit::default());
     let desk = Arc::new(Desk {
         config,
         early: Arc::clone(&early),
@@ -140,6 +142,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         problems: Mutex::new(daemon.problems),
         rules: rules.clone(),
         list_problems: Mutex::default(),
+        rate_limit: Arc::clone(&rate_limit),
     });
     for problem in desk.problems().iter() {
         tracing::warn!("{problem}");
@@ -149,6 +152,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         Arc::clone(&observer),
         Arc::clone(&early),
         Arc::clone(&recorder),
+        rate_limit,
     ));
     let front = Arc::new(Front::new(rules, leases.windows(), witness));
     let mut serving: JoinSet<std::io::Result<()>> = JoinSet::new();
@@ -173,7 +177,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     watching.spawn(watch_holders(Arc::clone(&leases), to_watch));
     watching.spawn(watch_deadlines(Arc::clone(&leases)));
     watching.spawn(watch_early(early, Arc::clone(&leases)));
-    watching.spawn(watch_records(recorder));
+    watching.spawn(watch_records(recorder, Arc::clone(&desk)));
     let watched = Arc::clone(&desk);
     watching.spawn(async move { watched.watch_armed().await });
     watching.spawn(watch_commands(Arc::clone(&leases)));

@@ -16,6 +16,7 @@ mod early;
 mod enforcer;
 mod enforcing;
 mod exec;
+mod failures;
 mod firewalld;
 mod flushed;
 mod group_signals;
