@@ -11,8 +11,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, watch};
 
+use super::desk::Desk;
 use super::history::{History, HistoryError};
 use super::now;
+use super::rate_limit::RateLimit;
 use crate::gate::event::{Ended, Evidence, Witness};
 use crate::gate::identifier::Identifier;
 use crate::gate::lease::{Lease, LeaseName};
@@ -25,6 +27,9 @@ use crate::observe::record::{EndedBy, Record, Said, Why};
 
 /// How often what changed is handed on at most: a validation brings a dozen changes at once.
 const SETTLE: Duration = Duration::from_millis(500);
+
+/// How long a window that failed counts, and the longest that one may have lasted (`[window] max`).
+const RECALLED_MILLIS: u64 = 25 * 3600 * 1000;
 
 /// The front's one recorder.
 pub struct Recorder {
@@ -78,6 +83,22 @@ impl Recorder {
         let _ = self.history.settle(&going_on).await;
     }
 
+    /// Tells the rate limit of the windows that ended in the last hour, before this process began.
+    pub async fn recall_failures(&self, rate_limit: &RateLimit) {
+        let now = wall();
+        let since = Query::Since(now.saturating_sub(RECALLED_MILLIS));
+        // Without them the limit begins anew, as it would without a history.
+        let Ok(found) = self.history.query(&since).await else {
+            return;
+        };
+        for record in &found.records {
+            if let Some(end) = record.end {
+                let ago = now.saturating_sub(record.opened_at.saturating_add(end.at));
+                rate_limit.remember(record, Duration::from_millis(ago));
+            }
+        }
+    }
+
     /// A lease was acquired or renewed, at this instant.
     pub fn opened(&self, lease: &Lease, at: Instant) {
         if self.change(|book| book.opened(lease, Why::Asked, at, wall())) {
@@ -109,6 +130,11 @@ impl Recorder {
     /// The client said how it went.
     pub fn said(&self, name: &LeaseName, said: Said) {
         self.change(|book| book.said(name, said));
+    }
+
+    /// A window that ended counts as a failed attempt for these.
+    pub fn failed(&self, ended: &Record, identifiers: &[Identifier]) {
+        self.change(|book| book.failed(ended, identifiers));
     }
 
     /// A token was announced.
@@ -186,8 +212,8 @@ pub async fn watch_evidence(recorder: Arc<Recorder>) {
     }
 }
 
-/// Hands on what changes in the book. Runs until dropped.
-pub async fn watch_records(recorder: Arc<Recorder>) {
+/// Hands on what changes in the book, and tells the desk of each window that ended. Runs until dropped.
+pub async fn watch_records(recorder: Arc<Recorder>, desk: Arc<Desk>) {
     let mut changes = recorder.changes();
     loop {
         let next = recorder.lock().next_change();
@@ -208,6 +234,10 @@ pub async fn watch_records(recorder: Arc<Recorder>) {
             }
         }
         for draft in recorder.take_changed() {
+            // At once: the next attempt does not wait until everything is known.
+            if draft.record.end.is_some() {
+                desk.window_ended(&draft.record);
+            }
             recorder.hand_on(draft).await;
         }
     }
