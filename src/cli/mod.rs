@@ -16,6 +16,7 @@ mod open;
 mod process;
 mod status;
 mod terminal;
+mod watch;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -75,6 +76,8 @@ enum Command {
     InstallHooks(install_hooks::InstallHooksArgs),
     /// Say what is open, for whom, how long, and what is wrong
     Status(status::StatusArgs),
+    /// Show windows and who comes as it happens, until q is pressed
+    Watch,
     /// Print figures for a monitoring system, in the text format of Prometheus
     Metrics,
     /// Show, install or remove our part of the ruleset
@@ -198,6 +201,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Hook(command) => return hook::run(&runtime_dir, &command),
         Command::InstallHooks(args) => return install_hooks::run(&args),
         Command::Status(args) => return status::run(&runtime_dir, &args),
+        Command::Watch => return watch::run(&runtime_dir),
         Command::Metrics => return metrics::run(&runtime_dir),
         Command::Firewall(command) => {
             return firewall::run(config.as_deref(), &runtime_dir, &command);
