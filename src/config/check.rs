@@ -17,6 +17,7 @@ use super::grant::{self, Accounts, numeric_id};
 use super::listen;
 use super::metrics::metrics;
 use super::proxy::proxy;
+use super::report::report;
 use super::site::{self, Around};
 use super::tls::tls;
 use super::value::{allowance, directory, duration, one_of, whole};
@@ -72,6 +73,7 @@ pub(super) fn config(
         proxy: proxy(&file.proxy, problems),
         metrics: metrics(&file.metrics, &http, &tls, problems),
         log: log(&file.log, problems),
+        report: report(&file.report, problems),
         grants: grants
             .filter_map(|section| grant::grant(section, accounts, problems))
             .collect(),

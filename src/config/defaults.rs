@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{
     Allow, Closed, Config, Daemon, Firewall, Format, Http, Level, Log, Metrics, Mode, Named, Proxy,
-    Refusal, Shut, Site, Source, Tls, Window,
+    Refusal, Report, Shut, Site, Source, Tls, Window,
 };
 use crate::gate::RedirectFor;
 use crate::gate::challenge::ChallengeType;
@@ -103,6 +103,19 @@ impl Default for Log {
     }
 }
 
+impl Default for Report {
+    fn default() -> Self {
+        Self {
+            history: true,
+            // A certificate's life: what failed at the last renewal can be laid beside this one's.
+            keep: Duration::from_secs(90 * 24 * 3600),
+            // Six thousand windows of a dozen visitors each.
+            max_bytes: 64 * 1024 * 1024,
+            databases: Vec::new(),
+        }
+    }
+}
+
 impl Site {
     /// What stands when the file has no `[[site]]`: every identifier is answered with pushed tokens
     /// and from `state_dir`/webroot, and nobody is redirected.
@@ -155,6 +168,7 @@ impl Default for Config {
             proxy: Proxy::default(),
             metrics: Metrics::default(),
             log: Log::default(),
+            report: Report::default(),
             grants: Vec::new(),
             sites: vec![Site::built_in(&daemon.state_dir)],
             daemon,

@@ -26,6 +26,7 @@ pub(super) struct File {
     pub(super) metrics: Section<Metrics>,
     pub(super) groups: Vec<NamedGroup>,
     pub(super) log: Section<Log>,
+    pub(super) report: Section<Report>,
     pub(super) grants: Vec<Section<Grant>>,
     pub(super) sites: Vec<Section<Site>>,
     /// Whether a `site` is there at all, readable or not.
@@ -182,6 +183,15 @@ pub(super) struct Metrics {
 pub(super) struct Log {
     pub(super) format: Key<String>,
     pub(super) level: Key<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Report {
+    pub(super) history: Key<bool>,
+    pub(super) keep: Key<Word>,
+    pub(super) max_bytes: Key<Word>,
+    pub(super) databases: Key<Vec<Spanned<String>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

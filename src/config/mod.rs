@@ -1,7 +1,7 @@
 //! Reads: the operator's words into values that cannot be wrong.
 //!
 //! `file` follows the TOML and `read` finds every key that it does not know; `check`, `allow`, `firewall`,
-//! `command`, `tls`, `metrics`, `server`, `site` and `grant` turn words into the types of this page; `error` says what to write instead.
+//! `command`, `tls`, `metrics`, `server`, `site`, `grant` and `report` turn words into the types of this page; `error` says what to write instead.
 //! `defaults` has what counts where the file is silent; `lists` reads the files that `[allow]` names, now and again.
 //! Nothing here acts on what it reads, and nothing is silently corrected: a file with a mistake is
 //! refused as a whole, with every mistake in it shown at once.
@@ -23,6 +23,7 @@ mod metrics;
 mod prefix;
 mod proxy;
 mod read;
+mod report;
 mod server;
 mod site;
 mod snippet;
@@ -81,6 +82,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// `[log]`: what is written down.
     pub log: Log,
+    /// `[report]`: what is kept of windows.
+    pub report: Report,
     /// Every `[[grant]]`: what callers besides root may ask.
     pub grants: Vec<Grant>,
     /// Every `[[site]]`, in the order of the file; a `gate::site::SiteId` counts in here.
@@ -301,6 +304,19 @@ pub struct Log {
     pub format: Format,
     /// The least important events that are written.
     pub level: Level,
+}
+
+/// `[report]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    /// Whether windows are kept on disk at all.
+    pub history: bool,
+    /// For how long they and the addresses in them are, 1 day to 3650 days.
+    pub keep: Duration,
+    /// How many octets they may take, 8 MiB to 1 GiB; the oldest go first.
+    pub max_bytes: u64,
+    /// Where countries and networks of addresses are looked up: .mmdb files; absolute.
+    pub databases: Vec<PathBuf>,
 }
 
 /// `[log] format`.

@@ -13,11 +13,11 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 use super::error::{Problem, nearest};
 use super::file::{
     Allow, AnswerTable, Budget, Daemon, File, Firewall, Grant, Group, Http, Log, Metrics,
-    NamedGroup, Proxy, Section, ServerTable, Site, Tls, TlsAnswerTable, Window,
+    NamedGroup, Proxy, Report, Section, ServerTable, Site, Tls, TlsAnswerTable, Window,
 };
 
 /// The tables that may stand in a file, and the keys of each.
-fn tables() -> [(&'static str, &'static [&'static str]); 13] {
+fn tables() -> [(&'static str, &'static [&'static str]); 14] {
     [
         ("daemon", keys::<Daemon>()),
         ("http", keys::<Http>()),
@@ -30,6 +30,7 @@ fn tables() -> [(&'static str, &'static [&'static str]); 13] {
         ("proxy", keys::<Proxy>()),
         ("metrics", keys::<Metrics>()),
         ("log", keys::<Log>()),
+        ("report", keys::<Report>()),
         ("grant", keys::<Grant>()),
         ("site", keys::<Site>()),
     ]
@@ -57,6 +58,7 @@ pub(super) fn read(text: &str, problems: &mut Vec<Problem>) -> Option<File> {
             "group" => file.groups = groups(value, problems),
             "metrics" => file.metrics = table("metrics", value, problems),
             "log" => file.log = table("log", value, problems),
+            "report" => file.report = table("report", value, problems),
             "grant" => file.grants = tables_of("grant", value, problems),
             "site" => {
                 file.has_sites = true;

@@ -101,6 +101,11 @@ fn a_wrong_value_causes_no_second_error_elsewhere() {
         "[[grant]]\nuser = \"certbot\"\nmay = 5\n",
         "[[grant]]\nuser = \"certbot\"\nmay = [\"answer\"]\nidentifiers = 5\n",
         "site = 5\n",
+        "[report]\nmax_bytes = 64\n",
+        "[report]\nmax_bytes = \"1MiB\"\n",
+        "[report]\nmax_bytes = \"64MB\"\n",
+        "[report]\nkeep = \"1h\"\n",
+        "[report]\ndatabases = [\"x.mmdb\"]\n",
     ] {
         assert_eq!(bad(text).matches("error: ").count(), 1, "{}", bad(text));
     }

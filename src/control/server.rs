@@ -35,6 +35,9 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(2);
 /// How long a reader of the status may take to take it.
 const RESPONSE_DEADLINE: Duration = Duration::from_secs(5);
 
+/// The least time between two scenes: as fast as anybody can look.
+const SCENE_INTERVAL: Duration = Duration::from_millis(250);
+
 /// Whoever decides what a caller gets.
 pub trait Authority: Send + Sync + 'static {
     /// Does what is asked, or says why not. `under` names the lease that the caller says it was
@@ -55,6 +58,15 @@ pub trait Authority: Send + Sync + 'static {
 
     /// The caller of this arming is gone: its lease ends.
     fn disarm(&self, arming: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+
+    /// Lets a caller watch, or says why not; what it gets counts changes.
+    ///
+    /// # Errors
+    /// The refusal.
+    fn watch(&self, caller: Caller) -> Result<watch::Receiver<u64>, Box<Response>>;
+
+    /// What whoever watches is told now.
+    fn scene(&self) -> Response;
 
     /// Ends a lease whose caller went away before it heard of it: it believes that it has none.
     fn withdraw(&self, lease: LeaseName) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
@@ -252,6 +264,10 @@ async fn hear(mut stream: UnixStream, authority: &dyn Authority, stop: watch::Re
                 Ok(arming) => return stay(stream, authority, arming, stop).await,
                 Err(refusal) => refusal,
             },
+            Ask::Watch => match authority.watch(caller) {
+                Ok(changes) => return show(stream, authority, changes, stop).await,
+                Err(refusal) => *refusal,
+            },
             ask => authority.obey(caller, ask, envelope.under).await,
         },
     };
@@ -306,6 +322,34 @@ async fn stay(
         };
     }
     authority.disarm(arming.number).await;
+}
+
+/// Tells whoever watches what there is, again and again as it changes, until it goes away. Who reads
+/// too slowly misses what was in between, and at last its place.
+async fn show(
+    mut stream: UnixStream,
+    authority: &dyn Authority,
+    mut changes: watch::Receiver<u64>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut byte = [0; 1];
+    loop {
+        changes.mark_unchanged();
+        if !tell(&mut stream, &authority.scene()).await {
+            return;
+        }
+        tokio::select! {
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+            // Its end, or something that it has no business to say.
+            _ = stream.read(&mut byte) => return,
+            () = stopped(&mut stop) => return,
+        }
+        tokio::time::sleep(SCENE_INTERVAL).await;
+    }
 }
 
 async fn stopped(stop: &mut watch::Receiver<bool>) {

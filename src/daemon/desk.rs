@@ -12,14 +12,16 @@ use tokio::sync::watch;
 use super::armed::Armed;
 use super::asked_ports::asked_ports;
 use super::early::EarlyClose;
+use super::history::History;
 use super::lease_error::LeaseError;
 use super::leases::Leases;
 use super::now;
+use super::recorder::Recorder;
 use super::refused::{Refused, explain, not_yours};
 use super::words::{Told, entrance, identifier, lease_name};
 use crate::answer::Pushed;
 use crate::config::{Config, format_duration};
-use crate::control::protocol::{Ask, Exit, FamilyName, Open, Response};
+use crate::control::protocol::{Ask, Exit, FamilyName, Open, Response, SaidWord};
 use crate::firewall::message::Claim;
 use crate::firewall::record::command_name;
 use crate::front::{Front, Rules, Speaks};
@@ -27,6 +29,7 @@ use crate::gate::caller::{Ask as GateAsk, Caller, may};
 use crate::gate::identifier::Identifier;
 use crate::gate::lease::{Entrance, Families, Holder, LeaseName, Trigger};
 use crate::observe::Observer;
+use crate::observe::record::EndedBy;
 
 /// Everything that callers can reach.
 pub struct Desk {
@@ -38,10 +41,14 @@ pub struct Desk {
     pub armed: Armed,
     /// What may end before its time.
     pub early: Arc<EarlyClose>,
+    /// Windows that were.
+    pub history: Arc<History>,
     /// The pushed answers.
     pub pushed: Arc<Pushed>,
     /// What was seen.
     pub observer: Arc<Observer>,
+    /// What becomes of windows.
+    pub recorder: Arc<Recorder>,
     /// The addresses that are really listened on.
     pub listeners: Vec<SocketAddr>,
     /// What is spoken there.
@@ -76,11 +83,9 @@ impl Desk {
             Ask::Open(open) => self.open(caller, open).await,
             // Only a connection that stays can have one.
             Ask::Arm(_) => Err(Refused::new(Exit::Software, "nothing was armed")),
-            Ask::Close { lease, said: _ } => self.close(caller, &lease).await,
-            Ask::Report(_) | Ask::Watch => {
-                self.permit(caller, GateAsk::Report, "read reports")?;
-                Err(Refused::new(Exit::Unavailable, "nothing is recorded"))
-            }
+            Ask::Close { lease, said } => self.close(caller, &lease, said).await,
+            Ask::Report(which) => self.report(caller, which).await,
+            Ask::Watch => Err(Refused::new(Exit::Software, "nobody stayed to watch")),
             Ask::AnswerAdd {
                 challenge,
                 identifier,
@@ -118,7 +123,7 @@ impl Desk {
             Ask::FirewallRemove => {
                 self.permit(caller, GateAsk::Firewall, "change the firewall")?;
                 self.leases
-                    .remove_firewall()
+                    .remove_firewall(EndedBy::Removed)
                     .await
                     .map_err(|error| self.explain(error))?;
                 Ok(Response::done(
@@ -277,7 +282,12 @@ impl Desk {
         }
     }
 
-    async fn close(&self, caller: Caller, lease: &str) -> Result<Response, Refused> {
+    async fn close(
+        &self,
+        caller: Caller,
+        lease: &str,
+        said: Option<SaidWord>,
+    ) -> Result<Response, Refused> {
         let name = lease_name(lease)?;
         let windows = self.leases.windows();
         let owner = windows.borrow().lease(&name).map(|lease| lease.caller);
@@ -285,6 +295,7 @@ impl Desk {
             owner: owner.unwrap_or(caller.uid),
         };
         self.permit(caller, ask, "close this window")?;
+        self.note_said(lease, said)?;
         let was_there = self
             .leases
             .close(&name)

@@ -12,6 +12,9 @@ pub mod commands;
 pub mod desk;
 pub mod early;
 pub mod enforcer;
+mod framed;
+pub mod historian;
+pub mod history;
 pub mod lease_error;
 pub mod leases;
 pub mod link;
@@ -25,7 +28,9 @@ pub mod port;
 pub mod privilege;
 mod pushing;
 pub mod reader;
+pub mod recorder;
 mod refused;
+mod reporting;
 pub mod runner;
 pub mod seal;
 mod serve;
@@ -139,6 +144,7 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
     let notify = Notify::from_env();
     let (enforcer, child) = start_enforcer(&config)?;
     let runner = runner::start(&config)?;
+    let historian = historian::start(&config);
     problems.extend(parts::missing_programs(&config));
     accounts.seal();
 
@@ -173,6 +179,7 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
         enforcer,
         child,
         runner,
+        historian,
         landlocked,
     }));
     // A thread that still reads lists has nothing to finish.
@@ -185,6 +192,7 @@ pub fn front_seal(config: &Config) -> Seal {
     Seal {
         capabilities: CapabilitySet::empty(),
         readable: parts::readable(config),
+        writable: Vec::new(),
         connect_ports: parts::upstream_ports(config),
         calls: Calls::Front,
     }

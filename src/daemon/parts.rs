@@ -205,7 +205,7 @@ pub fn read_again(config: &Config) -> impl Iterator<Item = PathBuf> {
 }
 
 /// The directory of the configuration.
-fn config_dir(config: &Config) -> Option<PathBuf> {
+pub fn config_dir(config: &Config) -> Option<PathBuf> {
     let file = config
         .source
         .clone()

@@ -124,7 +124,10 @@ impl Desk {
     /// CAs give one token to all challenges of an authorization.
     fn tell_of_token(&self, identifier: &Identifier, token: &Token) {
         match self.pushed.answered_until(identifier, token, now()) {
-            Some(until) => self.early.pushed(identifier, token, until),
+            Some(until) => {
+                self.early.pushed(identifier, token, until);
+                self.recorder.announced(identifier, token);
+            }
             None => self.early.withdrawn(identifier, token),
         }
     }

@@ -13,6 +13,7 @@ use super::armed::Armed;
 use super::commands::Commands;
 use super::desk::Desk;
 use super::early::{EarlyClose, Overheard, watch_early};
+use super::history::History;
 use super::lease_error::LeaseError;
 use super::leases::{Leases, watch_commands, watch_deadlines, watch_holders};
 use super::link::{Link, Lost};
@@ -21,6 +22,7 @@ use super::measure::{wall_clock, watch_exposure};
 use super::notify::Notify;
 use super::parts::{self, Remembered, Room};
 use super::privilege::HostAccounts;
+use super::recorder::{Recorder, watch_records};
 use super::seal::Landlocked;
 use super::{ControlSockets, Fatal, Listener, Options, Scraped, landlock_word, now, unnamed_ports};
 use crate::answer::Pushed;
@@ -30,6 +32,7 @@ use crate::control::protocol::Exit;
 use crate::control::server::{Authority, serve_control, serve_observe};
 use crate::front::{self, Front, Rules};
 use crate::observe::metrics::Metrics;
+use crate::observe::record::EndedBy;
 use crate::observe::{Observer, scrape};
 
 /// How long held connections may take to end after a stop was asked for. A validation's answer
@@ -63,6 +66,7 @@ pub struct Daemon {
     pub enforcer: UnixStream,
     pub child: Child,
     pub runner: Option<(UnixStream, Child)>,
+    pub historian: Option<(UnixStream, Child)>,
     pub landlocked: Landlocked,
 }
 
@@ -95,11 +99,25 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let runner = runner.map(tokio::net::UnixStream::from_std);
     let (runner, runner_carrying) = runner.transpose().map_err(os)?.map(Link::new).unzip();
     let mut runner_lost = tokio::spawn(until_lost(runner_carrying));
+    let (history, recording) = match daemon.historian {
+        Some((socket, child)) => {
+            let (history, carrying) = History::new(socket, child).map_err(os)?;
+            (history, Some(tokio::spawn(carrying)))
+        }
+        None => (History::none(daemon.config.report.history), None),
+    };
+    let history = Arc::new(history);
     let (config_tx, config) = watch::channel(Arc::clone(&daemon.config));
-    let (leases, to_watch) = Leases::new(link, runner.map(Commands::new), config.clone());
+    let recorder = Arc::new(Recorder::default());
+    let commands = runner.map(Commands::new);
+    let (leases, to_watch) = Leases::new(link, commands, config.clone(), Arc::clone(&recorder));
     let leases = Arc::new(leases);
     if leases.adopt().await.is_err() {
         return Err(one_lost(&lost, daemon.child, runner_child).await);
+    }
+
+    for lease in leases.windows().borrow().leases() {
+        recorder.taken_up(lease, None);
     }
 
     let metrics = Metrics::new().map_err(|error| Fatal::new(Exit::Software, error))?;
@@ -107,15 +125,21 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let (rules_tx, rules) = watch::channel(Arc::new(daemon.rules));
     let (stop_tx, stop) = watch::channel(false);
     let early = Arc::new(EarlyClose::new(&daemon.config));
-    let witness = Arc::new(Overheard::new(Arc::clone(&observer), Arc::clone(&early)));
+    let witness = Arc::new(Overheard::new(
+        Arc::clone(&observer),
+        Arc::clone(&early),
+        Arc::clone(&recorder),
+    ));
     let front = Arc::new(Front::new(rules.clone(), leases.windows(), witness));
     let desk = Arc::new(Desk {
         config,
         early: Arc::clone(&early),
+        history: Arc::clone(&history),
         leases: Arc::clone(&leases),
         armed: Armed::default(),
         pushed: Arc::clone(&daemon.pushed),
         observer: Arc::clone(&observer),
+        recorder: Arc::clone(&recorder),
         spoken: daemon.listeners.iter().map(|own| own.speaks).collect(),
         listeners: daemon
             .listeners
@@ -167,6 +191,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     watching.spawn(watch_deadlines(Arc::clone(&leases)));
     watching.spawn(watch_early(early, Arc::clone(&leases)));
     watching.spawn(watch_exposure(Arc::clone(&observer), leases.windows()));
+    watching.spawn(watch_records(recorder, Arc::clone(&observer)));
     let watched = Arc::clone(&desk);
     watching.spawn(async move { watched.watch_armed().await });
     watching.spawn(watch_commands(Arc::clone(&leases)));
@@ -240,7 +265,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         tracing::warn!("some connections did not end in time and are cut");
     }
     if end == End::Stop {
-        match tokio::time::timeout(REMOVAL, leases.remove_firewall()).await {
+        match tokio::time::timeout(REMOVAL, leases.remove_firewall(EndedBy::Stop)).await {
             Ok(Ok(())) => {}
             Ok(Err(error @ LeaseError::Command(..))) => {
                 tracing::error!(%error, "what a command opened may still be open");
@@ -249,7 +274,12 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
             Err(_) => not_removed(&"no answer in time"),
         }
     }
-    // Both processes end when our ends of the socket pairs do.
+    history.finish().await;
+    if let Some(recording) = recording {
+        // It ends when the historian has; who holds it up is left behind.
+        let _ = tokio::time::timeout(DRAIN, recording).await;
+    }
+    // The others end when our ends of the socket pairs do.
     watching.shutdown().await;
     lost.abort();
     runner_lost.abort();
@@ -331,7 +361,7 @@ async fn enforcer_lost(child: Child) -> Fatal {
 }
 
 /// Waits a moment for a child that is about to end; it is killed by the kernel when we end anyway.
-async fn reap(mut child: Child) -> Option<std::process::ExitStatus> {
+pub(super) async fn reap(mut child: Child) -> Option<std::process::ExitStatus> {
     for _ in 0..100 {
         if let Ok(Some(status)) = child.try_wait() {
             return Some(status);
@@ -464,6 +494,9 @@ impl Reloader {
                 error => format!("the enforcer refuses: {error}"),
             })?;
         self.desk.early.configure(&config);
+        // What it cannot do stands in the status; the others do not wait for a disk.
+        let history = Arc::clone(&self.desk.history);
+        tokio::spawn(async move { history.reload().await });
         self.desk.tell_of_lists(&lists);
         *held = lists;
         self.rules.send_replace(Arc::new(rules));
@@ -483,6 +516,10 @@ impl Reloader {
             ),
             ("[daemon]", before.daemon != config.daemon),
             ("[log]", before.log != config.log),
+            (
+                "[report] history",
+                before.report.history != config.report.history,
+            ),
             (
                 "the first [[grant]]",
                 before.grants.is_empty() && !config.grants.is_empty(),

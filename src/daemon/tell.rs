@@ -70,6 +70,8 @@ pub fn tell(desk: &Desk) -> Status {
     }
     let commands = desk.leases.commands();
     problems.extend(commands.and_then(|commands| commands.fight(&windows)));
+    let history = desk.history.health();
+    problems.extend_from_slice(&history.problems);
     let sites = config.gate_sites();
     let mut guarded = config.firewall.ports.clone();
     guarded.sort_unstable();
@@ -82,6 +84,12 @@ pub fn tell(desk: &Desk) -> Status {
             .as_ref()
             .map(|path| path.display().to_string()),
         problems,
+        history: history.is_on.then_some(status::History {
+            records: history.records,
+            bytes: history.bytes,
+            oldest: history.oldest,
+            unsaved: history.unsaved,
+        }),
         firewall: status::Firewall {
             mode: config.firewall.mode.as_str().to_owned(),
             installed: health.is_installed,

@@ -106,8 +106,11 @@ impl Desk {
         if is_guarded && (armed.is_empty() || !open.ports.is_empty()) {
             open.ports.push(port);
         }
+        let name = lease_name(&lease)?;
         open.lease = lease;
-        self.open(caller, open).await.map(Some)
+        let opened = self.open(caller, open).await?;
+        self.recorder.opened_for_token(&name);
+        Ok(Some(opened))
     }
 
     /// What a living lease opens.

@@ -1,11 +1,17 @@
-//! Tells: the log, the metrics, and the counts and thumbprints that `status` shows.
+//! Tells: the log, the metrics, the counts and thumbprints that `status` shows, windows' records and
+//! their history, and the report of each window.
 //!
-//! What is seen here sways no verdict. Nothing keyed by a peer is kept.
+//! What is seen here sways no verdict. Nothing keyed by a peer is kept but in records.
 
+pub mod book;
+pub mod history;
 pub mod log;
 pub mod metrics;
+mod pairing;
 pub mod quorum;
 pub mod record;
+pub mod region;
+pub mod report;
 pub mod scrape;
 mod seen;
 

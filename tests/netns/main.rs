@@ -36,6 +36,7 @@ mod moments;
 mod pairs;
 mod process;
 mod random_rulesets;
+mod records;
 mod remains;
 mod runner;
 mod scope;
