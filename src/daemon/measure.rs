@@ -85,14 +85,12 @@ fn moment(desk: &Desk, status: &Status) -> Moment {
         },
         pushed: status.pushed,
         problems: status.problems.len(),
-        history: {
-            let health = desk.history.health();
-            health.is_on.then_some(History {
-                windows: health.records,
-                octets: health.bytes,
-                is_failing: !health.problems.is_empty(),
-            })
-        },
+        history: status.history.as_ref().map(|history| History {
+            windows: history.records,
+            octets: history.bytes,
+            unsaved: history.unsaved,
+            is_failing: !desk.history.health().problems.is_empty(),
+        }),
     }
 }
 

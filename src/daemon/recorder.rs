@@ -101,9 +101,7 @@ impl Recorder {
 
     /// A lease was acquired or renewed, at this instant.
     pub fn opened(&self, lease: &Lease, at: Instant) {
-        if self.change(|book| book.opened(lease, Why::Asked, at, wall())) {
-            self.observer.metrics().window_opened(Why::Asked);
-        }
+        self.change(|book| book.opened(lease, Why::Asked, at, wall()));
     }
 
     /// It was a token that opened it.
@@ -260,6 +258,7 @@ impl Recorder {
     }
 
     async fn hand_on(&self, draft: Draft) {
+        self.observer.metrics().follow(&draft);
         let Draft {
             id,
             mut record,
@@ -290,9 +289,8 @@ impl Recorder {
         record
     }
 
-    /// A record is complete: tells the log and those who count.
+    /// A record is complete: tells the log.
     fn completed(&self, record: &Record) {
-        self.observer.metrics().window_ended(record);
         let assessment = &record.assessment;
         tracing::info!(
             number = record.number,

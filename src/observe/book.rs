@@ -81,13 +81,12 @@ impl Book {
         !self.open.is_empty()
     }
 
-    /// A lease was acquired or renewed; whether that began a window. `wall` is the host's clock in
-    /// milliseconds after 1970.
-    pub fn opened(&mut self, lease: &Lease, why: Why, now: Instant, wall: u64) -> bool {
+    /// A lease was acquired or renewed. `wall` is the host's clock in milliseconds after 1970.
+    pub fn opened(&mut self, lease: &Lease, why: Why, now: Instant, wall: u64) {
         if let Some(open) = self.living(&lease.name) {
             open.record.renewals += 1;
             open.follow(lease);
-            return false;
+            return;
         }
         let beside: Vec<&mut Open> = (self.open.iter_mut())
             .filter(|open| open.ended.is_none())
@@ -132,7 +131,6 @@ impl Book {
         };
         open.follow(lease);
         self.open.push(open);
-        true
     }
 
     /// A window was opened because a token was pushed. What a token only prolonged was asked for.

@@ -15,3 +15,4 @@ mod metrics;
 mod seeds;
 mod shipped;
 mod tls_alpn;
+mod watch;

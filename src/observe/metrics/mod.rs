@@ -6,10 +6,12 @@
 
 mod moment;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use self::moment::{Budget, History, Moment, Span, Window};
+use super::book::Draft;
 use super::quorum::Outcome;
 use super::record::{EndedBy, Record, Why};
 use crate::gate::challenge::ChallengeType;
@@ -67,6 +69,8 @@ pub struct Metrics {
     http_answers: Histogram,
     tls_answers: Histogram,
     exposure: Mutex<Exposure>,
+    /// The last window that was counted as opened, by its number in the book.
+    followed: AtomicU64,
 }
 
 /// For how long the world could come in, two windows at once counted once.
@@ -162,6 +166,7 @@ impl Metrics {
             http_answers: of(ChallengeType::Http01)?,
             tls_answers: of(ChallengeType::TlsAlpn01)?,
             exposure: Mutex::default(),
+            followed: AtomicU64::new(0),
             registry,
         })
     }
@@ -175,13 +180,23 @@ impl Metrics {
         answers.observe(took.as_secs_f64());
     }
 
-    /// A window was opened.
-    pub fn window_opened(&self, why: Why) {
+    /// The book of records has changed so far. To be told of each draft in their order.
+    pub fn follow(&self, draft: &Draft) {
+        let is_new = self.followed.fetch_max(draft.id, Ordering::Relaxed) < draft.id;
+        if is_new {
+            self.window_opened(draft.record.why);
+        }
+        if draft.is_complete {
+            self.window_ended(&draft.record);
+        }
+    }
+
+    fn window_opened(&self, why: Why) {
         self.opened.with_label_values(&[why_word(why)]).inc();
     }
 
-    /// A window ended, and this is all that is known of it. One that has not ended is none.
-    pub fn window_ended(&self, record: &Record) {
+    /// A window ended, and this is all that is known of it.
+    fn window_ended(&self, record: &Record) {
         let Some(end) = record.end else {
             return;
         };
