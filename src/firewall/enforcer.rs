@@ -126,6 +126,9 @@ impl Enforcer {
             self.want_list(wanted).await;
             self.fill_if_short().await;
         }
+        if let Some(evidence) = &mut self.evidence {
+            evidence.forget_what_was(now());
+        }
         let (mut from_front, mut to_front) = front.into_split();
         // From now on the front hears of every change before any answer that follows it.
         if !self

@@ -11,10 +11,11 @@ mod told;
 mod trace;
 mod words;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use nlink::netlink::nftables::{Family as NftFamily, SetElement};
+use nlink::netlink::nftables::{Family as NftFamily, RuleInfo, SetElement};
 use nlink::netlink::{Connection, Nftables};
 
 use self::message::Answer;
@@ -70,6 +71,17 @@ impl Evidence {
             counters: [None; 2],
             is_short_done: false,
         })
+    }
+
+    /// Reads what was counted before this process began, which is nobody's business.
+    pub(super) fn forget_what_was(&mut self, now: Instant) {
+        loop {
+            let piece = self.short.read();
+            if self.take(piece, now) {
+                break;
+            }
+        }
+        self.told = Told::default();
     }
 
     /// A window is open where none was; `is_adopted` if it was so before this process began.
@@ -144,12 +156,9 @@ impl Evidence {
     fn count(&mut self, name: &str, count: u64) {
         let index = usize::from(name == KEPT_COUNTER);
         let before = self.counters[index].replace(count);
-        // The first reading is where counting begins; a table that was made anew counts from nought.
-        let more = match before {
-            None => 0,
-            Some(before) if before > count => count,
-            Some(before) => count - before,
-        };
+        // A table that was made anew counts from nought.
+        let before = before.filter(|before| *before <= count).unwrap_or_default();
+        let more = count - before;
         let mut counted = Counted::default();
         match index {
             0 => counted.arrived = more,
@@ -204,8 +213,10 @@ pub(super) async fn sighting(nft: &Connection<Nftables>, drop: Drop) -> Sighting
                 .unwrap_or_default();
             let mut rules = rules.iter();
             let rule = rules.find(|rule| rule.handle == handle && rule.chain == place.chain);
-            let gone = || format!("(rule {handle}, which is no longer there)");
-            Some(rule.map_or_else(gone, words::rule_words))
+            Some(match rule {
+                Some(rule) => words::rule_words(rule, &sets_in(nft, rule).await),
+                None => format!("(rule {handle}, which is no longer there)"),
+            })
         }
         (Some(handle), None) => Some(format!("(rule {handle})")),
     };
@@ -219,6 +230,26 @@ pub(super) async fn sighting(nft: &Connection<Nftables>, drop: Drop) -> Sighting
             rule,
         },
     }
+}
+
+/// The texts of the sets that stand in a rule itself; long ones are left out.
+async fn sets_in(nft: &Connection<Nftables>, rule: &RuleInfo) -> BTreeMap<String, String> {
+    let mut texts = BTreeMap::new();
+    let wanted = words::anonymous_sets(rule);
+    if wanted.is_empty() {
+        return texts;
+    }
+    let (table, family) = (&rule.table, rule.family);
+    let sets = nft.list_sets_in(table, family).await.unwrap_or_default();
+    for set in sets.iter().filter(|set| wanted.contains(&set.name)) {
+        if words::is_short(set)
+            && let Ok(elements) = nft.list_set_elements(table, &set.name, family).await
+            && let Some(text) = words::set_words(set, &elements)
+        {
+            texts.insert(set.name.clone(), text);
+        }
+    }
+    texts
 }
 
 /// A source and its port as an element of a set of its family.

@@ -141,6 +141,21 @@ impl Enforcing {
         assert!(matches!(reply, Reply::Health(_)), "{reply:?}");
     }
 
+    /// The configuration changes on disk, and is followed.
+    pub fn reload(&self, orders: Orders) {
+        *self.files.0.lock().expect("nobody panics") = Some(orders);
+        let reply = self.ask(&Request::Prepare);
+        assert!(matches!(reply, Reply::Health(_)), "{reply:?}");
+        wait_for(SOON, "it is read", || {
+            (!self.health().is_reading).then_some(())
+        });
+        let reply = self.ask(&Request::Reload);
+        assert!(
+            matches!(&reply, Reply::Health(health) if health.is_installed),
+            "{reply:?}"
+        );
+    }
+
     /// How the list stands, as asked now.
     pub fn list(&self) -> List {
         self.health().list

@@ -25,6 +25,8 @@ const REST: u32 = 10;
 const STEP: Duration = Duration::from_millis(2);
 /// How long the last look may take, for which a hook waits.
 const LAST: Duration = Duration::from_millis(250);
+/// So much later than we the kernel may shut.
+const KERNELS_TICK: Duration = Duration::from_millis(20);
 /// What is told at one look; the rest is new the next time.
 const TOLD_AT_ONCE: usize = 128;
 
@@ -73,7 +75,8 @@ impl Enforcer {
         if !self.looks.watched.is_subset(&living) {
             return Some(now());
         }
-        self.windows.leases().map(|lease| lease.deadline).min()
+        let ends = self.windows.leases().map(|lease| lease.deadline).min();
+        ends.map(|ends| ends + KERNELS_TICK)
     }
 
     /// One step of a look, and after the last one what it has shown; `false` when the front is gone.

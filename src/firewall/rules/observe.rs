@@ -16,9 +16,9 @@
 //! answer to his first packet. `seen` anybody can fill, and so it is filled slowly.
 
 use nlink::netlink::nftables::{
-    ChainName, CtState, CtStatus, DynsetExpr, DynsetOp, Expr, Field, Item, LimitExpr, LimitUnit,
-    Match, MetaKey, ObjectType, PacketField, PayloadBase, Register, RuleSpec, SocketKey, Stmt,
-    TcpFlags, Value, Verdict,
+    ChainName, CtStatus, DynsetExpr, DynsetOp, Expr, Field, Item, LimitExpr, LimitUnit, Match,
+    MetaKey, ObjectType, PacketField, PayloadBase, Register, RuleSpec, SocketKey, Stmt, TcpFlags,
+    Value, Verdict,
 };
 
 use super::words::{doors, is_first, is_local, is_outer, is_whole_socket, nfproto};
@@ -120,7 +120,7 @@ impl Settings {
 
     fn settle_rules(&self) -> Vec<RuleSpec> {
         let ports = self.plain_ports().map(|port| {
-            let which = [is_outer(), port_is(port), is_later(), is_established()];
+            let which = [is_outer(), port_is(port), is_later(), is_finished()];
             to(which.map(Item::from), "handshakes")
         });
         ports.collect()
@@ -132,7 +132,7 @@ impl Settings {
                 is_outer(),
                 port_is(port),
                 is_later(),
-                is_established(),
+                is_finished(),
                 Match::eq(Field::CtStatus, CtStatus::DST_NAT),
             ];
             to(which.map(Item::from), "handshakes")
@@ -187,9 +187,11 @@ fn is_later() -> Match {
     )
 }
 
-/// Of a connection that conntrack saw both sides of, and within its sequence numbers.
-fn is_established() -> Match {
-    Match::eq(Field::CtState, Value::CtState(CtState::ESTABLISHED))
+/// Of a connection whose handshake was finished with the right numbers. That conntrack calls it
+/// established says less: of two forged first packets and acknowledgements that it finds too old, and
+/// so ignores, it says so of one.
+fn is_finished() -> Match {
+    Match::eq(Field::CtStatus, CtStatus::ASSURED)
 }
 
 fn source_in(kept: Kept, family: Family) -> Match {
