@@ -17,6 +17,7 @@ mod process;
 mod report;
 mod status;
 mod terminal;
+mod watch;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -78,6 +79,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Say who came to a window, what they got, and what stopped them
     Report(report::ReportArgs),
+    /// Show windows and who comes as it happens, until q is pressed
+    Watch,
     /// Print figures for a monitoring system, in the text format of Prometheus
     Metrics,
     /// Show, install or remove our part of the ruleset
@@ -206,6 +209,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::InstallHooks(args) => return install_hooks::run(&args),
         Command::Status(args) => return status::run(&runtime_dir, &args),
         Command::Report(args) => return report::run(&runtime_dir, &args),
+        Command::Watch => return watch::run(&runtime_dir),
         Command::Metrics => return metrics::run(&runtime_dir),
         Command::Firewall(command) => {
             return firewall::run(config.as_deref(), &runtime_dir, &command);
@@ -274,6 +278,9 @@ fn finish(response: &Response, quiet: bool) -> ExitCode {
         eprintln!("acmegate: {}", response.message);
     } else if !quiet {
         println!("{}", response.message);
+        for line in &response.more {
+            println!("{line}");
+        }
     }
     ExitCode::from(response.code)
 }

@@ -96,12 +96,12 @@ pub fn ask(runtime_dir: &Path, ask: Ask) -> Result<Response, ClientError> {
     parse(&bytes)
 }
 
-/// What came of arming a lease.
+/// A conversation that goes on after its first answer.
 #[derive(Debug)]
-pub struct Armed {
+pub struct Staying {
     /// The daemon's answer, which may be a refusal.
     pub answer: Response,
-    /// The lease is armed until this is shut down or closed, and more lines may come on it.
+    /// Until this is shut down or closed more lines may come on it; an armed lease is armed as long.
     pub stream: UnixStream,
     /// What has come of these already.
     pub rest: Vec<u8>,
@@ -111,18 +111,31 @@ pub struct Armed {
 ///
 /// # Errors
 /// [`ClientError`]; a refusal is a [`Response`], not an error.
-pub fn arm(runtime_dir: &Path, open: Open, patience: bool) -> Result<Armed, ClientError> {
+pub fn arm(runtime_dir: &Path, open: Open, patience: bool) -> Result<Staying, ClientError> {
+    let patience = if patience { PATIENCE } else { Duration::ZERO };
+    stay(runtime_dir, Ask::Arm(open), patience)
+}
+
+/// Asks to be told of windows as they change: every line is a [`Response`] whose `report` has the
+/// windows of that moment.
+///
+/// # Errors
+/// [`ClientError`]; a refusal is a [`Response`], not an error.
+pub fn watch(runtime_dir: &Path) -> Result<Staying, ClientError> {
+    stay(runtime_dir, Ask::Watch, Duration::ZERO)
+}
+
+fn stay(runtime_dir: &Path, ask: Ask, patience: Duration) -> Result<Staying, ClientError> {
     let begun = Instant::now();
     let deadline = begun + DEADLINE;
-    let patience = if patience { PATIENCE } else { Duration::ZERO };
     let path = runtime_dir.join(CONTROL_SOCKET);
     let mut stream = connect_patiently(&path, deadline, begun + patience)?;
-    let sent = send(&mut stream, &request(Ask::Arm(open))?, deadline);
+    let sent = send(&mut stream, &request(ask)?, deadline);
     let mut line = Vec::new();
     let read = read_until(&mut stream, &mut line, deadline, has_line);
     let rest = line.split_off(line_length(&line));
     check(&line, sent, read)?;
-    Ok(Armed {
+    Ok(Staying {
         answer: parse(&line)?,
         stream,
         rest,

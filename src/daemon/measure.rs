@@ -14,7 +14,7 @@ use crate::firewall::message::List;
 use crate::gate::lease::Family;
 use crate::gate::window::Windows;
 use crate::observe::Observer;
-use crate::observe::metrics::{Budget, Moment, Span, Window};
+use crate::observe::metrics::{Budget, History, Moment, Span, Window};
 
 impl Desk {
     /// The status and the metrics of one moment.
@@ -85,7 +85,12 @@ fn moment(desk: &Desk, status: &Status) -> Moment {
         },
         pushed: status.pushed,
         problems: status.problems.len(),
-        history: None,
+        history: status.history.as_ref().map(|history| History {
+            windows: history.records,
+            octets: history.bytes,
+            unsaved: history.unsaved,
+            is_failing: !desk.history.health().problems.is_empty(),
+        }),
     }
 }
 

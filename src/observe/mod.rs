@@ -1,4 +1,5 @@
-//! Tells: the log, the metrics, the counts and thumbprints that `status` shows, windows' records and their history.
+//! Tells: the log, the metrics, the counts and thumbprints that `status` shows, windows' records and
+//! their history, and the report of each window.
 //!
 //! What is seen here sways no verdict. Nothing keyed by a peer is kept but in records.
 

@@ -16,3 +16,4 @@ mod report;
 mod seeds;
 mod shipped;
 mod tls_alpn;
+mod watch;

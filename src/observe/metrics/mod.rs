@@ -6,10 +6,12 @@
 
 mod moment;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use self::moment::{Budget, History, Moment, Span, Window};
+use super::book::Draft;
 use super::quorum::Outcome;
 use super::record::{EndedBy, Record, Why};
 use crate::gate::challenge::ChallengeType;
@@ -67,6 +69,8 @@ pub struct Metrics {
     http_answers: Histogram,
     tls_answers: Histogram,
     exposure: Mutex<Exposure>,
+    /// The last window that was counted as opened, by its number in the book.
+    followed: AtomicU64,
 }
 
 /// For how long the world could come in, two windows at once counted once.
@@ -127,7 +131,7 @@ impl Metrics {
         )?;
         for end in ENDS {
             for outcome in OUTCOMES {
-                ended.get_metric_with_label_values(&[end_word(end), outcome_word(outcome)])?;
+                ended.get_metric_with_label_values(&[end_word(end), outcome.word()])?;
             }
         }
         Ok(Self {
@@ -162,6 +166,7 @@ impl Metrics {
             http_answers: of(ChallengeType::Http01)?,
             tls_answers: of(ChallengeType::TlsAlpn01)?,
             exposure: Mutex::default(),
+            followed: AtomicU64::new(0),
             registry,
         })
     }
@@ -175,18 +180,28 @@ impl Metrics {
         answers.observe(took.as_secs_f64());
     }
 
-    /// A window was opened.
-    pub fn window_opened(&self, why: Why) {
+    /// The book of records has changed so far. To be told of each draft in their order.
+    pub fn follow(&self, draft: &Draft) {
+        let is_new = self.followed.fetch_max(draft.id, Ordering::Relaxed) < draft.id;
+        if is_new {
+            self.window_opened(draft.record.why);
+        }
+        if draft.is_complete {
+            self.window_ended(&draft.record);
+        }
+    }
+
+    fn window_opened(&self, why: Why) {
         self.opened.with_label_values(&[why_word(why)]).inc();
     }
 
-    /// A window ended, and this is all that is known of it. One that has not ended is none.
-    pub fn window_ended(&self, record: &Record) {
+    /// A window ended, and this is all that is known of it.
+    fn window_ended(&self, record: &Record) {
         let Some(end) = record.end else {
             return;
         };
         let assessment = &record.assessment;
-        let words = [end_word(end.by), outcome_word(assessment.outcome)];
+        let words = [end_word(end.by), assessment.outcome.word()];
         self.ended.with_label_values(&words).inc();
         self.duration
             .observe(Duration::from_millis(end.at).as_secs_f64());
@@ -250,17 +265,6 @@ fn end_word(end: EndedBy) -> &'static str {
         EndedBy::Reload => "reload",
         EndedBy::Stop => "stop",
         EndedBy::Unwatched => "unwatched",
-    }
-}
-
-fn outcome_word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Open => "open",
-        Outcome::Quiet => "quiet",
-        Outcome::Answered => "answered",
-        Outcome::Tolerated => "tolerated",
-        Outcome::Doubtful => "doubtful",
-        Outcome::Failed => "failed",
     }
 }
 

@@ -96,6 +96,8 @@ pub struct History {
     pub windows: u64,
     /// Octets that it has on disk.
     pub octets: u64,
+    /// Windows that wait in memory to be written.
+    pub unsaved: usize,
     /// Whether it cannot be written.
     pub is_failing: bool,
 }
@@ -283,6 +285,11 @@ impl History {
             "acmegate_history_size_bytes",
             "What the history takes on disk.",
             count(self.octets),
+        )?;
+        page.gauge(
+            "acmegate_history_unsaved_windows",
+            "Windows that wait in memory to be written to the history.",
+            number(self.unsaved),
         )?;
         page.gauge(
             "acmegate_history_failing",

@@ -50,6 +50,7 @@ fn moment() -> Moment {
         history: Some(History {
             windows: 11,
             octets: 12,
+            unsaved: 0,
             is_failing: false,
         }),
     }
@@ -103,9 +104,21 @@ fn every_series_is_there_before_anything_happened() {
 #[test]
 fn a_window_counts_once_it_ended_and_nothing_of_it_is_a_label() {
     let metrics = Metrics::new().unwrap();
-    metrics.window_opened(Why::Token);
-    metrics.window_ended(&Record::default());
-    metrics.window_ended(&ended(EndedBy::Deadline, Outcome::Tolerated));
+    let draft = |id, record, is_complete| Draft {
+        id,
+        record,
+        is_complete,
+    };
+    let begun = Record {
+        why: Why::Token,
+        ..Record::default()
+    };
+    metrics.follow(&draft(1, begun.clone(), false));
+    metrics.follow(&draft(1, begun, false));
+    let over = ended(EndedBy::Deadline, Outcome::Tolerated);
+    // Its end is known, and what it came to is not yet.
+    metrics.follow(&draft(1, over.clone(), false));
+    metrics.follow(&draft(1, over, true));
     let text = metrics.text(&moment(), Instant::now()).unwrap();
     for line in [
         "acmegate_windows_opened_total{why=\"token\"} 1",
