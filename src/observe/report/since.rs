@@ -344,7 +344,11 @@ fn never_through(within: &[&Record], before: &[&Record]) -> Vec<[String; 4]> {
         }
     }
     let mut rows: Vec<_> = rows.into_iter().collect();
-    rows.sort_by_key(|(_, (.., times))| std::cmp::Reverse(*times));
+    // The most frequent first, and those of whom it is known what stopped them.
+    rows.sort_by_key(|(_, (_, source, times))| {
+        let is_known = source.dropped.is_some() || !source.visits.is_empty();
+        (std::cmp::Reverse(*times), !is_known)
+    });
     let row = |(network, (record, source, times)): (&str, (&Record, &Source, u64))| {
         let by = match (&source.dropped, unanswered(source).first()) {
             (_, Some(visit)) => short(&visit.reason, 32),
