@@ -319,7 +319,7 @@ impl Desk {
             .await
             .map_err(|error| self.explain(error))?;
         self.lease_ended(&name);
-        Ok(match (was_there, self.closing_words(&name)) {
+        Ok(match (was_there, self.closing_words(&name).await) {
             (true, Some([first, second])) => Response {
                 more: vec![second],
                 ..Response::done(first)

@@ -242,8 +242,17 @@ pub async fn watch_records(recorder: Arc<Recorder>, desk: Arc<Desk>) {
 }
 
 impl Recorder {
-    /// Hands on everything as it stands, because the daemon ends.
-    pub async fn finish(&self) {
+    /// Hands on what has changed of this lease's window, now. Dropped half-way nothing is lost: the
+    /// history tries again by itself.
+    pub async fn hand_on_changed_of(&self, name: &LeaseName) {
+        let draft = self.lock().take_changed_of(name);
+        if let Some(draft) = draft {
+            self.hand_on(draft).await;
+        }
+    }
+
+    /// Hands on what has changed, because the daemon ends.
+    pub async fn hand_on_changed(&self) {
         for draft in self.take_changed() {
             self.hand_on(draft).await;
         }

@@ -2,6 +2,8 @@
 //!
 //! Records hold peers' addresses, so they are for root, and for whom a grant names.
 
+use std::time::Duration;
+
 use super::desk::Desk;
 use super::history::HistoryError;
 use super::recorder::wall;
@@ -14,6 +16,8 @@ use crate::observe::history::message::Query;
 use crate::observe::record::{MAX_SAID, Record, Said};
 use crate::observe::report::two_lines;
 
+/// How long a hook waits for a disk.
+const A_MOMENT: Duration = Duration::from_secs(1);
 /// How many records of open and past windows whoever watches is told.
 const WATCHED: usize = 16;
 
@@ -75,9 +79,11 @@ impl Desk {
         Ok(records)
     }
 
-    /// What a hook says of the window that it closed.
-    pub(super) fn closing_words(&self, name: &LeaseName) -> Option<[String; 2]> {
+    /// What a hook says of the window that it closed. That is on disk by then, unless the disk is slow:
+    /// no hook waits for it longer than a moment.
+    pub(super) async fn closing_words(&self, name: &LeaseName) -> Option<[String; 2]> {
         self.recorder.take_evidence();
+        let _ = tokio::time::timeout(A_MOMENT, self.recorder.hand_on_changed_of(name)).await;
         self.recorder.last_of(name).as_ref().map(two_lines)
     }
 

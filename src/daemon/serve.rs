@@ -281,7 +281,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
             Err(_) => not_removed(&"no answer in time"),
         }
     }
-    recorder.finish().await;
+    recorder.hand_on_changed().await;
     history.finish().await;
     if let Some(recording) = recording {
         // It ends when the historian has; who holds it up is left behind.

@@ -298,6 +298,18 @@ impl Book {
         drafts
     }
 
+    /// What has changed of the last window of this name, if it is not complete.
+    pub fn take_changed_of(&mut self, name: &LeaseName) -> Option<Draft> {
+        let mut open = self.open.iter_mut().rev();
+        let open = open.find(|open| open.name == *name && open.is_changed)?;
+        open.is_changed = false;
+        Some(Draft {
+            id: open.id,
+            record: open.settled(),
+            is_complete: false,
+        })
+    }
+
     /// When [`Book::take_changed`] has something new by time alone.
     pub fn next_change(&self) -> Option<Instant> {
         let ends = self.open.iter().map(|open| match open.ended {

@@ -38,6 +38,7 @@ mod managers;
 mod mixed;
 mod moments;
 mod pairs;
+mod perspectives;
 mod process;
 mod random_rulesets;
 mod raw;
