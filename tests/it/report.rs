@@ -13,6 +13,7 @@ use acmegate::control::protocol::{CONTROL_SOCKET, Envelope, Response};
 use acmegate::gate::Reason;
 use acmegate::observe::quorum::assess;
 use acmegate::observe::record::Record;
+use acmegate::observe::report::two_lines;
 use serde_json::{Value, json};
 
 use crate::lab::perspective::{DIAL, Question};
@@ -26,6 +27,7 @@ const PEER: &str = "203.0.113.7";
 const SCHEMA: &str = include_str!("../../docs/report.schema.json");
 const DOCUMENT: &str = include_str!("../../docs/report.md");
 const SIX: &str = include_str!("../data/records/six.json");
+const TOLERATED: &str = include_str!("../data/records/tolerated.json");
 const FLOOD: &str = include_str!("../data/records/flood.json");
 const FINE: &str = include_str!("../data/records/fine.json");
 const SOON: Duration = Duration::from_secs(30);
@@ -34,9 +36,7 @@ const BROWSER: Duration = Duration::from_secs(120);
 const NASTY: &str = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">\u{1b}[2J\u{202e}'\"\n`";
 
 fn record(text: &str) -> Record {
-    let mut record: Record = serde_json::from_str(text).expect("a record");
-    record.assessment = assess(&record);
-    record
+    serde_json::from_str(text).expect("a record")
 }
 
 /// A record with that text wherever there may be one.
@@ -407,13 +407,20 @@ fn the_page_on_the_report_has_every_field_and_reason_and_no_other_field() {
 
 #[test]
 fn the_documents_show_what_the_program_shows() {
-    let mut record = record(SIX);
-    record.opened_at = 1_795_327_803_000;
-    let shown = told(&[record], &["17"]).0.success().stdout;
-    assert!(
-        DOCUMENT.contains(shown.trim_end()),
-        "docs/report.md should show:\n{shown}"
-    );
+    let readme = include_str!("../../README.md");
+    for (document, text, number) in [(DOCUMENT, SIX, "17"), (readme, TOLERATED, "18")] {
+        let record = record(text);
+        let [first, second] = two_lines(&record);
+        let shown = told(&[record], &[number]).0.success().stdout;
+        let session = format!(
+            "# acmegate close\n{first}\n{second}\n# acmegate report {number}\n{}\n```",
+            shown.trim_end()
+        );
+        assert!(
+            document.contains(&session),
+            "a document should show:\n{session}"
+        );
+    }
 }
 
 // --- pages ------------------------------------------------------------------------------------------

@@ -48,9 +48,19 @@ const BARE: Paint = Paint { is_on: false };
 
 pub fn example(name: &str) -> Record {
     let (_, text) = EXAMPLES.iter().find(|(known, _)| *known == name).unwrap();
-    let mut record: Record = serde_json::from_str(text).unwrap();
-    record.assessment = assess(&record);
-    record
+    serde_json::from_str(text).unwrap()
+}
+
+#[test]
+fn the_examples_come_to_what_they_say() {
+    for (name, _) in EXAMPLES {
+        let record = example(name);
+        assert_eq!(
+            serde_json::to_string(&record.assessment).unwrap(),
+            serde_json::to_string(&assess(&record)).unwrap(),
+            "{name}"
+        );
+    }
 }
 
 /// A record whose every text is this one.
@@ -64,6 +74,7 @@ pub fn hostile(text: &str) -> Record {
     record.identifiers = Some(vec![text.clone(); 20]);
     record.beside = vec![text.clone(); 20];
     record.evidence.incomplete = Some(text.clone());
+    record.failed = vec![text.clone(); 20];
     record.said = Some(Said {
         renewed: vec![text.clone(); 20],
         failed: vec![text.clone(); 20],

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::advice::{about_drop, other_advice};
 use super::fate::{Fate, RULE, address, culprit, notes, place, requests};
 use super::verdict;
-use super::words::{doors, ended, many, names, offset, opened, plural};
+use super::words::{attempts, doors, ended, many, names, offset, opened, plural};
 use crate::observe::quorum::Outcome;
 use crate::observe::record::{Record, Source};
 
@@ -104,6 +104,9 @@ pub fn text(record: &Record, paint: Paint) -> String {
                 Ink::Bad,
             );
         }
+    }
+    if let Some(attempts) = attempts(record) {
+        page.lines("", &attempts, Ink::Plain);
     }
     page.out.push('\n');
     page.validators(record);

@@ -191,6 +191,17 @@ pub fn ended(record: &Record) -> String {
     format!("after {} of {given}{renewed}, {by}{late}", length(end.at))
 }
 
+/// For whom it counts as a failed attempt, if it does.
+pub fn attempts(record: &Record) -> Option<String> {
+    let failed = &record.failed;
+    (!failed.is_empty()).then(|| {
+        format!(
+            "counts as a failed attempt for {} (`[budget] failures_per_hour`)",
+            names(failed)
+        )
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

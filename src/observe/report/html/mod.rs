@@ -13,13 +13,13 @@ use super::escape::html;
 use super::fate::{self, Fate, RULE, address, culprit, notes, part_of_the_world, requests};
 use super::since::{Summary, Table};
 use super::verdict;
-use super::words::{doors, ended, instant, many, name, names, offset, opened, plural};
+use super::words::{attempts, doors, ended, instant, many, name, names, offset, opened, plural};
 use crate::observe::quorum::Outcome;
 use crate::observe::record::{Place, Record, Source};
 
 const STYLE: &str = include_str!("style.css");
 /// The SHA-256 digest of [`STYLE`] in base64 (CSP Level 3, §2.3.1).
-const STYLE_DIGEST: &str = "yW5Q0qh4+FDrzzKtFm0lJcSarWEqhHeMihZT5j44g/E=";
+const STYLE_DIGEST: &str = "qC3FbQqtDYg79eFi1bzyZQPLq9J44F9KB1sHOc9PGH8=";
 /// How many windows one page shows whole.
 pub const MAX_WINDOWS: usize = 100;
 
@@ -172,6 +172,9 @@ fn window(out: &mut String, record: &Record, at: usize) {
                 &format!("could not renew {}", names(&said.failed)),
             );
         }
+    }
+    if let Some(attempts) = attempts(record) {
+        fact(out, "attempt", "", &attempts);
     }
     let evidence = match (record.evidence.is_kept, &record.evidence.incomplete) {
         (true, None) => "",
@@ -327,7 +330,7 @@ fn paragraph(out: &mut String, class: &str, said: &str) {
 fn prose(said: &str) -> String {
     let escaped = html(said);
     let parts: Vec<&str> = escaped.split('`').collect();
-    if parts.len() % 2 == 0 {
+    if parts.len().is_multiple_of(2) {
         return escaped;
     }
     let mut out = String::new();
