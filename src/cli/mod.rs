@@ -278,6 +278,9 @@ fn finish(response: &Response, quiet: bool) -> ExitCode {
         eprintln!("acmegate: {}", response.message);
     } else if !quiet {
         println!("{}", response.message);
+        for line in &response.more {
+            println!("{line}");
+        }
     }
     ExitCode::from(response.code)
 }

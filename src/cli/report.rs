@@ -1,16 +1,23 @@
 //! `acmegate report`: who came to a window, what they got, and which rule stopped the one that failed.
 
+use std::ffi::OsString;
+use std::fs::{self, OpenOptions};
 use std::io::{self, IsTerminal, Write as _};
-use std::path::Path;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::{Args, ValueEnum};
+use serde_json::Value;
 
+use super::terminal::plain;
 use super::{Failure, finish, length, milliseconds};
 use crate::control::client;
 use crate::control::protocol::{Ask, Exit, ReportWord, Response};
+use crate::control::status::Time;
 use crate::observe::record::Record;
+use crate::observe::report::since::{Account, Budget, Summary, is_within};
 use crate::observe::report::{self, Paint};
 
 /// Which windows, and how they are told.
@@ -26,8 +33,11 @@ pub struct ReportArgs {
     #[arg(long, value_name = "TIME", value_parser = length)]
     since: Option<Duration>,
     /// One JSON object instead of text (docs/report.md)
-    #[arg(long)]
+    #[arg(long, conflicts_with = "html")]
     json: bool,
+    /// Write a page for a browser, in one file that its owner alone may read
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// When the text has colours
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     color: Color,
@@ -48,21 +58,48 @@ pub fn run(runtime_dir: &Path, args: &ReportArgs) -> Result<ExitCode, Failure> {
     if response.code != 0 {
         return Ok(finish(&response, false));
     }
+    for warning in &response.warnings {
+        eprintln!("acmegate: warning: {}", plain(warning));
+    }
     let records = records(&response)?;
-    let mut out = String::new();
+    let now = now();
+    let since = args.since.map(|since| {
+        let span = milliseconds(since);
+        (
+            span,
+            Summary::of(&records, span, now, &budgets(runtime_dir)),
+        )
+    });
+    let span = since.as_ref().map_or(u64::MAX, |(span, _)| *span);
     if args.json {
-        out =
-            report::json(&response.report).map_err(|error| Failure::new(Exit::Software, error))?;
-    } else {
-        let paint = args.paint();
-        for record in &records {
-            out.push_str(&report::text(record, paint));
+        let within = records.iter().zip(&response.report);
+        let within = within.filter(|(record, _)| is_within(record, span, now));
+        let values: Vec<Value> = within.map(|(_, value)| value.clone()).collect();
+        let text = report::json(&values).map_err(|error| Failure::new(Exit::Software, error))?;
+        return print(&text);
+    }
+    if let Some(file) = &args.html {
+        let mut within = records;
+        within.retain(|record| is_within(record, span, now));
+        let page = report::page(&within, since.as_ref().map(|(_, summary)| summary), now);
+        write_page(file, &page)
+            .map_err(|error| Failure::new(Exit::Os, format!("{}: {error}", file.display())))?;
+        return print(&format!(
+            "written: {}\n",
+            plain(&file.display().to_string())
+        ));
+    }
+    let paint = args.paint();
+    match since {
+        Some((_, summary)) => print(&summary.text(paint)),
+        None => {
+            let texts: Vec<String> = records
+                .iter()
+                .map(|record| report::text(record, paint))
+                .collect();
+            print(&texts.join("\n"))
         }
     }
-    for warning in &response.warnings {
-        eprintln!("acmegate: warning: {warning}");
-    }
-    print(&out)
 }
 
 impl ReportArgs {
@@ -73,7 +110,12 @@ impl ReportArgs {
                 Ok(number) => word.number = Some(number),
                 Err(_) => word.lease = Some(window.to_owned()),
             },
-            None => word.since = self.since.map(milliseconds),
+            // As far again before that, to compare it with.
+            None => {
+                word.since = self
+                    .since
+                    .map(|since| milliseconds(since).saturating_mul(2))
+            }
         }
         word
     }
@@ -101,6 +143,63 @@ fn records(response: &Response) -> Result<Vec<Record>, Failure> {
             ),
         )
     })
+}
+
+/// What the daemon counts against the budgets of a month. Without a word of it the report stands all
+/// the same.
+fn budgets(runtime_dir: &Path) -> Vec<Budget> {
+    let Ok(status) = client::status(runtime_dir) else {
+        return Vec::new();
+    };
+    let budget = |time: Time| {
+        let of = match (time.of.as_str(), time.name, time.caller) {
+            ("all", ..) => Account::All,
+            ("lease", Some(name), Some(uid)) => Account::Lease(name, uid),
+            ("identifier", Some(name), _) => Account::Identifier(name),
+            _ => return None,
+        };
+        Some(Budget {
+            of,
+            used: time.month.milliseconds,
+            allowed: time.month.allowed_milliseconds,
+        })
+    };
+    status.budget.time.into_iter().filter_map(budget).collect()
+}
+
+/// The host's clock, in milliseconds after 1970: records have its time, too.
+#[expect(clippy::disallowed_methods, reason = "for display, at the edge")]
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0, milliseconds)
+}
+
+/// Puts a file in place whole or not at all. It holds addresses: its owner alone may read it.
+fn write_page(file: &Path, page: &str) -> io::Result<()> {
+    let name = file.file_name().ok_or(io::ErrorKind::IsADirectory)?;
+    let mut aside = OsString::from(".");
+    aside.push(name);
+    aside.push(format!(".{}", std::process::id()));
+    let aside = file.with_file_name(aside);
+    let mut options = OpenOptions::new();
+    // Never through a link that somebody left there.
+    let written = options
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&aside)
+        .and_then(|mut opened| {
+            opened.write_all(page.as_bytes())?;
+            opened.sync_all()
+        })
+        .and_then(|()| fs::rename(&aside, file));
+    if let Err(error) = &written
+        && error.kind() != io::ErrorKind::AlreadyExists
+    {
+        // What is half there helps nobody.
+        let _ = fs::remove_file(&aside);
+    }
+    written
 }
 
 /// Whoever reads no further, such as head(1), has what it wanted.

@@ -112,6 +112,9 @@ impl Default for Report {
             // Six thousand windows of a dozen visitors each.
             max_bytes: 64 * 1024 * 1024,
             databases: Vec::new(),
+            // Which of six perspectives was dropped nobody else can tell; what it costs is in
+            // docs/performance.md.
+            evidence: true,
         }
     }
 }
@@ -163,6 +166,10 @@ impl Default for Config {
                     identifier: Allowance::default(),
                 },
             },
+            // Let's Encrypt allows five failed validations of an identifier, account and hour
+            // (<https://letsencrypt.org/docs/rate-limits/>, 2025-06): the fifth is left for whoever
+            // has mended something and insists.
+            failures_per_hour: Some(4),
             firewall: Firewall::default(),
             allow: Allow::default(),
             proxy: Proxy::default(),

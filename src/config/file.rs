@@ -121,6 +121,7 @@ pub(super) struct Budget {
     pub(super) lease_month: Key<Word>,
     pub(super) identifier_day: Key<Word>,
     pub(super) identifier_month: Key<Word>,
+    pub(super) failures_per_hour: Key<Word>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -192,6 +193,7 @@ pub(super) struct Report {
     pub(super) keep: Key<Word>,
     pub(super) max_bytes: Key<Word>,
     pub(super) databases: Key<Vec<Spanned<String>>>,
+    pub(super) evidence: Key<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -72,6 +72,9 @@ pub struct Config {
     pub window: Window,
     /// `[budget]`: how often, and for how long in all.
     pub budget: Budget,
+    /// `[budget] failures_per_hour`: how many windows of an identifier may fail in an hour before the
+    /// next is refused, 1 to [`MAX_LIMIT`](crate::gate::failures::MAX_LIMIT); `None` is any number.
+    pub failures_per_hour: Option<u32>,
     /// `[firewall]`: what the kernel is told.
     pub firewall: Firewall,
     /// `[allow]` and every `[group.NAME]`: whose traffic is never kept out.
@@ -82,7 +85,7 @@ pub struct Config {
     pub metrics: Metrics,
     /// `[log]`: what is written down.
     pub log: Log,
-    /// `[report]`: what is kept of windows.
+    /// `[report]`: what is known of windows afterwards, and kept.
     pub report: Report,
     /// Every `[[grant]]`: what callers besides root may ask.
     pub grants: Vec<Grant>,
@@ -317,6 +320,8 @@ pub struct Report {
     pub max_bytes: u64,
     /// Where countries and networks of addresses are looked up: .mmdb files; absolute.
     pub databases: Vec<PathBuf>,
+    /// Whether the kernel counts who comes to open windows, and traces who is dropped.
+    pub evidence: bool,
 }
 
 /// `[log] format`.

@@ -55,6 +55,7 @@ pub fn orders(config: &Config, allow: Arc<AllowList>) -> Orders {
                 v6: shut(config.firewall.closed.v6),
             },
             divert,
+            observe: config.report.evidence,
         },
         limits: config.limits(),
     }

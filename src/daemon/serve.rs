@@ -22,7 +22,8 @@ use super::measure::{wall_clock, watch_exposure};
 use super::notify::Notify;
 use super::parts::{self, Remembered, Room};
 use super::privilege::HostAccounts;
-use super::recorder::{Recorder, watch_records};
+use super::rate_limit::RateLimit;
+use super::recorder::{Recorder, watch_evidence, watch_records};
 use super::seal::Landlocked;
 use super::{ControlSockets, Fatal, Listener, Options, Scraped, landlock_word, now, unnamed_ports};
 use crate::answer::Pushed;
@@ -93,11 +94,12 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let os = |error: std::io::Error| Fatal::new(Exit::Os, error);
     let mut signals = Signals::listen().map_err(os)?;
     let enforcer = tokio::net::UnixStream::from_std(daemon.enforcer).map_err(os)?;
-    let (link, carrying) = Link::new(enforcer);
+    let (link, evidence, carrying) = Link::new(enforcer);
     let mut lost = tokio::spawn(carrying);
     let (runner, runner_child) = daemon.runner.unzip();
     let runner = runner.map(tokio::net::UnixStream::from_std);
-    let (runner, runner_carrying) = runner.transpose().map_err(os)?.map(Link::new).unzip();
+    let runner = runner.transpose().map_err(os)?.map(Link::new);
+    let (runner, runner_carrying) = runner.map(|(link, _, carrying)| (link, carrying)).unzip();
     let mut runner_lost = tokio::spawn(until_lost(runner_carrying));
     let (history, recording) = match daemon.historian {
         Some((socket, child)) => {
@@ -108,7 +110,10 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     };
     let history = Arc::new(history);
     let (config_tx, config) = watch::channel(Arc::clone(&daemon.config));
-    let recorder = Arc::new(Recorder::default());
+    let metrics = Metrics::new().map_err(|error| Fatal::new(Exit::Software, error))?;
+    let observer = Arc::new(Observer::new(metrics, now()));
+    let recorder = Recorder::new(Arc::clone(&observer), Arc::clone(&history), evidence);
+    let recorder = Arc::new(recorder);
     let commands = runner.map(Commands::new);
     let (leases, to_watch) = Leases::new(link, commands, config.clone(), Arc::clone(&recorder));
     let leases = Arc::new(leases);
@@ -116,19 +121,19 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         return Err(one_lost(&lost, daemon.child, runner_child).await);
     }
 
-    for lease in leases.windows().borrow().leases() {
-        recorder.taken_up(lease, None);
-    }
+    let windows = Arc::clone(&leases.windows().borrow());
+    recorder.adopt(&windows).await;
 
-    let metrics = Metrics::new().map_err(|error| Fatal::new(Exit::Software, error))?;
-    let observer = Arc::new(Observer::new(metrics, now()));
     let (rules_tx, rules) = watch::channel(Arc::new(daemon.rules));
     let (stop_tx, stop) = watch::channel(false);
     let early = Arc::new(EarlyClose::new(&daemon.config));
+    let rate_limit = Arc::new(RateLimit::default());
+    recorder.recall_failures(&rate_limit).await;
     let witness = Arc::new(Overheard::new(
         Arc::clone(&observer),
         Arc::clone(&early),
         Arc::clone(&recorder),
+        Arc::clone(&rate_limit),
     ));
     let front = Arc::new(Front::new(rules.clone(), leases.windows(), witness));
     let desk = Arc::new(Desk {
@@ -154,6 +159,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         front: Arc::clone(&front),
         scraped_at: daemon.scraped.iter().map(|own| own.address).collect(),
         started: wall_clock(),
+        rate_limit,
     });
     for problem in desk.problems().iter() {
         tracing::warn!("{problem}");
@@ -190,8 +196,9 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     watching.spawn(watch_holders(Arc::clone(&leases), to_watch));
     watching.spawn(watch_deadlines(Arc::clone(&leases)));
     watching.spawn(watch_early(early, Arc::clone(&leases)));
+    watching.spawn(watch_records(Arc::clone(&recorder), Arc::clone(&desk)));
+    watching.spawn(watch_evidence(Arc::clone(&recorder)));
     watching.spawn(watch_exposure(Arc::clone(&observer), leases.windows()));
-    watching.spawn(watch_records(recorder, Arc::clone(&observer)));
     let watched = Arc::clone(&desk);
     watching.spawn(async move { watched.watch_armed().await });
     watching.spawn(watch_commands(Arc::clone(&leases)));
@@ -274,6 +281,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
             Err(_) => not_removed(&"no answer in time"),
         }
     }
+    recorder.finish().await;
     history.finish().await;
     if let Some(recording) = recording {
         // It ends when the historian has; who holds it up is left behind.

@@ -196,6 +196,20 @@ impl Book {
         }
     }
 
+    /// For which identifiers a window that ended counts as a failed attempt.
+    pub fn failed(&mut self, ended: &Record, identifiers: &[Identifier]) {
+        let mut open = self
+            .open
+            .iter_mut()
+            .map(|open| (&mut open.record, &mut open.is_changed));
+        let own =
+            open.find(|(own, _)| own.lease == ended.lease && own.opened_at == ended.opened_at);
+        if let Some((own, is_changed)) = own {
+            own.failed = identifiers.iter().map(Identifier::to_string).collect();
+            *is_changed = true;
+        }
+    }
+
     /// A token was announced for an identifier.
     pub fn announced(&mut self, identifier: &Identifier, token: &Token) {
         for open in &mut self.open {
@@ -306,7 +320,7 @@ impl Book {
         }
     }
 
-    /// Puts the history's version of a complete record in the place of ours.
+    /// Puts the last word on a complete record in the place of ours.
     pub fn completed(&mut self, record: &Record) {
         let ours = (self.recent.iter_mut())
             .rev()
@@ -546,15 +560,20 @@ impl Open {
                 (false, false) => Role::Visitor,
             };
         }
-        record.sources.sort_by_key(|source| source.first);
-        pair(&mut record.sources);
-        record.assessment = assess(&record);
+        judge(&mut record);
         record
     }
 
     fn knows(&self, visit: &Visit) -> bool {
         (visit.token.as_ref()).is_some_and(|token| self.tokens.contains(token))
     }
+}
+
+/// Says what a record comes to, by all that is in it: where sources are may have been learnt since.
+pub fn judge(record: &mut Record) {
+    record.sources.sort_by_key(|source| source.first);
+    pair(&mut record.sources);
+    record.assessment = assess(record);
 }
 
 /// The first 8 hexadecimal digits of a token's SHA-256 digest: enough to tell tokens of one window

@@ -108,6 +108,20 @@ pub enum Outcome {
     Failed,
 }
 
+impl Outcome {
+    /// The word for logs, metrics and reports.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Quiet => "quiet",
+            Self::Answered => "answered",
+            Self::Tolerated => "tolerated",
+            Self::Doubtful => "doubtful",
+            Self::Failed => "failed",
+        }
+    }
+}
+
 /// What came of one identifier.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ByIdentifier {

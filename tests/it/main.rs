@@ -12,6 +12,7 @@ mod install_hooks;
 #[path = "../lab/mod.rs"]
 mod lab;
 mod metrics;
+mod report;
 mod seeds;
 mod shipped;
 mod tls_alpn;

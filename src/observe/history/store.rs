@@ -238,7 +238,10 @@ impl Store {
         let free = pragma(&self.connection, "freelist_count")?;
         let bytes: u64 = self.bytes()?;
         if free * self.page_bytes > SPARE_BYTES || bytes > self.settings.max_bytes {
-            self.connection.execute_batch("PRAGMA incremental_vacuum")?;
+            // One page with each step.
+            let mut vacuum = self.connection.prepare("PRAGMA incremental_vacuum")?;
+            let mut steps = vacuum.query([])?;
+            while steps.next()?.is_some() {}
         }
         Ok(())
     }

@@ -131,7 +131,7 @@ impl Metrics {
         )?;
         for end in ENDS {
             for outcome in OUTCOMES {
-                ended.get_metric_with_label_values(&[end_word(end), outcome_word(outcome)])?;
+                ended.get_metric_with_label_values(&[end_word(end), outcome.word()])?;
             }
         }
         Ok(Self {
@@ -201,7 +201,7 @@ impl Metrics {
             return;
         };
         let assessment = &record.assessment;
-        let words = [end_word(end.by), outcome_word(assessment.outcome)];
+        let words = [end_word(end.by), assessment.outcome.word()];
         self.ended.with_label_values(&words).inc();
         self.duration
             .observe(Duration::from_millis(end.at).as_secs_f64());
@@ -265,17 +265,6 @@ fn end_word(end: EndedBy) -> &'static str {
         EndedBy::Reload => "reload",
         EndedBy::Stop => "stop",
         EndedBy::Unwatched => "unwatched",
-    }
-}
-
-fn outcome_word(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Open => "open",
-        Outcome::Quiet => "quiet",
-        Outcome::Answered => "answered",
-        Outcome::Tolerated => "tolerated",
-        Outcome::Doubtful => "doubtful",
-        Outcome::Failed => "failed",
     }
 }
 

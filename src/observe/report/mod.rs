@@ -6,10 +6,13 @@
 mod advice;
 pub mod escape;
 mod fate;
+mod html;
+pub mod since;
 mod text;
 mod verdict;
 mod words;
 
+pub use self::html::page;
 pub use self::text::{Paint, text};
 
 use serde::Serialize;
