@@ -35,6 +35,7 @@ mod lists;
 mod lying_front;
 mod lying_runner_front;
 mod managers;
+mod metrics;
 mod mixed;
 mod moments;
 mod pairs;

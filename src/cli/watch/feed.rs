@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use tokio::io::AsyncReadExt;
 use tokio::net::UnixStream;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use super::super::Failure;
 use crate::control::client::{self, ClientError, Staying};
@@ -35,6 +37,9 @@ pub struct Feed {
     /// How much of `line` was searched for its end.
     searched: usize,
     first: Option<Response>,
+    next_try: Instant,
+    /// A question that is asked at the moment.
+    trying: Option<JoinHandle<Result<Staying, ClientError>>>,
 }
 
 impl Feed {
@@ -49,12 +54,15 @@ impl Feed {
             line: Vec::new(),
             searched: 0,
             first: None,
+            next_try: Instant::now(),
+            trying: None,
         };
         feed.take(staying)?;
         Ok(feed)
     }
 
-    /// The next news. To be called again until it was a refusal.
+    /// The next news; none is lost if this is dropped and called again. Not to be called after a
+    /// refusal.
     pub async fn next(&mut self) -> News {
         if let Some(first) = self.first.take() {
             return told(first);
@@ -66,6 +74,7 @@ impl Feed {
             Ok(response) => told(response),
             Err(error) => {
                 self.stream = None;
+                self.next_try = Instant::now() + RETRY;
                 News::Lost(format!("acmegate is gone: {error}"))
             }
         }
@@ -112,9 +121,15 @@ impl Feed {
     /// Looks for the daemon until it is there.
     async fn again(&mut self) -> News {
         loop {
-            tokio::time::sleep(RETRY).await;
-            let runtime_dir = self.runtime_dir.clone();
-            let asked = tokio::task::spawn_blocking(move || client::watch(&runtime_dir)).await;
+            tokio::time::sleep_until(self.next_try).await;
+            let runtime_dir = &self.runtime_dir;
+            let trying = self.trying.get_or_insert_with(|| {
+                let runtime_dir = runtime_dir.clone();
+                tokio::task::spawn_blocking(move || client::watch(&runtime_dir))
+            });
+            let asked = trying.await;
+            self.trying = None;
+            self.next_try = Instant::now() + RETRY;
             let staying = match asked {
                 Ok(Ok(staying)) => staying,
                 Ok(Err(error @ ClientError::NotPermitted(_))) => {

@@ -218,7 +218,7 @@ mod tests {
         }
         for line in Told::new().news(&[record]) {
             let is_hostile = |c: char| c.is_control() || !plain(&c.to_string()).starts_with(c);
-            assert!(!line.chars().any(|c| is_hostile(c)), "{line:?}");
+            assert!(!line.chars().any(is_hostile), "{line:?}");
         }
     }
 }

@@ -202,7 +202,7 @@ fn system(error: std::io::Error) -> Failure {
 )]
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |since| super::milliseconds(since))
+    since.map_or(0, super::milliseconds)
 }
 
 #[cfg(test)]
