@@ -14,6 +14,7 @@ use acmegate::config::lists::{Lists, Mistake, format};
 use acmegate::config::{Accounts, Config, Country, Group, Unchecked};
 use acmegate::control::protocol::parse_request;
 use acmegate::daemon::parts::orders;
+use acmegate::firewall::evidence::{Packets, SetAnswer, answers};
 use acmegate::firewall::message::{FRAME_BYTES, Frame, Reply, Request as EnforcerRequest};
 use acmegate::firewall::record::{entrance_comment, from_comment, to_comment};
 use acmegate::front::client_hello::{self, MAX_HELLO_BYTES, Parsed as HelloParsed};
@@ -57,6 +58,7 @@ pub const TARGETS: &[Target] = &[
     ("config", config),
     ("lists", lists),
     ("record", record),
+    ("trace", trace),
 ];
 
 /// Longer inputs are cut at a few places only, or one run would take seconds.
@@ -446,6 +448,26 @@ pub fn frame(bytes: &[u8]) {
     }
     if let Ok((sequence, reply)) = Reply::from_frame(&frame) {
         assert_eq!(reply.to_frame(sequence), frame);
+    }
+}
+
+/// What the kernel says of sets and traced packets: read the same way again, and bounded.
+pub fn trace(bytes: &[u8]) {
+    let drops = Packets::default().read(bytes);
+    assert_eq!(Packets::default().read(bytes), drops);
+    for drop in drops {
+        assert_eq!(drop.source, drop.source.to_canonical());
+        let (table, chain) = (&drop.place.table, &drop.place.chain);
+        assert!((drop.place.family, table.as_str()) != (1, "acmegate"));
+        // An octet that is no text becomes a character of three.
+        assert!(table.len() <= 3 * 255 && chain.len() <= 3 * 255);
+    }
+    let read = answers(bytes, 1);
+    assert!(read.len() <= bytes.len());
+    for answer in read {
+        if let SetAnswer::Element(element) = answer {
+            assert_eq!(element.source, element.source.to_canonical());
+        }
     }
 }
 

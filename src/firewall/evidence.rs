@@ -22,7 +22,7 @@ use self::message::Answer;
 pub use self::message::{Answer as SetAnswer, answers};
 use self::socket::{Piece, Reader, Tracing, Wanted};
 use self::told::{Counted, Peer, Reading, Told};
-pub use self::trace::{Drop, Packets, Place};
+pub use self::trace::{DroppedPacket, Packets, Place};
 use super::error::KernelError;
 use super::names::{ARRIVED_COUNTER, KEPT_COUNTER, KEPT_FOR};
 use super::ruleset::{Kept, evidence_set};
@@ -183,12 +183,12 @@ impl Evidence {
     }
 
     /// Which of the packets that were waited for have been dropped, and where.
-    pub(super) fn drops(&mut self) -> Vec<Drop> {
+    pub(super) fn drops(&mut self) -> Vec<DroppedPacket> {
         let heard = self.tracing.heard();
         let drops = heard
             .iter()
             .flat_map(|datagram| self.packets.read(datagram));
-        let drops: Vec<Drop> = drops.collect();
+        let drops: Vec<DroppedPacket> = drops.collect();
         drops
             .into_iter()
             .filter(|drop| self.told.dropped((drop.source, drop.port)))
@@ -197,8 +197,8 @@ impl Evidence {
 }
 
 /// What is told of a drop: the rule as people know it.
-pub(super) async fn sighting(nft: &Connection<Nftables>, drop: Drop) -> Sighting {
-    let Drop {
+pub(super) async fn sighting(nft: &Connection<Nftables>, drop: DroppedPacket) -> Sighting {
+    let DroppedPacket {
         source,
         port,
         place,

@@ -90,11 +90,11 @@ impl<'enforcing> Report<'enforcing> {
     pub fn tally(&self) -> Tally {
         self.sources();
         let all = self.all.borrow();
-        let tallies = all.iter().filter_map(|seen| match seen {
+        let mut tallies = all.iter().rev().filter_map(|seen| match seen {
             Evidence::Tallied(tally) => Some(tally.clone()),
             Evidence::Sighted(_) => None,
         });
-        tallies.last().unwrap_or_default()
+        tallies.next().unwrap_or_default()
     }
 }
 
@@ -337,7 +337,13 @@ fn without_evidence_nothing_of_it_stands_and_a_reload_follows_in_place() {
             own_table_or_none().expect("a table")
         };
         for word in [
-            "seen", "reached", "trace", "arrived", "kept", "watch", "ct state",
+            "seen",
+            "reached",
+            "trace",
+            "arrived",
+            "kept",
+            "watch",
+            "ct status",
         ] {
             assert!(!plain.contains(word), "{word}: {plain}");
         }

@@ -7,7 +7,6 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use nlink::netlink::attr::AttrIter;
 use nlink::netlink::nftables::{
     Family as NftFamily, NFT_MSG_GETSETELEM, NFTA_SET_ELEM_LIST_SET, NFTA_SET_ELEM_LIST_TABLE,
 };
@@ -121,9 +120,9 @@ pub fn answers(datagram: &[u8], sequence: u32) -> Vec<Answer> {
             }
             kind if kind == NFTABLES | NFT_MSG_NEWSETELEM => {
                 let attributes = body.get(GENERIC..).unwrap_or_default();
-                let lists = AttrIter::new(attributes)
+                let lists = attributes_in(attributes)
                     .filter(|(kind, _)| *kind == NFTA_SET_ELEM_LIST_ELEMENTS);
-                let elements = lists.flat_map(|(_, list)| AttrIter::new(list));
+                let elements = lists.flat_map(|(_, list)| attributes_in(list));
                 answers.extend(
                     elements
                         .filter_map(|(_, of)| element(of))
@@ -162,6 +161,19 @@ pub(super) fn messages(
     })
 }
 
+/// The attributes of a message, or of one of them, each with its type. Wherever in memory: nlink's own
+/// reading of them finds nothing at an odd address.
+pub(super) fn attributes_in(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
+    const FLAGS: u16 = 0xc000;
+    std::iter::from_fn(move || {
+        let length = usize::from(u16::from_ne_bytes(*bytes.first_chunk()?));
+        let kind = u16::from_ne_bytes(bytes.get(2..4)?.try_into().ok()?);
+        let payload = bytes.get(4..length)?;
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+        Some((kind & !FLAGS, payload))
+    })
+}
+
 fn element(attributes: &[u8]) -> Option<Element> {
     let key = find(find(attributes, NFTA_SET_ELEM_KEY)?, NFTA_DATA_VALUE)?;
     // Each part of a key fills whole words.
@@ -182,7 +194,7 @@ fn element(attributes: &[u8]) -> Option<Element> {
 }
 
 pub(super) fn find(attributes: &[u8], kind: u16) -> Option<&[u8]> {
-    let mut found = AttrIter::new(attributes).filter(|(found, _)| *found == kind);
+    let mut found = attributes_in(attributes).filter(|(found, _)| *found == kind);
     found.next().map(|(_, payload)| payload)
 }
 
@@ -194,4 +206,74 @@ pub(super) fn u32_in(attributes: &[u8], kind: u16) -> Option<u32> {
 pub(super) fn u64_in(attributes: &[u8], kind: u16) -> Option<u64> {
     let bytes = find(attributes, kind)?.try_into().ok()?;
     Some(u64::from_be_bytes(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Captured from Linux 6.18; the questions had the number 1.
+    const FOUR: &[u8] = include_bytes!("../../../tests/data/netlink/elements-four");
+    const SIX: &[u8] = include_bytes!("../../../tests/data/netlink/elements-six");
+    const COUNTER: &[u8] = include_bytes!("../../../tests/data/netlink/counter");
+    const NO_SUCH_SET: &[u8] = include_bytes!("../../../tests/data/netlink/no-such-set");
+
+    fn sources(datagrams: &[u8]) -> Vec<(String, u16, u64)> {
+        let answers = answers(datagrams, 1);
+        assert_eq!(answers.last(), Some(&Answer::Done));
+        let mut sources: Vec<_> = answers
+            .into_iter()
+            .filter_map(|answer| match answer {
+                Answer::Element(element) => {
+                    assert!(element.left <= Duration::from_secs(30), "{element:?}");
+                    let source = element.source.to_string();
+                    Some((source, element.port, element.packets))
+                }
+                _ => None,
+            })
+            .collect();
+        sources.sort();
+        sources
+    }
+
+    #[test]
+    fn elements_of_both_families_are_read() {
+        let four = "192.0.2.2".to_owned();
+        let four = [80, 81, 82, 443].map(|port| (four.clone(), port, 1));
+        assert_eq!(sources(FOUR), four);
+        assert_eq!(sources(SIX), [("2001:db8:1::2".to_owned(), 80, 1)]);
+    }
+
+    #[test]
+    fn counters_and_refusals_are_read_and_other_peoples_answers_are_not() {
+        assert_eq!(answers(COUNTER, 1), [Answer::Counter(5)]);
+        assert_eq!(answers(NO_SUCH_SET, 1), [Answer::Error(2)]);
+        assert_eq!(answers(COUNTER, 2), []);
+    }
+
+    #[test]
+    fn what_is_cut_short_is_left_out() {
+        let whole = answers(FOUR, 1);
+        for end in 0..FOUR.len() {
+            let part = answers(&FOUR[..end], 1);
+            assert!(whole.starts_with(&part), "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn where_in_memory_it_lies_changes_nothing() {
+        for offset in 0..4 {
+            let moved = [&[0; 4][..offset], FOUR].concat();
+            assert_eq!(answers(&moved[offset..], 1), answers(FOUR, 1));
+        }
+    }
+
+    #[test]
+    fn a_question_says_how_long_it_is() {
+        for question in [ask_for_elements("seen4", 7), ask_for_counter("arrived", 7)] {
+            let length = u32::from_ne_bytes(*question.first_chunk().unwrap());
+            assert_eq!(length as usize, question.len());
+            assert_eq!(messages(&question, Some(7)).count(), 1);
+        }
+    }
 }

@@ -4,11 +4,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use nlink::netlink::attr::AttrIter;
 use nlink::netlink::nftables::{
     Family as NftFamily, RuleExpr, RuleInfo, RuleSpec, SetElement, SetInfo, SetKeyType,
     parse_expressions,
 };
+
+use super::message::attributes_in;
 
 /// `NFTA_MATCH_NAME` and `NFTA_TARGET_NAME`.
 const XT_NAME: u16 = 1;
@@ -135,7 +136,7 @@ fn in_parts(expressions: &[RuleExpr], family: NftFamily) -> Vec<String> {
 }
 
 fn foreign(kind: &str, data: &[u8]) -> String {
-    let mut attributes = AttrIter::new(data);
+    let mut attributes = attributes_in(data);
     let name = attributes.find(|(kind, _)| *kind == XT_NAME);
     let name = name.and_then(|(_, name)| name.split(|byte| *byte == 0).next());
     let name = name.map(String::from_utf8_lossy);
