@@ -25,6 +25,7 @@ use super::webroot::{Reader, Webroots};
 use super::{Config, Daemon, Format, Http, Level, Log, Site, Tls, Window};
 use crate::gate::RedirectFor;
 use crate::gate::early::{MAX_QUORUM, Rule, When};
+use crate::gate::failures::MAX_LIMIT;
 use crate::gate::usage::{Allowance, MAX_LENGTH, Span, TimeLimits};
 use crate::gate::window::Budget;
 
@@ -67,6 +68,7 @@ pub(super) fn config(
     Config {
         source: None,
         budget: budget(&file.budget, window.max, problems),
+        failures_per_hour: failures(&file.budget.keys.failures_per_hour, problems),
         window,
         firewall,
         allow: allow(&file.allow, &file.groups, problems),
@@ -337,6 +339,26 @@ fn time(
             default.identifier,
         ),
     }
+}
+
+fn failures(key: &Key<Word>, problems: &mut Vec<Problem>) -> Option<u32> {
+    let Some(key) = key else {
+        return Config::default().failures_per_hour;
+    };
+    match key.get_ref() {
+        Word::Text(word) if word == "unlimited" => return None,
+        Word::Number(number) => {
+            let limit = u32::try_from(*number).ok();
+            if let Some(limit) = limit.filter(|limit| (1..=MAX_LIMIT).contains(limit)) {
+                return Some(limit);
+            }
+        }
+        Word::Text(_) => {}
+    }
+    let fix = format!("write 1 to {MAX_LIMIT}, or \"unlimited\"");
+    let message = "`failures_per_hour` is no number of failures";
+    problems.push(Problem::new(key.span(), message).fix(fix));
+    None
 }
 
 fn log(section: &Section<file::Log>, problems: &mut Vec<Problem>) -> Log {

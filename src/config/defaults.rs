@@ -166,6 +166,10 @@ impl Default for Config {
                     identifier: Allowance::default(),
                 },
             },
+            // Let's Encrypt allows five failed validations of an identifier, account and hour
+            // (<https://letsencrypt.org/docs/rate-limits/>, 2025-06): the fifth is left for whoever
+            // has mended something and insists.
+            failures_per_hour: Some(4),
             firewall: Firewall::default(),
             allow: Allow::default(),
             proxy: Proxy::default(),

@@ -121,6 +121,7 @@ pub(super) struct Budget {
     pub(super) lease_month: Key<Word>,
     pub(super) identifier_day: Key<Word>,
     pub(super) identifier_month: Key<Word>,
+    pub(super) failures_per_hour: Key<Word>,
 }
 
 #[derive(Debug, Default, Deserialize)]

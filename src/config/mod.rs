@@ -72,6 +72,9 @@ pub struct Config {
     pub window: Window,
     /// `[budget]`: how often, and for how long in all.
     pub budget: Budget,
+    /// `[budget] failures_per_hour`: how many windows of an identifier may fail in an hour before the
+    /// next is refused, 1 to [`MAX_LIMIT`](crate::gate::failures::MAX_LIMIT); `None` is any number.
+    pub failures_per_hour: Option<u32>,
     /// `[firewall]`: what the kernel is told.
     pub firewall: Firewall,
     /// `[allow]` and every `[group.NAME]`: whose traffic is never kept out.

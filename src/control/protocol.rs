@@ -129,6 +129,13 @@ pub struct Open {
     pub holder: Option<HolderWord>,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,
+    /// Open although windows for the same failed too often in the last hour.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub force: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Open {
@@ -387,6 +394,7 @@ mod tests {
                 caller_pid: 813,
             }),
             dry_run: false,
+            force: true,
         };
         for (ask, under) in [
             (Ask::Open(open.clone()), None),
@@ -430,6 +438,13 @@ mod tests {
             // An older daemon understands a newer caller that asks no more than it could.
             assert_eq!(serde_json::to_string(&envelope).unwrap(), line);
         }
+    }
+
+    #[test]
+    fn who_does_not_insist_says_nothing_that_an_older_daemon_would_refuse() {
+        let open = serde_json::to_string(&Open::default()).unwrap();
+        assert!(!open.contains("force"), "{open}");
+        assert!(!serde_json::from_str::<Open>(&open).unwrap().force);
     }
 
     #[test]

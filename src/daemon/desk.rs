@@ -16,6 +16,7 @@ use super::history::History;
 use super::lease_error::LeaseError;
 use super::leases::Leases;
 use super::now;
+use super::rate_limit::RateLimit;
 use super::recorder::Recorder;
 use super::refused::{Refused, explain, not_yours};
 use super::words::{Told, entrance, identifier, lease_name};
@@ -69,6 +70,8 @@ pub struct Desk {
     pub scraped_at: Vec<SocketAddr>,
     /// When the daemon started.
     pub started: SystemTime,
+    /// What failed lately.
+    pub rate_limit: Arc<RateLimit>,
 }
 
 impl Desk {
@@ -80,7 +83,7 @@ impl Desk {
         under: Option<String>,
     ) -> Result<Response, Refused> {
         match ask {
-            Ask::Open(open) => self.open(caller, open).await,
+            Ask::Open(open) => self.open(caller, open, None).await,
             // Only a connection that stays can have one.
             Ask::Arm(_) => Err(Refused::new(Exit::Software, "nothing was armed")),
             Ask::Close { lease, said } => self.close(caller, &lease, said).await,
@@ -96,8 +99,10 @@ impl Desk {
                 let challenge = challenge.to_type();
                 let told = Told::of(challenge, key_authorization, digest)?;
                 let answer = self.answer(caller, &identifier, told)?;
-                let opened = self.open_for_token(caller, under, challenge).await?;
-                let added = self.add_answer(answer, milliseconds)?;
+                let opened = self
+                    .open_for_token(caller, under, challenge, &answer.0)
+                    .await?;
+                let added = self.add_answer(caller, answer, milliseconds)?;
                 Ok(match opened {
                     None => added,
                     Some(opened) => Response {
@@ -227,11 +232,23 @@ impl Desk {
         Ok((claim, identifiers))
     }
 
-    pub(super) async fn acquire(&self, caller: Caller, open: Open) -> Result<Response, Refused> {
+    /// Opens as asked. `about` is the identifier whose token makes it open, where one does.
+    pub(super) async fn acquire(
+        &self,
+        caller: Caller,
+        open: Open,
+        about: Option<&Identifier>,
+    ) -> Result<Response, Refused> {
         self.permit(caller, GateAsk::Open, "open a window")?;
         let (claim, identifiers) = self.claim(caller, &open)?;
         self.permit_lease(caller, &claim.name)?;
         let is_new = !self.lives(&claim.name);
+        // Who has a window already makes no new attempt by keeping it.
+        if is_new && !open.force {
+            let pid = claim.holder.as_ref().map(|holder| holder.pid);
+            let named = identifiers.as_deref();
+            self.within_failures((&claim.name, pid), caller.uid, named, about)?;
+        }
         let acquired = (is_new && !open.dry_run).then(|| Box::new(claim.name.clone()));
         let (what, ports) = (describe(&claim), claim.ports.clone());
         let (doubts, message) = if open.dry_run {
@@ -301,6 +318,7 @@ impl Desk {
             .close(&name)
             .await
             .map_err(|error| self.explain(error))?;
+        self.lease_ended(&name);
         Ok(match (was_there, self.closing_words(&name)) {
             (true, Some([first, second])) => Response {
                 more: vec![second],

@@ -27,6 +27,7 @@ pub mod parts;
 pub mod port;
 pub mod privilege;
 mod pushing;
+pub mod rate_limit;
 pub mod reader;
 pub mod recorder;
 mod refused;

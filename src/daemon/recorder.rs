@@ -11,6 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, watch};
 
+use super::desk::Desk;
 use super::history::{History, HistoryError};
 use super::now;
 use crate::gate::event::{Ended, Evidence, Witness};
@@ -111,6 +112,11 @@ impl Recorder {
         self.change(|book| book.said(name, said));
     }
 
+    /// A window that ended counts as a failed attempt for these.
+    pub fn failed(&self, ended: &Record, identifiers: &[Identifier]) {
+        self.change(|book| book.failed(ended, identifiers));
+    }
+
     /// A token was announced.
     pub fn announced(&self, identifier: &Identifier, token: &Token) {
         if self.is_open.load(Ordering::Relaxed) {
@@ -186,8 +192,8 @@ pub async fn watch_evidence(recorder: Arc<Recorder>) {
     }
 }
 
-/// Hands on what changes in the book. Runs until dropped.
-pub async fn watch_records(recorder: Arc<Recorder>) {
+/// Hands on what changes in the book, and tells the desk of each window that ended. Runs until dropped.
+pub async fn watch_records(recorder: Arc<Recorder>, desk: Arc<Desk>) {
     let mut changes = recorder.changes();
     loop {
         let next = recorder.lock().next_change();
@@ -208,6 +214,10 @@ pub async fn watch_records(recorder: Arc<Recorder>) {
             }
         }
         for draft in recorder.take_changed() {
+            // At once: the next attempt does not wait until everything is known.
+            if draft.record.end.is_some() {
+                desk.window_ended(&draft.record);
+            }
             recorder.hand_on(draft).await;
         }
     }

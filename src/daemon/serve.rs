@@ -22,6 +22,7 @@ use super::measure::{wall_clock, watch_exposure};
 use super::notify::Notify;
 use super::parts::{self, Remembered, Room};
 use super::privilege::HostAccounts;
+use super::rate_limit::RateLimit;
 use super::recorder::{Recorder, watch_evidence, watch_records};
 use super::seal::Landlocked;
 use super::{ControlSockets, Fatal, Listener, Options, Scraped, landlock_word, now, unnamed_ports};
@@ -126,10 +127,12 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let (rules_tx, rules) = watch::channel(Arc::new(daemon.rules));
     let (stop_tx, stop) = watch::channel(false);
     let early = Arc::new(EarlyClose::new(&daemon.config));
+    let rate_limit = Arc::new(RateLimit::default());
     let witness = Arc::new(Overheard::new(
         Arc::clone(&observer),
         Arc::clone(&early),
         Arc::clone(&recorder),
+        Arc::clone(&rate_limit),
     ));
     let front = Arc::new(Front::new(rules.clone(), leases.windows(), witness));
     let desk = Arc::new(Desk {
@@ -155,6 +158,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         front: Arc::clone(&front),
         scraped_at: daemon.scraped.iter().map(|own| own.address).collect(),
         started: wall_clock(),
+        rate_limit,
     });
     for problem in desk.problems().iter() {
         tracing::warn!("{problem}");
@@ -191,7 +195,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     watching.spawn(watch_holders(Arc::clone(&leases), to_watch));
     watching.spawn(watch_deadlines(Arc::clone(&leases)));
     watching.spawn(watch_early(early, Arc::clone(&leases)));
-    watching.spawn(watch_records(Arc::clone(&recorder)));
+    watching.spawn(watch_records(Arc::clone(&recorder), Arc::clone(&desk)));
     watching.spawn(watch_evidence(Arc::clone(&recorder)));
     watching.spawn(watch_exposure(Arc::clone(&observer), leases.windows()));
     let watched = Arc::clone(&desk);

@@ -198,6 +198,20 @@ impl Book {
         }
     }
 
+    /// For which identifiers a window that ended counts as a failed attempt.
+    pub fn failed(&mut self, ended: &Record, identifiers: &[Identifier]) {
+        let mut open = self
+            .open
+            .iter_mut()
+            .map(|open| (&mut open.record, &mut open.is_changed));
+        let own =
+            open.find(|(own, _)| own.lease == ended.lease && own.opened_at == ended.opened_at);
+        if let Some((own, is_changed)) = own {
+            own.failed = identifiers.iter().map(Identifier::to_string).collect();
+            *is_changed = true;
+        }
+    }
+
     /// A token was announced for an identifier.
     pub fn announced(&mut self, identifier: &Identifier, token: &Token) {
         for open in &mut self.open {

@@ -61,6 +61,9 @@ pub struct Record {
     pub evidence: Evidence,
     /// What the ACME client itself said at the end, if it said anything.
     pub said: Option<Said>,
+    /// Identifiers for which it counts as a failed attempt (`[budget] failures_per_hour`).
+    #[serde(default)]
+    pub failed: Vec<String>,
     /// What all this comes to.
     pub assessment: Assessment,
 }

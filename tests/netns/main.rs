@@ -17,6 +17,7 @@ mod enforcer;
 mod enforcing;
 mod evidence;
 mod exec;
+mod failures;
 mod firewalld;
 mod flushed;
 mod group_signals;
