@@ -497,7 +497,7 @@ pub fn state(bytes: &[u8]) {
         runner_state::parse(&runner_state::render(&openings)).unwrap(),
         openings
     );
-    let word = |text: &str| Word::parse(text).unwrap();
+    let word = |text: &str| Word::parse(text, &Blank::OF_OPENINGS).unwrap();
     let words = ["{port}", "{seconds}", "{lease}", "{family}", "{number}"];
     let command = Command::new("x".to_owned(), words.map(word).to_vec());
     for run in openings.iter().flat_map(|opening| command.runs(opening)) {

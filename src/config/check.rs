@@ -16,6 +16,7 @@ use super::firewall::{Listeners, firewall};
 use super::grant::{self, Accounts, numeric_id};
 use super::listen;
 use super::metrics::metrics;
+use super::notify::notify;
 use super::proxy::proxy;
 use super::report::report;
 use super::site::{self, Around};
@@ -76,6 +77,7 @@ pub(super) fn config(
         metrics: metrics(&file.metrics, &http, &tls, problems),
         log: log(&file.log, problems),
         report: report(&file.report, problems),
+        notify: notify(&file.notify, &listen, problems),
         grants: grants
             .filter_map(|section| grant::grant(section, accounts, problems))
             .collect(),

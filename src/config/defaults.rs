@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
-    Allow, Closed, Config, Daemon, Firewall, Format, Http, Level, Log, Metrics, Mode, Named, Proxy,
-    Refusal, Report, Shut, Site, Source, Tls, Window,
+    Allow, Closed, Config, Daemon, Firewall, Format, Http, Level, Log, Metrics, Mode, Named,
+    Notify, Proxy, Refusal, Report, Shut, Site, Source, Tls, When, Window,
 };
 use crate::gate::RedirectFor;
 use crate::gate::challenge::ChallengeType;
@@ -119,6 +119,22 @@ impl Default for Report {
     }
 }
 
+impl Default for Notify {
+    fn default() -> Self {
+        Self {
+            notifier: None,
+            webhook: None,
+            // What an operator has to look at; a window that went well is in the history.
+            when: When {
+                failed: true,
+                dropped: true,
+                cut: true,
+                always: false,
+            },
+        }
+    }
+}
+
 impl Site {
     /// What stands when the file has no `[[site]]`: every identifier is answered with pushed tokens
     /// and from `state_dir`/webroot, and nobody is redirected.
@@ -176,6 +192,7 @@ impl Default for Config {
             metrics: Metrics::default(),
             log: Log::default(),
             report: Report::default(),
+            notify: Notify::default(),
             grants: Vec::new(),
             sites: vec![Site::built_in(&daemon.state_dir)],
             daemon,

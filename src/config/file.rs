@@ -27,6 +27,7 @@ pub(super) struct File {
     pub(super) groups: Vec<NamedGroup>,
     pub(super) log: Section<Log>,
     pub(super) report: Section<Report>,
+    pub(super) notify: Section<Notify>,
     pub(super) grants: Vec<Section<Grant>>,
     pub(super) sites: Vec<Section<Site>>,
     /// Whether a `site` is there at all, readable or not.
@@ -177,6 +178,15 @@ pub(super) struct Proxy {
 #[serde(deny_unknown_fields)]
 pub(super) struct Metrics {
     pub(super) listen: Key<Listen>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Notify {
+    pub(super) command: Key<Vec<Spanned<String>>>,
+    pub(super) timeout: Key<Word>,
+    pub(super) webhook: Key<String>,
+    pub(super) when: Key<Vec<Spanned<String>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -13,11 +13,11 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 use super::error::{Problem, nearest};
 use super::file::{
     Allow, AnswerTable, Budget, Daemon, File, Firewall, Grant, Group, Http, Log, Metrics,
-    NamedGroup, Proxy, Report, Section, ServerTable, Site, Tls, TlsAnswerTable, Window,
+    NamedGroup, Notify, Proxy, Report, Section, ServerTable, Site, Tls, TlsAnswerTable, Window,
 };
 
 /// The tables that may stand in a file, and the keys of each.
-fn tables() -> [(&'static str, &'static [&'static str]); 14] {
+fn tables() -> [(&'static str, &'static [&'static str]); 15] {
     [
         ("daemon", keys::<Daemon>()),
         ("http", keys::<Http>()),
@@ -31,6 +31,7 @@ fn tables() -> [(&'static str, &'static [&'static str]); 14] {
         ("metrics", keys::<Metrics>()),
         ("log", keys::<Log>()),
         ("report", keys::<Report>()),
+        ("notify", keys::<Notify>()),
         ("grant", keys::<Grant>()),
         ("site", keys::<Site>()),
     ]
@@ -59,6 +60,7 @@ pub(super) fn read(text: &str, problems: &mut Vec<Problem>) -> Option<File> {
             "metrics" => file.metrics = table("metrics", value, problems),
             "log" => file.log = table("log", value, problems),
             "report" => file.report = table("report", value, problems),
+            "notify" => file.notify = table("notify", value, problems),
             "grant" => file.grants = tables_of("grant", value, problems),
             "site" => {
                 file.has_sites = true;
