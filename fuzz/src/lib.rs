@@ -22,7 +22,7 @@ use acmegate::front::handshake::{Handshake, Misstep};
 use acmegate::front::head::{MAX_HEAD_BYTES, Parsed, parse};
 use acmegate::gate::allow_list::{AllowList, Entries};
 use acmegate::gate::challenge::PREFIX;
-use acmegate::gate::command::{Command, Word};
+use acmegate::gate::command::{Blank, Command, Word};
 use acmegate::gate::identifier::{Identifier, MAX_NAME_BYTES, Pattern};
 use acmegate::gate::lease::{Entrance, Families, Lease, LeaseName, Scope, Trigger};
 use acmegate::gate::site::{Redirect, Site};
