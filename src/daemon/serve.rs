@@ -502,13 +502,12 @@ impl Reloader {
                 error => format!("the enforcer refuses: {error}"),
             })?;
         self.desk.early.configure(&config);
-        // What it cannot do stands in the status; the others do not wait for a disk.
-        let history = Arc::clone(&self.desk.history);
-        tokio::spawn(async move { history.reload().await });
         self.desk.tell_of_lists(&lists);
         *held = lists;
         self.rules.send_replace(Arc::new(rules));
         self.config.send_replace(Arc::new(config));
+        // Last, because it may wait for a disk. What it cannot do stands in the status.
+        let _ = self.desk.history.reload().await;
         Ok(())
     }
 

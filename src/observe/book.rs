@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use super::pairing::pair;
 use super::quorum::assess;
 use super::record::{
-    Dropped, End, EndedBy, Evidence, MAX_SOURCES, Place, Record, Role, Said, Source, VERSION,
-    Visit, Why,
+    Dropped, End, EndedBy, Evidence, MAX_NAMED, MAX_OTHER_VISITS, MAX_RECORDED_PORTS, MAX_SOURCES,
+    MAX_VALIDATIONS, Place, Record, Role, Said, Source, VERSION, Visit, Why,
 };
 use crate::gate::challenge::ChallengeType;
 use crate::gate::early::Network;
@@ -22,10 +22,8 @@ use crate::gate::lease::{Entrance, Family, Lease, LeaseName};
 use crate::gate::token::Token;
 use crate::gate::window::GRACE;
 
-/// How many validations one record keeps, and how many other requests.
-const MAX_VALIDATIONS: usize = 1536;
-/// How many other requests one source keeps.
-const MAX_OTHER_VISITS: usize = 16;
+/// How many leases beside its own one record names.
+const MAX_BESIDE: usize = 64;
 /// How many tokens one record knows.
 const MAX_TOKENS: usize = 512;
 /// How long a record is kept open after its window's end: what was admitted may go on for its grace.
@@ -97,7 +95,10 @@ impl Book {
             .map(|open| open.record.lease.clone())
             .collect();
         for open in beside {
-            open.record.beside.push(lease.name.to_string());
+            let (names, name) = (&mut open.record.beside, lease.name.to_string());
+            if names.len() < MAX_BESIDE && !names.contains(&name) {
+                names.push(name);
+            }
             open.is_changed = true;
         }
         self.last_id += 1;
@@ -377,7 +378,7 @@ impl Open {
         self.deadline = lease.deadline;
         let record = &mut self.record;
         for port in &scope.ports {
-            if !record.ports.contains(port) {
+            if !record.ports.contains(port) && record.ports.len() < MAX_RECORDED_PORTS {
                 record.ports.push(*port);
             }
         }
@@ -389,8 +390,13 @@ impl Open {
             Entrance::Any => None,
             entrance => Some(entrance.to_string()),
         };
-        record.identifiers = (scope.identifiers.as_ref())
-            .map(|names| names.iter().map(ToString::to_string).collect());
+        record.identifiers = (scope.identifiers.as_ref()).map(|names| {
+            names
+                .iter()
+                .take(MAX_NAMED)
+                .map(ToString::to_string)
+                .collect()
+        });
         record.deadline = millis(lease.deadline.saturating_duration_since(self.opened));
         self.is_changed = true;
     }

@@ -15,8 +15,15 @@ use super::quorum::Assessment;
 pub const VERSION: u32 = 1;
 /// How many sources a record keeps by name; more are counted.
 pub const MAX_SOURCES: usize = 256;
-/// How many requests of one source are kept; more are counted.
-pub const MAX_VISITS: usize = 16;
+/// How many validations one record keeps, of all sources together; more are counted.
+pub const MAX_VALIDATIONS: usize = 1536;
+/// How many other requests of one source are kept; more are counted.
+pub const MAX_OTHER_VISITS: usize = 16;
+/// How many ports one record has: those of its renewals too, between which a reload may have changed
+/// which there are.
+pub const MAX_RECORDED_PORTS: usize = 16;
+/// How many of the identifiers that it was limited to one record names.
+pub const MAX_NAMED: usize = 1024;
 /// How many identifiers the client's own word keeps.
 pub const MAX_SAID: usize = 128;
 
@@ -133,7 +140,7 @@ pub struct Source {
     pub reached: bool,
     /// What dropped its packets on this host, if that was found.
     pub dropped: Option<Dropped>,
-    /// Its requests, the first one first; at most [`MAX_VISITS`].
+    /// Its requests, the first one first; at most [`MAX_OTHER_VISITS`] that are no validations.
     pub visits: Vec<Visit>,
     /// How many more there were.
     pub more_visits: u64,

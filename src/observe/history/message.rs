@@ -8,8 +8,11 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Health, StoreError};
-use crate::gate::lease::{MAX_LEASE_NAME_BYTES, MAX_PORTS};
-use crate::observe::record::{MAX_SAID, MAX_SOURCES, MAX_VISITS, Record, Source};
+use crate::gate::lease::MAX_LEASE_NAME_BYTES;
+use crate::observe::record::{
+    MAX_NAMED, MAX_OTHER_VISITS, MAX_RECORDED_PORTS, MAX_SAID, MAX_SOURCES, MAX_VALIDATIONS,
+    Record, Source,
+};
 
 /// The longest question, in octets; a record has to fit.
 pub const MAX_QUESTION_BYTES: usize = 1024 * 1024;
@@ -173,9 +176,9 @@ pub fn fitted(mut record: Record) -> Option<Record> {
 pub(super) fn check(record: &Record) -> Result<(), StoreError> {
     let said = record.said.as_ref();
     let counts = [
-        (record.ports.len(), MAX_PORTS, "ports"),
+        (record.ports.len(), MAX_RECORDED_PORTS, "ports"),
         (record.families.len(), 2, "families"),
-        (len(record.identifiers.as_ref()), MAX_LIST, "identifiers"),
+        (len(record.identifiers.as_ref()), MAX_NAMED, "identifiers"),
         (record.beside.len(), MAX_LIST, "leases beside it"),
         (record.sources.len(), MAX_SOURCES, "sources"),
         (
@@ -198,12 +201,9 @@ pub(super) fn check(record: &Record) -> Result<(), StoreError> {
     if let Some((count, _, what)) = counts.iter().find(|(count, most, _)| count > most) {
         return Err(StoreError::Refused(format!("{count} {what}")));
     }
-    if record
-        .sources
-        .iter()
-        .any(|own| own.visits.len() > MAX_VISITS)
-    {
-        return Err(StoreError::Refused("too many requests of a source".into()));
+    let visits = record.sources.iter().map(|source| source.visits.len());
+    if visits.sum::<usize>() > MAX_VALIDATIONS + MAX_SOURCES * MAX_OTHER_VISITS {
+        return Err(StoreError::Refused("too many requests".into()));
     }
     if record.opened_at > LATEST || record.number.is_some_and(|number| number > LATEST) {
         return Err(StoreError::Refused("a number out of bounds".into()));
