@@ -6,7 +6,7 @@ use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use acmegate::daemon::history::{DEADLINE, History, HistoryError};
 use acmegate::observe::history::message::{Ask, Query, Reply};
@@ -14,7 +14,7 @@ use acmegate::observe::record::{Record, Region, Role, Source};
 use rusqlite::Connection;
 use rustix::process::Signal;
 
-use crate::lab::historian::{Historian, beside, config, ended, window};
+use crate::lab::historian::{Historian, beside, config, ended, now, window};
 use crate::lab::{BINARY, Daemon, TempDir, send, wait_for};
 
 /// What is promised to callers, and what a busy machine adds.
@@ -30,11 +30,6 @@ fn rounds() -> u64 {
         Some(_) => 1000,
         None => 40,
     }
-}
-
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.expect("after 1970").as_millis() as u64
 }
 
 /// xorshift64: the same moments each time.

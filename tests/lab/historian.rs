@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use acmegate::observe::history::message::{
     Answer, Ask, Found, MAX_ANSWER_BYTES, Query, Question, Reply, decode, encode, length,
@@ -117,6 +117,12 @@ pub fn config(directory: &TempDir, report: &str) -> String {
          [report]\n{report}\n"
     );
     directory.write("etc/acmegate.toml", &text)
+}
+
+/// The host's clock, in milliseconds after 1970: what is older than a history may be does not stay.
+pub fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.expect("after 1970").as_millis() as u64
 }
 
 /// The record of a window that is open.

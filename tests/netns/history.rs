@@ -10,7 +10,7 @@ use acmegate::observe::record::Record;
 use nix::mount::{MsFlags, mount};
 use rustix::process::Signal;
 
-use crate::lab::historian::{Historian, config, window};
+use crate::lab::historian::{Historian, config, now, window};
 use crate::lab::{Daemon, TempDir, inside, send, wait_for};
 use crate::process::powers;
 
@@ -45,7 +45,7 @@ fn a_full_disk_refuses_and_loses_nothing_and_room_mends_it() {
         let mut historian = Historian::start(&config);
         let big = |number: u64| Record {
             beside: vec!["x".repeat(1000); 50],
-            ..window("a", 1_781_568_000_000 + number)
+            ..window("a", now() + number)
         };
         let mut kept = Vec::new();
         let failed = loop {
@@ -89,13 +89,14 @@ fn a_disk_that_becomes_read_only_keeps_what_it_has() {
         let config = config(&directory, "");
         let state = directory.at("state");
         mount_on(&state, "size=4m");
-        let kept = Historian::start(&config).store(&window("a", 1_781_568_000_000));
+        let kept = Historian::start(&config).store(&window("a", now()));
         read_only(&state);
         let mut historian = Historian::start(&config);
-        let answer = historian.ask(Ask::Store(Box::new(window("b", 1_781_568_000_001))));
+        let answer = historian.ask(Ask::Store(Box::new(window("b", now()))));
         let answer = answer.expect("it goes on");
         assert!(matches!(answer.reply, Reply::Failed(_)), "{answer:?}");
         assert!(!answer.health.problems.is_empty());
+        assert_eq!(historian.find(Query::Since(0)).records, [kept.clone()]);
         drop(historian);
         let flags = MsFlags::MS_REMOUNT;
         mount(
