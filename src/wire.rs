@@ -67,7 +67,12 @@ impl Writer {
     }
 
     pub(crate) fn text(self, text: &str) -> Self {
-        let mut end = text.len().min(MAX_TEXT_BYTES);
+        self.text_of(text, MAX_TEXT_BYTES)
+    }
+
+    /// As much of a text as `max` octets hold.
+    pub(crate) fn text_of(self, text: &str, max: usize) -> Self {
+        let mut end = text.len().min(max);
         while !text.is_char_boundary(end) {
             end -= 1;
         }
@@ -157,8 +162,12 @@ impl<'frame> Reader<'frame> {
     }
 
     pub(crate) fn text(&mut self) -> Result<String, Malformed> {
+        self.text_of(MAX_TEXT_BYTES)
+    }
+
+    pub(crate) fn text_of(&mut self, max: usize) -> Result<String, Malformed> {
         let length = usize::from(u16::from_be_bytes(self.array()?));
-        if length > MAX_TEXT_BYTES {
+        if length > max {
             return Err(Malformed);
         }
         let text = std::str::from_utf8(self.bytes(length)?).map_err(|_| Malformed)?;

@@ -14,6 +14,7 @@ use acmegate::config::lists::{Lists, Mistake, format};
 use acmegate::config::{Accounts, Config, Country, Group, Unchecked};
 use acmegate::control::protocol::parse_request;
 use acmegate::daemon::parts::orders;
+use acmegate::firewall::evidence::{Packets, SetAnswer, answers};
 use acmegate::firewall::message::{FRAME_BYTES, Frame, Reply, Request as EnforcerRequest};
 use acmegate::firewall::record::{entrance_comment, from_comment, to_comment};
 use acmegate::front::client_hello::{self, MAX_HELLO_BYTES, Parsed as HelloParsed};
@@ -21,7 +22,7 @@ use acmegate::front::handshake::{Handshake, Misstep};
 use acmegate::front::head::{MAX_HEAD_BYTES, Parsed, parse};
 use acmegate::gate::allow_list::{AllowList, Entries};
 use acmegate::gate::challenge::PREFIX;
-use acmegate::gate::command::{Command, Word};
+use acmegate::gate::command::{Blank, Command, Word};
 use acmegate::gate::identifier::{Identifier, MAX_NAME_BYTES, Pattern};
 use acmegate::gate::lease::{Entrance, Families, Lease, LeaseName, Scope, Trigger};
 use acmegate::gate::site::{Redirect, Site};
@@ -62,6 +63,7 @@ pub const TARGETS: &[Target] = &[
     ("config", config),
     ("lists", lists),
     ("record", record),
+    ("trace", trace),
 ];
 
 /// Longer inputs are cut at a few places only, or one run would take seconds.
@@ -454,6 +456,26 @@ pub fn frame(bytes: &[u8]) {
     }
 }
 
+/// What the kernel says of sets and traced packets: read the same way again, and bounded.
+pub fn trace(bytes: &[u8]) {
+    let drops = Packets::default().read(bytes);
+    assert_eq!(Packets::default().read(bytes), drops);
+    for drop in drops {
+        assert_eq!(drop.source, drop.source.to_canonical());
+        let (table, chain) = (&drop.place.table, &drop.place.chain);
+        assert!((drop.place.family, table.as_str()) != (1, "acmegate"));
+        // An octet that is no text becomes a character of three.
+        assert!(table.len() <= 3 * 255 && chain.len() <= 3 * 255);
+    }
+    let read = answers(bytes, 1);
+    assert!(read.len() <= bytes.len());
+    for answer in read {
+        if let SetAnswer::Element(element) = answer {
+            assert_eq!(element.source, element.source.to_canonical());
+        }
+    }
+}
+
 /// Frames between front and runner: exactly one frame for each message.
 pub fn runner(bytes: &[u8]) {
     let mut frame: Frame = [0; FRAME_BYTES];
@@ -505,7 +527,7 @@ pub fn state(bytes: &[u8]) {
         runner_state::parse(&runner_state::render(&openings)).unwrap(),
         openings
     );
-    let word = |text: &str| Word::parse(text).unwrap();
+    let word = |text: &str| Word::parse(text, &Blank::OF_OPENINGS).unwrap();
     let words = ["{port}", "{seconds}", "{lease}", "{family}", "{number}"];
     let command = Command::new("x".to_owned(), words.map(word).to_vec());
     for run in openings.iter().flat_map(|opening| command.runs(opening)) {

@@ -11,10 +11,13 @@ mod firewall;
 mod hook;
 mod install_hooks;
 mod legacy;
+mod metrics;
 mod open;
 mod process;
+mod report;
 mod status;
 mod terminal;
+mod watch;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -74,6 +77,12 @@ enum Command {
     InstallHooks(install_hooks::InstallHooksArgs),
     /// Say what is open, for whom, how long, and what is wrong
     Status(status::StatusArgs),
+    /// Say who came to a window, what they got, and what stopped them
+    Report(report::ReportArgs),
+    /// Show windows and who comes as it happens, until q is pressed
+    Watch,
+    /// Print figures for a monitoring system, in the text format of Prometheus
+    Metrics,
     /// Show, install or remove our part of the ruleset
     #[command(subcommand)]
     Firewall(firewall::FirewallCommand),
@@ -199,6 +208,9 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Hook(command) => return hook::run(&runtime_dir, &command),
         Command::InstallHooks(args) => return install_hooks::run(&args),
         Command::Status(args) => return status::run(&runtime_dir, &args),
+        Command::Report(args) => return report::run(&runtime_dir, &args),
+        Command::Watch => return watch::run(&runtime_dir),
+        Command::Metrics => return metrics::run(&runtime_dir),
         Command::Firewall(command) => {
             return firewall::run(config.as_deref(), &runtime_dir, &command);
         }
@@ -266,6 +278,9 @@ fn finish(response: &Response, quiet: bool) -> ExitCode {
         eprintln!("acmegate: {}", response.message);
     } else if !quiet {
         println!("{}", response.message);
+        for line in &response.more {
+            println!("{line}");
+        }
     }
     ExitCode::from(response.code)
 }

@@ -167,6 +167,9 @@ fn render(status: &Status) -> String {
             }
         }
     }
+    for address in &status.metrics {
+        let _ = writeln!(out, "metrics   http://{}/metrics", plain(address));
+    }
     for site in &status.sites {
         let names: Vec<String> = site.identifiers.iter().map(|name| plain(name)).collect();
         let _ = writeln!(
@@ -388,6 +391,7 @@ mod tests {
                 ],
             },
             listeners: vec!["[::]:80".to_owned()],
+            metrics: Vec::new(),
             sites: vec![Site {
                 identifiers: vec!["example.com".to_owned(), "*.example.com".to_owned()],
                 answer: "pushed".to_owned(),

@@ -25,11 +25,10 @@ const UNITS: [(&str, u64); 3] = [("GiB", 1024 * MIB), ("MiB", MIB), ("KiB", 1024
 pub(super) fn report(section: &Section<file::Report>, problems: &mut Vec<Problem>) -> Report {
     let keys = &section.keys;
     let default = Report::default();
+    let flag = |key: &Key<bool>, default| key.as_ref().map_or(default, |key| *key.get_ref());
     Report {
-        history: keys
-            .history
-            .as_ref()
-            .map_or(default.history, |key| *key.get_ref()),
+        evidence: flag(&keys.evidence, default.evidence),
+        history: flag(&keys.history, default.history),
         keep: duration(&keys.keep, "keep", DAY..=DAY * 3650, default.keep, problems),
         max_bytes: size(&keys.max_bytes, default.max_bytes, problems),
         databases: databases(&keys.databases, problems),

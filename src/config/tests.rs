@@ -317,6 +317,17 @@ fn open_time_is_limited_as_it_is_written() {
 }
 
 #[test]
+fn so_many_failures_are_allowed_as_are_written() {
+    let failures = |text: &str| good(text).failures_per_hour;
+    assert_eq!(failures(""), Some(4));
+    assert_eq!(failures("[budget]\nfailures_per_hour = 100\n"), Some(100));
+    assert_eq!(
+        failures("[budget]\nfailures_per_hour = \"unlimited\"\n"),
+        None
+    );
+}
+
+#[test]
 fn the_allow_list_is_local_and_what_is_written() {
     let list = |text: &str| Lists::read(&good(text).allow).unwrap().list();
     let outside = "192.0.2.7".parse().unwrap();

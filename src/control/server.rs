@@ -71,8 +71,8 @@ pub trait Authority: Send + Sync + 'static {
     /// Ends a lease whose caller went away before it heard of it: it believes that it has none.
     fn withdraw(&self, lease: LeaseName) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
-    /// Tells everything.
-    fn status(&self) -> Pin<Box<dyn Future<Output = Status> + Send + '_>>;
+    /// Tells everything: the status, and the metrics of the same moment as text.
+    fn status(&self) -> Pin<Box<dyn Future<Output = (Status, String)> + Send + '_>>;
 }
 
 /// An armed lease, as its caller's connection knows it.
@@ -131,7 +131,9 @@ pub async fn serve_control(
     .await
 }
 
-/// Serves the observe socket until `stop` becomes true. Not one byte is read from it.
+/// Serves the observe socket until `stop` becomes true. Not one byte is read from it: so everybody
+/// gets the status, as one line, and behind it the metrics to the end; who wants one of them leaves
+/// the other.
 ///
 /// # Errors
 /// When the socket itself fails.
@@ -144,7 +146,10 @@ pub async fn serve_observe(
         let authority = Arc::clone(&authority);
         async move {
             let mut stream = stream;
-            tell(&mut stream, &authority.status().await).await;
+            let (status, metrics) = authority.status().await;
+            if tell(&mut stream, &status).await {
+                give(&mut stream, metrics.as_bytes()).await;
+            }
         }
     })
     .await
@@ -379,12 +384,16 @@ async fn tell(stream: &mut UnixStream, message: &impl serde::Serialize) -> bool 
         return false;
     };
     line.push(b'\n');
-    let written = tokio::time::timeout(RESPONSE_DEADLINE, stream.write_all(&line)).await;
-    let is_told = matches!(written, Ok(Ok(())));
-    if !is_told {
+    give(stream, &line).await
+}
+
+async fn give(stream: &mut UnixStream, bytes: &[u8]) -> bool {
+    let written = tokio::time::timeout(RESPONSE_DEADLINE, stream.write_all(bytes)).await;
+    let is_given = matches!(written, Ok(Ok(())));
+    if !is_given {
         tracing::debug!("a caller did not take its answer");
     }
-    is_told
+    is_given
 }
 
 #[cfg(test)]

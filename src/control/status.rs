@@ -37,6 +37,9 @@ pub struct Status {
     pub budget: Budget,
     /// The addresses that the gate listens on.
     pub listeners: Vec<String>,
+    /// The addresses where metrics are shown.
+    #[serde(default)]
+    pub metrics: Vec<String>,
     /// Every site.
     pub sites: Vec<Site>,
     /// How many pushed key authorizations wait for a validation.

@@ -8,7 +8,6 @@ use tokio::sync::watch;
 
 use super::desk::Desk;
 use super::now;
-use super::tell::tell;
 use crate::control::protocol::{Ask, Open, Response};
 use crate::control::server::{Arming, Authority};
 use crate::control::status::Status;
@@ -74,8 +73,8 @@ impl Authority for Desk {
         })
     }
 
-    fn status(&self) -> Pin<Box<dyn Future<Output = Status> + Send + '_>> {
-        Box::pin(async move { tell(self) })
+    fn status(&self) -> Pin<Box<dyn Future<Output = (Status, String)> + Send + '_>> {
+        Box::pin(async move { self.tell_all() })
     }
 }
 

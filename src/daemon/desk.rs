@@ -5,7 +5,7 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
@@ -16,6 +16,7 @@ use super::history::History;
 use super::lease_error::LeaseError;
 use super::leases::Leases;
 use super::now;
+use super::rate_limit::RateLimit;
 use super::recorder::Recorder;
 use super::refused::{Refused, explain, not_yours};
 use super::words::{Told, entrance, identifier, lease_name};
@@ -24,7 +25,7 @@ use crate::config::{Config, format_duration};
 use crate::control::protocol::{Ask, Exit, FamilyName, Open, Response, SaidWord};
 use crate::firewall::message::Claim;
 use crate::firewall::record::command_name;
-use crate::front::{Rules, Speaks};
+use crate::front::{Front, Rules, Speaks};
 use crate::gate::caller::{Ask as GateAsk, Caller, may};
 use crate::gate::identifier::Identifier;
 use crate::gate::lease::{Entrance, Families, Holder, LeaseName, Trigger};
@@ -61,6 +62,16 @@ pub struct Desk {
     pub problems: Mutex<Vec<String>>,
     /// What is wrong with the lists now, for the status.
     pub list_problems: Mutex<Vec<String>>,
+    /// When the oldest of the lists was written.
+    pub oldest_list: Mutex<Option<SystemTime>>,
+    /// Who holds the connections.
+    pub front: Arc<Front>,
+    /// The addresses where metrics are shown.
+    pub scraped_at: Vec<SocketAddr>,
+    /// When the daemon started.
+    pub started: SystemTime,
+    /// What failed lately.
+    pub rate_limit: Arc<RateLimit>,
 }
 
 impl Desk {
@@ -72,7 +83,7 @@ impl Desk {
         under: Option<String>,
     ) -> Result<Response, Refused> {
         match ask {
-            Ask::Open(open) => self.open(caller, open).await,
+            Ask::Open(open) => self.open(caller, open, None).await,
             // Only a connection that stays can have one.
             Ask::Arm(_) => Err(Refused::new(Exit::Software, "nothing was armed")),
             Ask::Close { lease, said } => self.close(caller, &lease, said).await,
@@ -88,8 +99,10 @@ impl Desk {
                 let challenge = challenge.to_type();
                 let told = Told::of(challenge, key_authorization, digest)?;
                 let answer = self.answer(caller, &identifier, told)?;
-                let opened = self.open_for_token(caller, under, challenge).await?;
-                let added = self.add_answer(answer, milliseconds)?;
+                let opened = self
+                    .open_for_token(caller, under, challenge, &answer.0)
+                    .await?;
+                let added = self.add_answer(caller, answer, milliseconds)?;
                 Ok(match opened {
                     None => added,
                     Some(opened) => Response {
@@ -219,11 +232,23 @@ impl Desk {
         Ok((claim, identifiers))
     }
 
-    pub(super) async fn acquire(&self, caller: Caller, open: Open) -> Result<Response, Refused> {
+    /// Opens as asked. `about` is the identifier whose token makes it open, where one does.
+    pub(super) async fn acquire(
+        &self,
+        caller: Caller,
+        open: Open,
+        about: Option<&Identifier>,
+    ) -> Result<Response, Refused> {
         self.permit(caller, GateAsk::Open, "open a window")?;
         let (claim, identifiers) = self.claim(caller, &open)?;
         self.permit_lease(caller, &claim.name)?;
         let is_new = !self.lives(&claim.name);
+        // Who has a window already makes no new attempt by keeping it.
+        if is_new && !open.force {
+            let pid = claim.holder.as_ref().map(|holder| holder.pid);
+            let named = identifiers.as_deref();
+            self.within_failures((&claim.name, pid), caller.uid, named, about)?;
+        }
         let acquired = (is_new && !open.dry_run).then(|| Box::new(claim.name.clone()));
         let (what, ports) = (describe(&claim), claim.ports.clone());
         let (doubts, message) = if open.dry_run {
@@ -293,10 +318,19 @@ impl Desk {
             .close(&name)
             .await
             .map_err(|error| self.explain(error))?;
-        Ok(match was_there {
-            true => Response::done(format!("closed: lease {name}")),
+        self.lease_ended(&name);
+        Ok(match (was_there, self.closing_words(&name).await) {
+            (true, Some([first, second])) => Response {
+                more: vec![second],
+                ..Response::done(first)
+            },
+            (true, None) => Response::done(format!("closed: lease {name}")),
             // A post-hook after the lease expired is no failure.
-            false => Response::done(format!("no lease {name}: nothing to close")),
+            (false, Some([first, second])) => Response {
+                more: vec![second],
+                ..Response::done(format!("no lease {name}: nothing to close; {first}"))
+            },
+            (false, None) => Response::done(format!("no lease {name}: nothing to close")),
         })
     }
 

@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 
 use super::leases::Leases;
 use super::now;
+use super::rate_limit::RateLimit;
 use super::recorder::Recorder;
 use crate::config::{Config, Source};
 use crate::gate::Reason;
@@ -119,20 +120,27 @@ impl EarlyClose {
     }
 }
 
-/// Tells one witness and the recorder everything, and this watch what it wants to know.
+/// Tells one witness, the recorder and the rate limit everything, and this watch what it wants to know.
 pub struct Overheard<Inner> {
     inner: Arc<Inner>,
     early: Arc<EarlyClose>,
     recorder: Arc<Recorder>,
+    rate_limit: Arc<RateLimit>,
 }
 
 impl<Inner> Overheard<Inner> {
     /// A witness that listens in on what `inner` is told.
-    pub fn new(inner: Arc<Inner>, early: Arc<EarlyClose>, recorder: Arc<Recorder>) -> Self {
+    pub fn new(
+        inner: Arc<Inner>,
+        early: Arc<EarlyClose>,
+        recorder: Arc<Recorder>,
+        rate_limit: Arc<RateLimit>,
+    ) -> Self {
         Self {
             inner,
             early,
             recorder,
+            rate_limit,
         }
     }
 }
@@ -141,6 +149,7 @@ impl<Inner: Witness> Witness for Overheard<Inner> {
     fn ended(&self, event: &Ended<'_>) {
         self.inner.ended(event);
         self.recorder.ended(event);
+        self.rate_limit.ended(event);
         if self.early.counts_networks.load(Ordering::Relaxed)
             && event.reason == Reason::Answered
             && let (Some(identifier), Some(token)) = (event.identifier, event.token)

@@ -1,6 +1,7 @@
 //! The front's end of a socket pair: one question at a time, each with a deadline. The same for
 //! every process beside it; what is said there is a [`Dialogue`].
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,11 +11,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use crate::firewall::message::{Health, Reply, Request};
+use crate::gate::event::Evidence;
 use crate::runner::message as runner;
 use crate::wire::{FRAME_BYTES, Frame, Malformed};
 
 /// How many questions may wait.
 const QUEUE: usize = 64;
+/// How much that was seen may wait: twice what the enforcer keeps of sources.
+const EVIDENCE_QUEUE: usize = 2048;
 
 /// What is said over a socket pair.
 pub trait Dialogue: 'static {
@@ -24,6 +28,8 @@ pub trait Dialogue: 'static {
     type Reply: Send + 'static;
     /// What is also told unasked.
     type Health: Clone + Default + Send + Sync + 'static;
+    /// What is told unasked of what is seen.
+    type Evidence: Send + 'static;
     /// How long an answer may take.
     const DEADLINE: Duration;
 
@@ -37,7 +43,18 @@ pub trait Dialogue: 'static {
     /// Whether more answers to the same question follow.
     fn goes_on(reply: &Self::Reply) -> bool;
     /// What may come unasked.
-    fn unasked(reply: Self::Reply) -> Option<Self::Health>;
+    fn unasked(reply: Self::Reply) -> Option<Unasked<Self>>;
+    /// Says in what is told next that so much of it was lost here; `false` if it cannot say that.
+    fn note_lost(evidence: &mut Self::Evidence, lost: u64) -> bool;
+}
+
+/// What comes unasked.
+#[derive(Debug)]
+pub enum Unasked<D: Dialogue + ?Sized> {
+    /// How things stand.
+    Health(D::Health),
+    /// What was seen.
+    Evidence(D::Evidence),
 }
 
 /// With the enforcer.
@@ -48,6 +65,7 @@ impl Dialogue for Enforcing {
     type Request = Request;
     type Reply = Reply;
     type Health = Health;
+    type Evidence = Evidence;
     /// Its slowest work, filling a long allow-list at its first start, takes seconds; opening a window
     /// takes microseconds.
     const DEADLINE: Duration = Duration::from_secs(60);
@@ -64,11 +82,25 @@ impl Dialogue for Enforcing {
         !reply.is_last()
     }
 
-    fn unasked(reply: Reply) -> Option<Health> {
+    fn unasked(reply: Reply) -> Option<Unasked<Self>> {
         match reply {
-            Reply::Health(health) => Some(health),
+            Reply::Health(health) => Some(Unasked::Health(health)),
+            Reply::Sighted(sighting) => Some(Unasked::Evidence(Evidence::Sighted(sighting))),
+            Reply::Tallied(tally) => Some(Unasked::Evidence(Evidence::Tallied(tally))),
             _ => None,
         }
+    }
+
+    fn note_lost(evidence: &mut Evidence, lost: u64) -> bool {
+        let Evidence::Tallied(tally) = evidence else {
+            return false;
+        };
+        let why = format!("{lost} sightings came faster than they were taken in");
+        tally.incomplete = Some(match tally.incomplete.take() {
+            None => why,
+            Some(earlier) => format!("{earlier}; {why}"),
+        });
+        true
     }
 }
 
@@ -80,6 +112,7 @@ impl Dialogue for Running {
     type Request = runner::Request;
     type Reply = runner::Reply;
     type Health = runner::Health;
+    type Evidence = Infallible;
     /// A closing of its own may be under way, and then comes what was asked: 8 s each at most.
     const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -95,11 +128,15 @@ impl Dialogue for Running {
         false
     }
 
-    fn unasked(reply: runner::Reply) -> Option<runner::Health> {
+    fn unasked(reply: runner::Reply) -> Option<Unasked<Self>> {
         match reply {
-            runner::Reply::Health(health) => Some(health),
+            runner::Reply::Health(health) => Some(Unasked::Health(health)),
             _ => None,
         }
+    }
+
+    fn note_lost(evidence: &mut Infallible, _lost: u64) -> bool {
+        match *evidence {}
     }
 }
 
@@ -131,18 +168,31 @@ pub struct Link<D: Dialogue> {
 }
 
 impl<D: Dialogue> Link<D> {
-    /// A link over `stream`, and the future that carries it: when that ends, the process is lost.
-    pub fn new(stream: UnixStream) -> (Self, impl Future<Output = Lost> + Send) {
+    /// A link over `stream`, what is told unasked of what is seen, and the future that carries it: when
+    /// that ends, the process is lost.
+    pub fn new(
+        stream: UnixStream,
+    ) -> (
+        Self,
+        mpsc::Receiver<D::Evidence>,
+        impl Future<Output = Lost> + Send,
+    ) {
         let (questions, asked) = mpsc::channel(QUEUE);
         let health = Arc::new(watch::Sender::new(D::Health::default()));
         let (asking, asked_at) = watch::channel(None);
-        let carried = carry::<D>(stream, asked, Arc::clone(&health), asking);
+        let (evidence, seen) = mpsc::channel(EVIDENCE_QUEUE);
+        let unasked = Hearing {
+            health: Arc::clone(&health),
+            evidence,
+            lost: 0,
+        };
+        let carried = carry::<D>(stream, asked, unasked, asking);
         let link = Self {
             questions,
             health,
             asked_at,
         };
-        (link, carried)
+        (link, seen, carried)
     }
 
     /// Asks, and waits for every reply to it; the last one is the verdict.
@@ -189,7 +239,7 @@ impl<D: Dialogue> Link<D> {
 async fn carry<D: Dialogue>(
     stream: UnixStream,
     mut questions: mpsc::Receiver<Question<D>>,
-    health: Arc<watch::Sender<D::Health>>,
+    mut hearing: Hearing<D>,
     asking: watch::Sender<Option<Instant>>,
 ) -> Lost {
     let (mut from, mut to) = stream.into_split();
@@ -215,7 +265,7 @@ async fn carry<D: Dialogue>(
                     if to.write_all(&D::to_frame(&request, sequence)).await.is_err() {
                         return Lost;
                     }
-                    let gathered = tokio::time::timeout(D::DEADLINE, gather::<D>(&mut frames, sequence, &health));
+                    let gathered = tokio::time::timeout(D::DEADLINE, gather::<D>(&mut frames, sequence, &mut hearing));
                     let Ok(Some(replies)) = gathered.await else { return Lost };
                     asking.send_replace(None);
                     // Who asked may have gone away meanwhile.
@@ -223,7 +273,7 @@ async fn carry<D: Dialogue>(
                 }
                 frame = frames.recv() => {
                     let Some(frame) = frame else { return Lost };
-                    if !is_unasked::<D>(&frame, &health) {
+                    if !hearing.takes(&frame) {
                         return Lost;
                     }
                 }
@@ -239,7 +289,7 @@ async fn carry<D: Dialogue>(
 async fn gather<D: Dialogue>(
     frames: &mut mpsc::Receiver<Frame>,
     sequence: u32,
-    health: &watch::Sender<D::Health>,
+    hearing: &mut Hearing<D>,
 ) -> Option<Vec<D::Reply>> {
     let mut replies = Vec::new();
     loop {
@@ -252,21 +302,41 @@ async fn gather<D: Dialogue>(
                     return Some(replies);
                 }
             }
-            _ if is_unasked::<D>(&frame, health) => {}
+            _ if hearing.takes(&frame) => {}
             _ => return None,
         }
     }
 }
 
-fn is_unasked<D: Dialogue>(frame: &Frame, health: &watch::Sender<D::Health>) -> bool {
-    let Ok((0, reply)) = D::from_frame(frame) else {
-        return false;
-    };
-    match D::unasked(reply) {
-        Some(told) => {
-            health.send_replace(told);
-            true
+/// Where what comes unasked goes.
+struct Hearing<D: Dialogue> {
+    health: Arc<watch::Sender<D::Health>>,
+    evidence: mpsc::Sender<D::Evidence>,
+    /// How much of that did not fit and was not told of yet.
+    lost: u64,
+}
+
+impl<D: Dialogue> Hearing<D> {
+    /// Whether the frame may come unasked; then it is passed on. Nothing waits for who takes it in.
+    fn takes(&mut self, frame: &Frame) -> bool {
+        let Ok((0, reply)) = D::from_frame(frame) else {
+            return false;
+        };
+        match D::unasked(reply) {
+            Some(Unasked::Health(told)) => {
+                self.health.send_replace(told);
+                true
+            }
+            Some(Unasked::Evidence(mut seen)) => {
+                let is_said = self.lost > 0 && D::note_lost(&mut seen, self.lost);
+                match self.evidence.try_send(seen) {
+                    Ok(()) if is_said => self.lost = 0,
+                    Ok(()) | Err(mpsc::error::TrySendError::Closed(_)) => {}
+                    Err(mpsc::error::TrySendError::Full(_)) => self.lost += 1,
+                }
+                true
+            }
+            None => false,
         }
-        None => false,
     }
 }

@@ -2,13 +2,22 @@
 //!
 //! Records hold peers' addresses, so they are for root, and for whom a grant names.
 
+use std::time::Duration;
+
 use super::desk::Desk;
+use super::history::HistoryError;
+use super::recorder::wall;
 use super::refused::Refused;
 use super::words::{identifier, lease_name};
 use crate::control::protocol::{Exit, ReportWord, Response, SaidWord};
 use crate::gate::caller::{Ask as GateAsk, Caller};
+use crate::gate::lease::LeaseName;
+use crate::observe::history::message::Query;
 use crate::observe::record::{MAX_SAID, Record, Said};
+use crate::observe::report::two_lines;
 
+/// How long a hook waits for a disk.
+const A_MOMENT: Duration = Duration::from_secs(1);
 /// How many records of open and past windows whoever watches is told.
 const WATCHED: usize = 16;
 
@@ -27,19 +36,55 @@ impl Desk {
         Ok(told(&records))
     }
 
+    /// What is here is newer than what the history has of the same windows.
     async fn records(&self, which: &ReportWord) -> Result<Vec<Record>, Refused> {
-        let lease = which.lease.as_deref().map(lease_name).transpose()?;
         let mut here = self.recorder.all();
-        if let Some(number) = which.number {
-            here.retain(|record| record.number == Some(number));
-        }
-        if let Some(lease) = &lease {
-            here.retain(|record| record.lease == lease.as_str());
-        }
-        if let (None, Some(last)) = (which.since, here.pop()) {
+        let query = match (which.number, &which.lease, which.since) {
+            (Some(number), ..) => {
+                here.retain(|record| record.number == Some(number));
+                Query::Number(number)
+            }
+            (_, Some(lease), _) => {
+                let lease = lease_name(lease)?;
+                here.retain(|record| record.lease == lease.as_str());
+                Query::LastOf(lease.to_string())
+            }
+            (.., Some(since)) => {
+                let from = wall().saturating_sub(since);
+                here.retain(|record| record.opened_at >= from);
+                Query::Since(from)
+            }
+            _ => Query::Last,
+        };
+        if which.since.is_none()
+            && let Some(last) = here.pop()
+        {
             return Ok(vec![last]);
         }
-        Ok(here)
+        let found = match self.history.query(&query).await {
+            Ok(found) => found.records,
+            Err(HistoryError::Off) => Vec::new(),
+            Err(error) => return Err(Refused::new(Exit::TempFail, error.to_string())),
+        };
+        let is_here = |record: &Record| {
+            here.iter().any(|own| {
+                (own.opened_at, &own.lease, own.caller)
+                    == (record.opened_at, &record.lease, record.caller)
+            })
+        };
+        let mut records: Vec<Record> = found;
+        records.retain(|record| !is_here(record));
+        records.extend(here);
+        records.sort_by_key(|record| record.opened_at);
+        Ok(records)
+    }
+
+    /// What a hook says of the window that it closed. That is on disk by then, unless the disk is slow:
+    /// no hook waits for it longer than a moment.
+    pub(super) async fn closing_words(&self, name: &LeaseName) -> Option<[String; 2]> {
+        self.recorder.take_evidence();
+        let _ = tokio::time::timeout(A_MOMENT, self.recorder.hand_on_changed_of(name)).await;
+        self.recorder.last_of(name).as_ref().map(two_lines)
     }
 
     /// What whoever watches sees at this moment.

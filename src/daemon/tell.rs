@@ -208,6 +208,7 @@ pub fn tell(desk: &Desk) -> Status {
             time: times(&config, &windows, now),
         },
         listeners: desk.listeners.iter().map(ToString::to_string).collect(),
+        metrics: desk.scraped_at.iter().map(ToString::to_string).collect(),
         sites: config
             .sites
             .iter()
@@ -256,6 +257,7 @@ pub fn tell(desk: &Desk) -> Status {
             .observer
             .counts()
             .into_iter()
+            .filter(|(_, count)| *count > 0)
             .map(|(reason, count)| status::Count {
                 reason: reason.word().to_owned(),
                 count,

@@ -6,6 +6,7 @@
 
 mod fill;
 mod follow;
+mod look;
 mod reading;
 mod watch;
 
@@ -16,10 +17,12 @@ use tokio::net::UnixStream;
 use tokio::net::unix::OwnedWriteHalf;
 use tokio_stream::StreamExt;
 
+use self::look::Looks;
 use self::reading::Readings;
 pub use self::reading::{Answer, Read, Reader};
 use super::error::KernelError;
 use super::events::{Batch, Events};
+use super::evidence::Evidence;
 use super::fight::Fight;
 use super::message::{Claim, FRAME_BYTES, Frame, Health, Reply, Request};
 use super::netlink::Kernel;
@@ -63,6 +66,9 @@ pub struct Enforcer {
     fill_at: Option<Instant>,
     /// With which error number the kernel refused one, if it did.
     list_refused: Option<u32>,
+    /// Who comes to open windows; nothing where the kernel is not asked, or refuses.
+    evidence: Option<Evidence>,
+    looks: Looks,
 }
 
 impl Enforcer {
@@ -71,6 +77,12 @@ impl Enforcer {
     /// # Errors
     /// [`KernelError`] when netlink is refused.
     pub fn prepare(orders: Orders, reader: Box<dyn Reader>) -> Result<(Self, Events), KernelError> {
+        let evidence = match orders.settings.mode {
+            Mode::GateOnly => None,
+            _ => Evidence::prepare()
+                .inspect_err(|error| tracing::warn!(%error, "no report will say who was dropped"))
+                .ok(),
+        };
         let enforcer = Self {
             kernel: Kernel::connect()?,
             survey: Survey::connect()?,
@@ -88,6 +100,8 @@ impl Enforcer {
             truce: None,
             fill_at: None,
             list_refused: None,
+            evidence,
+            looks: Looks::default(),
         };
         Ok((enforcer, Events::subscribe()?))
     }
@@ -112,6 +126,9 @@ impl Enforcer {
             self.want_list(wanted).await;
             self.fill_if_short().await;
         }
+        if let Some(evidence) = &mut self.evidence {
+            evidence.forget_what_was(now());
+        }
         let (mut from_front, mut to_front) = front.into_split();
         // From now on the front hears of every change before any answer that follows it.
         if !self
@@ -126,6 +143,8 @@ impl Enforcer {
         // Read piece by piece: an event in between must not lose the beginning of a frame.
         let mut filled = 0;
         loop {
+            self.look_out();
+            let (look_at, ends_at) = (self.looks.next, self.next_end());
             tokio::select! {
                 // In this order: whoever waits is served before the next portion of a list.
                 biased;
@@ -144,7 +163,11 @@ impl Enforcer {
                         return Ok(());
                     };
                     let before = self.health.clone();
+                    let may_end = request.may_end_a_window();
                     let replies = self.obey(request).await;
+                    if may_end && !self.look_once_more(&mut to_front).await {
+                        return Ok(());
+                    }
                     if !self.tell_if_changed(&before, &mut to_front).await {
                         return Ok(());
                     }
@@ -183,6 +206,17 @@ impl Enforcer {
                     if !self.tell_if_changed(&before, &mut to_front).await {
                         return Ok(());
                     }
+                }
+                () = until(ends_at) => {
+                    if !self.look_once_more(&mut to_front).await {
+                        return Ok(());
+                    }
+                }
+                () = until(look_at) => {
+                    if !self.look_on(&mut to_front).await {
+                        return Ok(());
+                    }
+                    tokio::task::yield_now().await;
                 }
                 () = until(self.fill_at) => {
                     let before = self.health.clone();

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use nlink::netlink::nftables::{Family as NftFamily, SetElement, SetFlags, SetInfo};
+use nlink::netlink::nftables::{ChainInfo, Family as NftFamily, SetElement, SetFlags, SetInfo};
 use nlink::netlink::{Connection, Nftables};
 
 use super::allow::Listed;
@@ -11,8 +11,8 @@ use super::elements::foreign_deadline;
 use super::error::{Doing, KernelError};
 use super::foreign;
 use super::names::TABLE;
-use super::rules::rule_text;
-use super::ruleset::{Mode, Settings, TimedSet};
+use super::rules::{OBSERVERS, rule_text};
+use super::ruleset::{COUNTERS, Mode, Settings, TimedSet, evidence_sets};
 use crate::gate::window::Windows;
 
 /// nft's datatype id of `inet_service`.
@@ -45,11 +45,16 @@ pub(super) async fn has_our_shape(
     settings: &Settings,
 ) -> Result<bool, KernelError> {
     let sets = our_sets(nft).await?;
-    let fits = |set: &TimedSet| {
-        sets.iter()
-            .any(|found| found.name == set.name && found.flags.contains(SetFlags::TIMEOUT))
-    };
     let is_there = |name: &String| sets.iter().any(|found| found.name == *name);
+    // Evidence can be told to be kept, or no longer, while all else stands.
+    let fits = |set: &TimedSet| {
+        let mut found = sets.iter().filter(|found| found.name == set.name);
+        let is_evidence = evidence_sets().any(|evidence| evidence.name == set.name);
+        found.next().map_or(is_evidence, |found| {
+            found.flags.contains(SetFlags::TIMEOUT)
+                && found.flags.contains(SetFlags::EVAL) == set.fed_for.is_some()
+        })
+    };
     if !settings.timed_sets().iter().all(fits) || !settings.allow.names().iter().all(is_there) {
         return Ok(false);
     }
@@ -58,15 +63,64 @@ pub(super) async fn has_our_shape(
         .await
         .doing("listing our chains")?;
     let planned = settings.chains();
-    Ok(found.len() == planned.len()
+    let is_known = |chain: &ChainInfo| {
+        planned.iter().any(|plan| plan.name == chain.name)
+            || !settings.observe && OBSERVERS.contains(&chain.name.as_str())
+    };
+    Ok(found.iter().all(is_known)
         && planned.iter().all(|plan| {
-            found.iter().any(|chain| {
-                chain.name == plan.name
-                    && chain.priority == plan.base.map(|base| base.priority)
-                    && chain.hook == plan.base.map(|base| base.hook as u32)
-                    && chain.policy.is_none_or(|policy| policy == 1)
-            })
+            let Some(chain) = found.iter().find(|chain| chain.name == plan.name) else {
+                return OBSERVERS.contains(&plan.name);
+            };
+            chain.priority == plan.base.map(|base| base.priority)
+                && chain.hook == plan.base.map(|base| base.hook as u32)
+                && chain.policy.is_none_or(|policy| policy == 1)
         }))
+}
+
+/// What stands of what observes: chains, sets and counters, by name. Each is made, or taken away, while
+/// all else stands.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Observers {
+    pub(super) chains: BTreeSet<String>,
+    pub(super) sets: BTreeSet<String>,
+    pub(super) counters: BTreeSet<String>,
+}
+
+pub(super) async fn observers(nft: &Connection<Nftables>) -> Result<Observers, KernelError> {
+    let chains = nft.list_chains_in(TABLE, NftFamily::Inet).await;
+    let chains = chains.doing("listing our chains")?.into_iter();
+    let sets = our_sets(nft).await?.into_iter().map(|set| set.name);
+    let counters = nft.list_objects_in(TABLE, NftFamily::Inet).await;
+    let counters = counters.doing("listing our counters")?.into_iter();
+    Ok(Observers {
+        chains: (chains.map(|chain| chain.name))
+            .filter(|name| OBSERVERS.contains(&name.as_str()))
+            .collect(),
+        sets: sets
+            .filter(|name| evidence_sets().any(|set| set.name == *name))
+            .collect(),
+        counters: (counters.map(|counter| counter.name))
+            .filter(|name| COUNTERS.contains(&name.as_str()))
+            .collect(),
+    })
+}
+
+impl Observers {
+    /// Those that `settings` ask for.
+    pub(super) fn of(settings: &Settings) -> Self {
+        let chains = settings.chains().into_iter().map(|chain| chain.name);
+        let sets = evidence_sets().filter(|_| settings.observe);
+        let counters = settings.counters().iter();
+        Self {
+            chains: chains
+                .filter(|name| OBSERVERS.contains(name))
+                .map(str::to_owned)
+                .collect(),
+            sets: sets.map(|set| set.name).collect(),
+            counters: counters.map(|name| (*name).to_owned()).collect(),
+        }
+    }
 }
 
 pub(super) async fn our_sets(nft: &Connection<Nftables>) -> Result<Vec<SetInfo>, KernelError> {
@@ -83,12 +137,13 @@ pub(super) async fn rules_are_current(
         .list_rules(TABLE, NftFamily::Inet)
         .await
         .doing("listing our rules")?;
-    Ok(settings.chains().iter().all(|chain| {
+    let are_current = settings.chains().iter().all(|chain| {
         let texts = found.iter().filter(|rule| rule.chain == chain.name);
         texts
             .map(|rule| rule_text(&rule.spec()))
             .eq(chain.rules.iter().map(rule_text))
-    }))
+    });
+    Ok(are_current && observers(nft).await? == Observers::of(settings))
 }
 
 /// The names of the allow-list's sets that the rules of our table read, IPv4's and IPv6's; `None` if

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use crate::gate::event::{Sighting, Tally};
 use crate::gate::lease::{Entrance, Families, Holder, LeaseName, Trigger};
 use crate::gate::usage::{Account, Span};
 use crate::gate::window::Refusal;
@@ -61,7 +62,7 @@ pub struct Claim {
 }
 
 /// What the enforcer answers. Every request ends with one of the last four, its sequence number
-/// repeated; `Health` also comes unasked, with sequence number 0.
+/// repeated; `Health` also comes unasked, with sequence number 0, and `Sighted` and `Tallied` only so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
     /// One living lease of a snapshot.
@@ -84,6 +85,10 @@ pub enum Reply {
         /// For how long it counts yet.
         left: Duration,
     },
+    /// The kernel saw something of somebody.
+    Sighted(Sighting),
+    /// What the kernel counted, of all together.
+    Tallied(Tally),
     /// Done; how the kernel stands.
     Health(Health),
     /// The lease is out of bounds.
@@ -132,6 +137,11 @@ pub enum List {
 }
 
 impl Request {
+    /// Whether a window may be closed after it that was open before.
+    pub(super) fn may_end_a_window(&self) -> bool {
+        matches!(self, Self::Close(_) | Self::Reload | Self::Remove)
+    }
+
     /// Renders a frame.
     pub fn to_frame(&self, sequence: u32) -> Frame {
         match self {
@@ -177,7 +187,11 @@ impl Reply {
     /// Whether a request ends with it.
     pub fn is_last(&self) -> bool {
         match self {
-            Self::Lease(_) | Self::Opening { .. } | Self::Time { .. } => false,
+            Self::Lease(_)
+            | Self::Opening { .. }
+            | Self::Time { .. }
+            | Self::Sighted(_)
+            | Self::Tallied(_) => false,
             Self::Health(_) | Self::Refused(_) | Self::Blocked(_) | Self::Failed(_) => true,
         }
     }
@@ -218,6 +232,8 @@ impl Reply {
             }
             Self::Blocked(text) => Writer::new(5, sequence).text(text),
             Self::Failed(text) => Writer::new(6, sequence).text(text),
+            Self::Sighted(sighting) => Writer::new(8, sequence).sighting(sighting),
+            Self::Tallied(tally) => Writer::new(9, sequence).tally(tally),
         }
         .frame
     }
@@ -260,6 +276,8 @@ impl Reply {
                 spent: reader.millis()?,
                 left: reader.millis()?,
             },
+            8 => Self::Sighted(reader.sighting()?),
+            9 => Self::Tallied(reader.tally()?),
             _ => return Err(Malformed),
         };
         reader.end()?;
@@ -272,6 +290,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::gate::event::Sight;
     use crate::gate::lease::Interface;
     use crate::gate::usage::{Kind, Shortage};
 
@@ -310,6 +329,22 @@ mod tests {
             spent: Duration::from_millis(7),
             left: Duration::from_secs(3600),
         }
+    }
+
+    fn sighted(sight: Sight) -> Reply {
+        Reply::Sighted(Sighting {
+            source: "2001:db8::7".parse().unwrap(),
+            port: 443,
+            sight,
+        })
+    }
+
+    fn dropped(rule: Option<&str>) -> Reply {
+        sighted(Sight::Dropped {
+            table: "inet filter".to_owned(),
+            chain: "input".to_owned(),
+            rule: rule.map(str::to_owned),
+        })
     }
 
     #[test]
@@ -372,6 +407,25 @@ mod tests {
             time(Account::Total),
             time(Account::Lease(claim().name, 7)),
             Reply::Blocked("a".repeat(MAX_TEXT_BYTES)),
+            sighted(Sight::Reached),
+            sighted(Sight::Seen {
+                packets: u64::MAX,
+                ago: Duration::from_millis(250),
+            }),
+            sighted(Sight::Dropped {
+                table: "t".repeat(80),
+                chain: "c".repeat(64),
+                rule: Some("r".repeat(300)),
+            }),
+            dropped(None),
+            Reply::Tallied(Tally::default()),
+            Reply::Tallied(Tally {
+                is_kept: true,
+                packets: u64::MAX,
+                seen: 3,
+                reached: 2,
+                incomplete: Some("w".repeat(300)),
+            }),
             Reply::Failed(String::new()),
         ] {
             assert_eq!(Reply::from_frame(&reply.to_frame(9)), Ok((9, reply)));
@@ -387,6 +441,31 @@ mod tests {
         assert_eq!(text.len(), MAX_TEXT_BYTES - 1);
     }
 
+    /// Somebody else chooses names and rules.
+    #[test]
+    fn long_names_of_somebody_elses_are_cut_and_no_address_is_mapped() {
+        let long = |length| "é".repeat(length);
+        let sight = Sight::Dropped {
+            table: long(300),
+            chain: long(300),
+            rule: Some(long(3000)),
+        };
+        let frame = sighted(sight).to_frame(0);
+        let Ok((0, Reply::Sighted(Sighting { sight, .. }))) = Reply::from_frame(&frame) else {
+            panic!()
+        };
+        let cut = Sight::Dropped {
+            table: long(40),
+            chain: long(32),
+            rule: Some(long(150)),
+        };
+        assert_eq!(sight, cut);
+        let mut frame = sighted(Sight::Reached).to_frame(0);
+        let mapped = [[0; 10].as_slice(), &[255, 255, 192, 0, 2, 1]].concat();
+        frame[7..23].copy_from_slice(&mapped);
+        assert_eq!(Reply::from_frame(&frame), Err(Malformed));
+    }
+
     #[test]
     fn padding_that_is_not_zero_is_refused() {
         let mut frame = Request::Snapshot.to_frame(1);
@@ -398,7 +477,7 @@ mod tests {
         /// Whatever is understood is written the same way again: no two frames mean the same.
         #[test]
         fn a_frame_has_one_reading(
-            which in 0..3,
+            which in 0..5,
             changes in prop::collection::vec((0usize..120, any::<u8>()), 0..12),
         ) {
             let filling = Health {
@@ -409,6 +488,12 @@ mod tests {
             let mut frame = match which {
                 0 => Request::Open(claim()).to_frame(1),
                 1 => Reply::Lease(Box::new(claim())).to_frame(1),
+                2 => dropped(Some("drop")).to_frame(1),
+                3 => Reply::Tallied(Tally {
+                    incomplete: Some("words".to_owned()),
+                    ..Tally::default()
+                })
+                .to_frame(1),
                 _ => Reply::Health(filling).to_frame(1),
             };
             for (at, byte) in changes {

@@ -11,6 +11,7 @@
 //! | `netlink/table.rs` | our table as a whole: made, taken over, brought up to date |
 //! | `foreign.rs` | one rule of ours in somebody else's chain |
 //! | `base_chains/` `survey.rs` | whether somebody else's chain makes it useless |
+//! | `evidence.rs` | who came to open windows, who got through, and which rule dropped the others |
 //! | `message.rs` `wire.rs` | what front and enforcer say to each other |
 //! | `enforcer.rs` | the process that ties them together |
 //! | `enforcer/watch.rs` `fight.rs` | puts back what somebody took away; when it stops doing so |
@@ -21,6 +22,7 @@ mod elements;
 pub mod enforcer;
 pub mod error;
 mod events;
+pub mod evidence;
 mod fight;
 mod foreign;
 mod inspect;

@@ -1,5 +1,7 @@
 //! What is ours in the kernel is called, and how much of it there may be. Nothing here does anything.
 
+use std::time::Duration;
+
 /// Our table, in family `inet`.
 pub const TABLE: &str = "acmegate";
 /// Who holds which lease. No rule reads it.
@@ -10,6 +12,10 @@ pub const ENTRANCE_SET: &str = "entrance";
 pub const BUDGET_SET: &str = "budget";
 /// For how long windows were open, by whom. No rule reads it.
 pub const USAGE_SET: &str = "usage";
+/// The count of first packets that came while their window was open.
+pub const ARRIVED_COUNTER: &str = "arrived";
+/// The count of those of them that went into a `seen` set.
+pub const KEPT_COUNTER: &str = "kept";
 /// The ports that the administrator's set holds because of us (mode `set`).
 pub const OPENED_SET: &str = "opened";
 /// The most openings that the kernel remembers; above the largest budget that can be configured.
@@ -19,3 +25,10 @@ pub const BUDGET_SET_SIZE: u32 = 4096;
 pub const USAGE_SET_SIZE: u32 = 1024;
 /// What rules of ours in somebody else's chains are known by.
 pub const TAG: &str = "acmegate";
+/// The most sources and ports that a set of evidence holds. With [`KEPT_FOR`] and the rate at which
+/// rules fill `seen` (2,000 a second) it cannot get full.
+pub const EVIDENCE_SET_SIZE: u32 = 65_535;
+/// How long a source stays in a set of evidence after its last packet.
+pub const KEPT_FOR: Duration = Duration::from_secs(30);
+/// The most sources whose next packet is traced, of each family.
+pub const TRACE_SET_SIZE: u32 = 64;

@@ -41,10 +41,17 @@ impl Settings {
             return out;
         }
         let _ = writeln!(out, "table inet {TABLE} {{");
+        for counter in self.counters() {
+            let _ = writeln!(out, "\tcounter {counter} {{\n\t}}\n");
+        }
         for set in self.timed_sets() {
+            let flags = match set.fed_for {
+                Some(stays) => format!("dynamic,timeout\n\t\ttimeout {}s", stays.as_secs()),
+                None => "timeout".to_owned(),
+            };
             let _ = writeln!(
                 out,
-                "\tset {} {{\n\t\ttype {}\n\t\tsize {}\n\t\tflags timeout\n\t}}\n",
+                "\tset {} {{\n\t\ttype {}\n\t\tsize {}\n\t\tflags {flags}\n\t}}\n",
                 set.name,
                 set.key_text(),
                 set.size,

@@ -13,20 +13,24 @@
 //! | all, for diverted ports | `untrack` → `bypass` | keeps what the gate gets away from conntrack, and so from DNAT |
 //! | | `divert` → `deliver` | hands it to the gate; with the gate dead it goes nowhere |
 //! | | `answers` | keeps what the gate sends away from conntrack, and so from masquerading |
+//! | all, if observed | `watch` `settle` `cross` | see `rules/observe.rs`: they count, and judge nothing |
 //!
 //! Each base chain takes its own ports: `guard` and `admit` those that are not diverted, `untrack`,
 //! `divert` and `answers` those that are, `tag` all. A group of chains without a port does not stand.
 
 mod divert;
+mod observe;
 mod words;
 
 use nlink::netlink::nftables::{
-    BaseChain, Chain, ChainName, CtState, Family as NftFamily, FibFlags, FibResult, Field,
-    FilterHook, Match, MatchOp, Policy, Priority, RuleSpec, Value, Verdict,
+    BaseChain, Chain, ChainName, CtState, Family as NftFamily, Field, FilterHook, Match, Policy,
+    Priority, RuleSpec, Value, Verdict,
 };
-use nlink::netlink::types::route::RouteType;
 
-use self::words::{Mark, bit, doors, end, is_not_first, nfproto, rule, set_bit};
+pub(super) use self::observe::OBSERVERS;
+use self::words::{
+    Mark, bit, doors, end, is_local, is_not_first, is_outer, nfproto, rule, set_bit,
+};
 use super::names::{OPENED_SET, TABLE, TAG};
 use super::ruleset::{Closed, Doors, Mode, Settings, Shut};
 use crate::gate::lease::Family;
@@ -47,6 +51,8 @@ const DIVERT_PRIORITY: i32 = -149;
 pub enum Hook {
     /// What comes in, before it is routed.
     Prerouting = 0,
+    /// What is for this host.
+    Input = 1,
     /// What this host sends.
     Output = 3,
 }
@@ -74,7 +80,7 @@ pub struct ChainPlan {
 impl Settings {
     /// Our chains, in the order they are made: a chain stands after those that it names.
     pub fn chains(&self) -> Vec<ChainPlan> {
-        let mut chains = Vec::new();
+        let mut chains = self.observation();
         if self.mode == Mode::GateOnly {
             return chains;
         }
@@ -199,10 +205,14 @@ impl Settings {
     }
 
     fn allowed_where(&self, matches: &[Match]) -> Vec<RuleSpec> {
+        self.allowed_end(matches, &Verdict::Accept)
+    }
+
+    fn allowed_end(&self, matches: &[Match], verdict: &Verdict) -> Vec<RuleSpec> {
         let of = |family, field| {
             let set = self.allow.set(family);
             let is_in = Match::eq(field, Value::IntervalSet(set.name().to_owned()));
-            rule([matches.to_vec(), vec![is_in]], [], Verdict::Accept)
+            rule([matches.to_vec(), vec![is_in]], [], verdict.clone())
         };
         vec![
             of(Family::V4, Field::Ip4Saddr),
@@ -257,18 +267,10 @@ impl Settings {
 /// the host's own probes would be cut.
 fn to(chain: &'static str, ports: &[u16]) -> Vec<RuleSpec> {
     let goto = ChainName::new(chain).map(Verdict::GotoTo).ok();
-    let fib = Field::Fib {
-        flags: FibFlags::DADDR,
-        result: FibResult::AddrType,
-    };
     ports
         .iter()
         .map(|port| {
-            let matches = [
-                Match::new(Field::Iifname, MatchOp::Ne, "lo"),
-                Match::eq(Field::TcpDport, *port),
-                Match::eq(fib.clone(), RouteType::Local),
-            ];
+            let matches = [is_outer(), Match::eq(Field::TcpDport, *port), is_local()];
             let spec = matches.into_iter().fold(RuleSpec::new(), RuleSpec::then);
             goto.clone().into_iter().fold(spec, RuleSpec::then)
         })
@@ -280,6 +282,7 @@ impl Hook {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Prerouting => "prerouting",
+            Self::Input => "input",
             Self::Output => "output",
         }
     }
@@ -296,6 +299,7 @@ impl ChainPlan {
             Some(Base { hook, priority }) => {
                 let hook = match hook {
                     Hook::Prerouting => FilterHook::Prerouting,
+                    Hook::Input => FilterHook::Input,
                     Hook::Output => FilterHook::Output,
                 };
                 let base = BaseChain::filter(hook, Priority::Custom(priority));
@@ -339,6 +343,7 @@ mod tests {
             mark: 0x0800_0000,
             closed: SILENCE,
             divert: Vec::new(),
+            observe: false,
         }
     }
 
@@ -368,11 +373,12 @@ mod tests {
             for divert in [vec![], vec![HTTP, TLS], vec![TLS]] {
                 for v4 in [Shut::Drop, Shut::Reject, Shut::Pass] {
                     for v6 in [Shut::Drop, Shut::Reject] {
-                        all.push(Settings {
+                        all.extend([false, true].map(|observe| Settings {
                             closed: Closed { v4, v6 },
                             divert: divert.clone(),
+                            observe,
                             ..settings(mode.clone())
-                        });
+                        }));
                     }
                 }
             }
@@ -390,6 +396,16 @@ mod tests {
             }
             assert_ne!(rule_text(&settings.attached_rule()), "");
         }
+    }
+
+    #[test]
+    fn what_observes_as_people_read_it() {
+        let settings = Settings {
+            observe: true,
+            divert: vec![TLS],
+            ..settings(Mode::Guard)
+        };
+        insta::assert_snapshot!("observed", settings.to_nft());
     }
 
     #[test]

@@ -3,13 +3,14 @@
 //! Which rules follow from them is `rules.rs`'s. Nothing here talks to a kernel.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use nlink::netlink::nftables::{Family as NftFamily, Set, SetElement, SetKeyType};
 
 use super::allow::Listed;
 use super::names::{
-    BUDGET_SET, BUDGET_SET_SIZE, ENTRANCE_SET, LEASE_SET, OPENED_SET, TABLE, USAGE_SET,
-    USAGE_SET_SIZE,
+    ARRIVED_COUNTER, BUDGET_SET, BUDGET_SET_SIZE, ENTRANCE_SET, EVIDENCE_SET_SIZE, KEPT_COUNTER,
+    KEPT_FOR, LEASE_SET, OPENED_SET, TABLE, TRACE_SET_SIZE, USAGE_SET, USAGE_SET_SIZE,
 };
 use crate::gate::lease::{Door, Entrance, Family};
 use crate::gate::window::MAX_LEASES;
@@ -32,6 +33,8 @@ pub struct Settings {
     /// Which of the guarded ports are handed to the gate beside who else listens there; ascending by
     /// port, each of them in `ports`.
     pub divert: Vec<Divert>,
+    /// Count who comes while a window is open, and who gets through.
+    pub observe: bool,
 }
 
 /// A guarded port whose peers are handed to the gate inside windows.
@@ -165,6 +168,8 @@ pub struct TimedSet {
     pub key: SetKeyType,
     /// How many at most.
     pub size: u32,
+    /// How long what rules put there stays; `None` if only we do.
+    pub fed_for: Option<Duration>,
 }
 
 impl TimedSet {
@@ -173,16 +178,20 @@ impl TimedSet {
             name: name.to_owned(),
             key,
             size: MAX_LEASES as u32,
+            fed_for: None,
         }
     }
 
     /// The set as the kernel takes it.
     pub fn to_set(&self) -> Set {
-        Set::new(TABLE, &self.name)
+        let set = Set::new(TABLE, &self.name)
             .family(NftFamily::Inet)
             .key_type(self.key.clone())
-            .per_element_timeouts()
-            .size(self.size)
+            .size(self.size);
+        match self.fed_for {
+            Some(stays) => set.dynamic().timeout(stays),
+            None => set.per_element_timeouts(),
+        }
     }
 
     /// What it holds, in nft's words.
@@ -280,6 +289,50 @@ pub fn opened_set() -> TimedSet {
     TimedSet::new(OPENED_SET, SetKeyType::InetService)
 }
 
+/// What counts first packets.
+pub const COUNTERS: [&str; 2] = [ARRIVED_COUNTER, KEPT_COUNTER];
+
+/// What is kept of sources, by family and the port that they came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kept {
+    /// Whose first packets came.
+    Seen,
+    /// Who finished a handshake.
+    Reached,
+    /// Whose next first packet is traced.
+    Traced,
+}
+
+impl Kept {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Seen, Self::Reached, Self::Traced];
+}
+
+/// The set of sources of one kind and family: `seen4`, `seen6`, `reached4` …
+pub fn evidence_set(kept: Kept, family: Family) -> TimedSet {
+    let (address, digit) = match family {
+        Family::V4 => (SetKeyType::Ipv4Addr, 4),
+        Family::V6 => (SetKeyType::Ipv6Addr, 6),
+    };
+    let (kind, size, fed_for) = match kept {
+        Kept::Seen => ("seen", EVIDENCE_SET_SIZE, Some(KEPT_FOR)),
+        Kept::Reached => ("reached", EVIDENCE_SET_SIZE, Some(KEPT_FOR)),
+        Kept::Traced => ("trace", TRACE_SET_SIZE, None),
+    };
+    TimedSet {
+        name: format!("{kind}{digit}"),
+        key: SetKeyType::Concat(vec![address, SetKeyType::InetService]),
+        size,
+        fed_for,
+    }
+}
+
+/// Every set of sources.
+pub fn evidence_sets() -> impl Iterator<Item = TimedSet> {
+    let kinds = Kept::ALL.into_iter();
+    kinds.flat_map(|kept| Family::ALL.map(|family| evidence_set(kept, family)))
+}
+
 impl Settings {
     /// Whether a live table can be brought here from what `before` made of it, without a restart.
     pub fn can_follow(&self, before: &Self) -> bool {
@@ -324,6 +377,14 @@ impl Settings {
         ports.filter(|port| self.diverted(*port).is_none())
     }
 
+    /// The names of what counts first packets, as far as they are counted.
+    pub fn counters(&self) -> &'static [&'static str] {
+        match self.observe {
+            true => &COUNTERS,
+            false => &[],
+        }
+    }
+
     /// The sets of doors, which rules read.
     pub fn door_sets(&self) -> Vec<TimedSet> {
         let mut sets = Vec::new();
@@ -342,6 +403,9 @@ impl Settings {
     pub fn timed_sets(&self) -> Vec<TimedSet> {
         let mut sets = self.door_sets();
         sets.extend([lease_set(), entrance_set(), budget_set(), usage_set()]);
+        if self.observe {
+            sets.extend(evidence_sets());
+        }
         sets
     }
 }

@@ -3,9 +3,15 @@
 use std::net::IpAddr;
 
 use super::message::{Claim, List};
+use crate::gate::event::{Sight, Sighting, Tally};
 use crate::gate::lease::{Entrance, Holder, Interface, MAX_COMMAND_BYTES, MAX_INTERFACE_BYTES};
 use crate::gate::usage::{Account, Kind, Shortage, Span};
 use crate::wire::{Malformed, Reader, Writer};
+
+/// Names and texts of evidence that are longer are cut: all of them together fit into a frame.
+const MAX_TABLE_BYTES: usize = 80;
+const MAX_CHAIN_BYTES: usize = 64;
+const MAX_RULE_BYTES: usize = 300;
 
 impl Writer {
     fn entrance(self, entrance: &Entrance) -> Self {
@@ -50,6 +56,42 @@ impl Writer {
         }
     }
 
+    fn address(self, address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => self.u8(4).bytes(&address.octets()),
+            IpAddr::V6(address) => self.u8(6).bytes(&address.octets()),
+        }
+    }
+
+    pub(super) fn sighting(self, sighting: &Sighting) -> Self {
+        let writer = self.address(sighting.source);
+        let writer = writer.bytes(&sighting.port.to_be_bytes());
+        match &sighting.sight {
+            Sight::Seen { packets, ago } => writer.u8(1).u64(*packets).millis(*ago),
+            Sight::Reached => writer.u8(2),
+            Sight::Dropped { table, chain, rule } => {
+                let writer = writer.u8(3).text_of(table, MAX_TABLE_BYTES);
+                let writer = writer.text_of(chain, MAX_CHAIN_BYTES);
+                match rule {
+                    None => writer.u8(0),
+                    Some(rule) => writer.u8(1).text_of(rule, MAX_RULE_BYTES),
+                }
+            }
+        }
+    }
+
+    pub(super) fn tally(self, tally: &Tally) -> Self {
+        let writer = self
+            .u8(u8::from(tally.is_kept))
+            .u64(tally.packets)
+            .u64(tally.seen)
+            .u64(tally.reached);
+        match &tally.incomplete {
+            None => writer.u8(0),
+            Some(why) => writer.u8(1).text_of(why, MAX_RULE_BYTES),
+        }
+    }
+
     pub(super) fn list(self, list: List) -> Self {
         match list {
             List::Whole => self.u8(0),
@@ -80,6 +122,54 @@ impl Writer {
 }
 
 impl Reader<'_> {
+    fn address(&mut self) -> Result<IpAddr, Malformed> {
+        let address = match self.u8()? {
+            4 => IpAddr::from(self.array::<4>()?),
+            6 => IpAddr::from(self.array::<16>()?),
+            _ => return Err(Malformed),
+        };
+        match address.to_canonical() == address {
+            true => Ok(address),
+            false => Err(Malformed),
+        }
+    }
+
+    pub(super) fn sighting(&mut self) -> Result<Sighting, Malformed> {
+        Ok(Sighting {
+            source: self.address()?,
+            port: self.array().map(u16::from_be_bytes)?,
+            sight: match self.u8()? {
+                1 => Sight::Seen {
+                    packets: self.u64()?,
+                    ago: self.millis()?,
+                },
+                2 => Sight::Reached,
+                3 => Sight::Dropped {
+                    table: self.text_of(MAX_TABLE_BYTES)?,
+                    chain: self.text_of(MAX_CHAIN_BYTES)?,
+                    rule: match self.flag()? {
+                        false => None,
+                        true => Some(self.text_of(MAX_RULE_BYTES)?),
+                    },
+                },
+                _ => return Err(Malformed),
+            },
+        })
+    }
+
+    pub(super) fn tally(&mut self) -> Result<Tally, Malformed> {
+        Ok(Tally {
+            is_kept: self.flag()?,
+            packets: self.u64()?,
+            seen: self.u64()?,
+            reached: self.u64()?,
+            incomplete: match self.flag()? {
+                false => None,
+                true => Some(self.text_of(MAX_RULE_BYTES)?),
+            },
+        })
+    }
+
     pub(super) fn account(&mut self) -> Result<Account, Malformed> {
         match self.u8()? {
             0 => Ok(Account::Total),

@@ -196,6 +196,20 @@ impl Book {
         }
     }
 
+    /// For which identifiers a window that ended counts as a failed attempt.
+    pub fn failed(&mut self, ended: &Record, identifiers: &[Identifier]) {
+        let mut open = self
+            .open
+            .iter_mut()
+            .map(|open| (&mut open.record, &mut open.is_changed));
+        let own =
+            open.find(|(own, _)| own.lease == ended.lease && own.opened_at == ended.opened_at);
+        if let Some((own, is_changed)) = own {
+            own.failed = identifiers.iter().map(Identifier::to_string).collect();
+            *is_changed = true;
+        }
+    }
+
     /// A token was announced for an identifier.
     pub fn announced(&mut self, identifier: &Identifier, token: &Token) {
         for open in &mut self.open {
@@ -284,6 +298,18 @@ impl Book {
         drafts
     }
 
+    /// What has changed of the last window of this name, if it is not complete.
+    pub fn take_changed_of(&mut self, name: &LeaseName) -> Option<Draft> {
+        let mut open = self.open.iter_mut().rev();
+        let open = open.find(|open| open.name == *name && open.is_changed)?;
+        open.is_changed = false;
+        Some(Draft {
+            id: open.id,
+            record: open.settled(),
+            is_complete: false,
+        })
+    }
+
     /// When [`Book::take_changed`] has something new by time alone.
     pub fn next_change(&self) -> Option<Instant> {
         let ends = self.open.iter().map(|open| match open.ended {
@@ -306,7 +332,7 @@ impl Book {
         }
     }
 
-    /// Puts the history's version of a complete record in the place of ours.
+    /// Puts the last word on a complete record in the place of ours.
     pub fn completed(&mut self, record: &Record) {
         let ours = (self.recent.iter_mut())
             .rev()
@@ -546,15 +572,20 @@ impl Open {
                 (false, false) => Role::Visitor,
             };
         }
-        record.sources.sort_by_key(|source| source.first);
-        pair(&mut record.sources);
-        record.assessment = assess(&record);
+        judge(&mut record);
         record
     }
 
     fn knows(&self, visit: &Visit) -> bool {
         (visit.token.as_ref()).is_some_and(|token| self.tokens.contains(token))
     }
+}
+
+/// Says what a record comes to, by all that is in it: where sources are may have been learnt since.
+pub fn judge(record: &mut Record) {
+    record.sources.sort_by_key(|source| source.first);
+    pair(&mut record.sources);
+    record.assessment = assess(record);
 }
 
 /// The first 8 hexadecimal digits of a token's SHA-256 digest: enough to tell tokens of one window

@@ -375,13 +375,13 @@ fn port_443_is_shut_by_the_same_rules() {
 }
 
 /// A host whose port 80 is that of a container behind it, with a site.
-struct Published {
-    host: Host,
+pub struct Published {
+    pub host: Host,
     _site: Site,
     _container: Node,
 }
 
-fn published() -> Published {
+pub fn published() -> Published {
     let host = Host::new();
     let container = Node::new();
     container.cable("eth0", "docker0");

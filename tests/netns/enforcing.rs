@@ -1,6 +1,7 @@
 //! The enforcer in the test's own process, with settings that no file needs to say, and the test in the
 //! place of its front.
 
+use std::cell::RefCell;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
@@ -13,6 +14,7 @@ use acmegate::daemon::parts::{self, AnyAccount};
 use acmegate::firewall::allow::Listed;
 use acmegate::firewall::enforcer::{Answer, Enforcer, Orders, Read, Reader};
 use acmegate::firewall::message::{Claim, FRAME_BYTES, Frame, Health, List, Reply, Request};
+use acmegate::gate::event::Evidence;
 use acmegate::gate::lease::LeaseName;
 use tokio::sync::oneshot;
 
@@ -56,6 +58,7 @@ pub struct Enforcing {
     front: Option<UnixStream>,
     thread: Option<JoinHandle<()>>,
     files: Files,
+    evidence: RefCell<Vec<Evidence>>,
 }
 
 impl Enforcing {
@@ -83,6 +86,7 @@ impl Enforcing {
             front: Some(front),
             thread: Some(thread),
             files,
+            evidence: RefCell::default(),
         };
         let reply = enforcing.ask(&Request::Apply);
         assert!(matches!(&reply, Reply::Health(health) if health.is_installed));
@@ -111,7 +115,23 @@ impl Enforcing {
         let mut frame: Frame = [0; FRAME_BYTES];
         let mut front = self.front.as_ref().expect("it serves");
         front.read_exact(&mut frame).expect("it answers");
-        Reply::from_frame(&frame).expect("a frame of ours")
+        let (sequence, reply) = Reply::from_frame(&frame).expect("a frame of ours");
+        let seen = match &reply {
+            Reply::Sighted(sighting) => Some(Evidence::Sighted(sighting.clone())),
+            Reply::Tallied(tally) => Some(Evidence::Tallied(tally.clone())),
+            _ => None,
+        };
+        if let Some(seen) = seen {
+            assert_eq!(sequence, 0, "evidence comes unasked");
+            self.evidence.borrow_mut().push(seen);
+        }
+        (sequence, reply)
+    }
+
+    /// What it told of who came, since this was asked before.
+    pub fn evidence(&self) -> Vec<Evidence> {
+        self.health();
+        self.evidence.take()
     }
 
     /// The list changes on disk, and the front says so.
@@ -119,6 +139,21 @@ impl Enforcing {
         self.files.change(list);
         let reply = self.ask(&Request::Refresh);
         assert!(matches!(reply, Reply::Health(_)), "{reply:?}");
+    }
+
+    /// The configuration changes on disk, and is followed.
+    pub fn reload(&self, orders: Orders) {
+        *self.files.0.lock().expect("nobody panics") = Some(orders);
+        let reply = self.ask(&Request::Prepare);
+        assert!(matches!(reply, Reply::Health(_)), "{reply:?}");
+        wait_for(SOON, "it is read", || {
+            (!self.health().is_reading).then_some(())
+        });
+        let reply = self.ask(&Request::Reload);
+        assert!(
+            matches!(&reply, Reply::Health(health) if health.is_installed),
+            "{reply:?}"
+        );
     }
 
     /// How the list stands, as asked now.

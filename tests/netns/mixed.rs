@@ -39,14 +39,14 @@ fn orders(firewall: &str, divert: &[Divert]) -> Orders {
 }
 
 /// The gate: says by which of its ports it was reached. Dropping it is its death.
-struct Gate {
+pub struct Gate {
     stop: Arc<AtomicBool>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Gate {
     /// Listens on `plain` for everybody, and transparently on `diverted` of the loopback addresses.
-    fn start(plain: &[u16], diverted: &[u16]) -> Self {
+    pub fn start(plain: &[u16], diverted: &[u16]) -> Self {
         let plain = plain.iter().map(|port| (format!("[::]:{port}"), false));
         let diverted = diverted.iter().flat_map(|port| {
             ["127.0.0.1", "[::1]"].map(|address| (format!("{address}:{port}"), true))

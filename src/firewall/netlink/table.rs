@@ -3,15 +3,18 @@
 use std::time::Instant;
 
 use nlink::netlink::nftables::{
-    Family as NftFamily, NFT_TABLE_F_OWNER, NFT_TABLE_F_PERSIST, Rule, RuleSpec, Transaction,
+    Family as NftFamily, NFT_TABLE_F_OWNER, NFT_TABLE_F_PERSIST, Object, ObjectType, Rule,
+    RuleSpec, Transaction,
 };
 
 use super::{ATTEMPTS, Ensured, Kernel};
 use crate::firewall::allow::PORTION;
 use crate::firewall::elements::all_elements;
 use crate::firewall::error::{Doing, KernelError};
+use crate::firewall::inspect::Observers;
 use crate::firewall::names::TABLE;
-use crate::firewall::ruleset::{Mode, Settings};
+use crate::firewall::rules::OBSERVERS;
+use crate::firewall::ruleset::{Mode, Settings, evidence_sets};
 use crate::firewall::{foreign, inspect};
 use crate::gate::lease::Family;
 use crate::gate::window::Windows;
@@ -170,6 +173,9 @@ impl Kernel {
             0
         };
         let mut change = change.add_table_with_flags(TABLE, NftFamily::Inet, flags);
+        for counter in settings.counters() {
+            change = change.add_object(&Object::counter(TABLE, counter));
+        }
         for set in settings.timed_sets() {
             change = change.add_set(set.to_set());
         }
@@ -223,13 +229,29 @@ impl Kernel {
             return Ok(Ensured::Untouched);
         }
         let stale = self.stale_lists(settings).await?;
+        let stands = inspect::observers(&self.nft).await?;
+        let wanted = Observers::of(settings);
         let mut change = self.nft.transaction();
+        for counter in wanted.counters.difference(&stands.counters) {
+            change = change.add_object(&Object::counter(TABLE, counter));
+        }
+        for set in evidence_sets() {
+            if wanted.sets.contains(&set.name) && !stands.sets.contains(&set.name) {
+                change = change.add_set(set.to_set());
+            }
+        }
         for chain in settings.chains() {
-            change = change.flush_chain(TABLE, chain.name, NftFamily::Inet);
+            let is_missing =
+                wanted.chains.contains(chain.name) && !stands.chains.contains(chain.name);
+            change = match is_missing {
+                true => change.add_chain(chain.to_chain().doing("rendering a chain")?),
+                false => change.flush_chain(TABLE, chain.name, NftFamily::Inet),
+            };
             for rule in &chain.rules {
                 change = change.add_rule(our_rule(chain.name, rule));
             }
         }
+        change = without(change, &stands, &wanted);
         for set in &stale {
             change = change.del_set(TABLE, set, NftFamily::Inet);
         }
@@ -237,6 +259,25 @@ impl Kernel {
         change.commit(&self.nft).await.doing("changing our rules")?;
         Ok(Ensured::Updated)
     }
+}
+
+/// Takes away what observes and is no longer wanted.
+fn without(mut change: Transaction, stands: &Observers, wanted: &Observers) -> Transaction {
+    let is_gone = |name: &&&str| stands.chains.contains(**name) && !wanted.chains.contains(**name);
+    let gone: Vec<&&str> = OBSERVERS.iter().filter(is_gone).collect();
+    for chain in &gone {
+        change = change.flush_chain(TABLE, chain, NftFamily::Inet);
+    }
+    for chain in &gone {
+        change = change.del_chain(TABLE, chain, NftFamily::Inet);
+    }
+    for set in stands.sets.difference(&wanted.sets) {
+        change = change.del_set(TABLE, set, NftFamily::Inet);
+    }
+    for counter in stands.counters.difference(&wanted.counters) {
+        change = change.del_object(TABLE, counter, ObjectType::Counter, NftFamily::Inet);
+    }
+    change
 }
 
 /// Somebody else changed the ruleset between our look and our change.

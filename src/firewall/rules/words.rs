@@ -2,9 +2,10 @@
 //! `rules.rs`'s and `divert.rs`'s.
 
 use nlink::netlink::nftables::{
-    CtKey, CtState, Expr, Field, Item, Match, MatchOp, MetaKey, PacketField, Register, Reject,
-    RuleSpec, SocketKey, Stmt, TcpFlags, Value, Verdict,
+    CtKey, CtState, Expr, FibFlags, FibResult, Field, Item, Match, MatchOp, MetaKey, PacketField,
+    Register, Reject, RuleSpec, SocketKey, Stmt, TcpFlags, Value, Verdict,
 };
+use nlink::netlink::types::route::RouteType;
 
 use crate::firewall::ruleset::{Doors, Key, Shut, door_set};
 use crate::gate::lease::Family;
@@ -87,6 +88,20 @@ pub(super) fn first(op: MatchOp) -> Match {
             mask: u64::from((TcpFlags::SYN | TcpFlags::ACK).bits()),
         },
     )
+}
+
+/// By any way but the loopback interface.
+pub(super) fn is_outer() -> Match {
+    Match::new(Field::Iifname, MatchOp::Ne, "lo")
+}
+
+/// For an address of this host.
+pub(super) fn is_local() -> Match {
+    let address_type = Field::Fib {
+        flags: FibFlags::DADDR,
+        result: FibResult::AddrType,
+    };
+    Match::eq(address_type, RouteType::Local)
 }
 
 /// The first packet of a connection.
