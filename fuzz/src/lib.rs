@@ -35,6 +35,10 @@ use acmegate::gate::window::Windows;
 use acmegate::gate::{
     Admission, Decision, Exposure, Gate, Host, Reason, RedirectFor, Request, Verdict,
 };
+use acmegate::observe::history::message::{
+    Answer as HistoryAnswer, Ask as HistoryAsk, MAX_QUESTION_BYTES, Question, decode, encode,
+    fitted,
+};
 use acmegate::proxy_protocol::{self, MAX_V1_BYTES, MAX_V2_BYTES};
 use acmegate::runner::message::{Reply as RunnerReply, Request as RunnerRequest};
 use acmegate::runner::state as runner_state;
@@ -45,6 +49,7 @@ pub type Target = (&'static str, fn(&[u8]));
 /// Every target, by the name of its folder of seeds.
 pub const TARGETS: &[Target] = &[
     ("head", head),
+    ("history", history),
     ("decide", decide),
     ("hello", hello),
     ("proxy", proxy),
@@ -482,6 +487,31 @@ pub fn runner(bytes: &[u8]) {
     if let Ok((sequence, reply)) = RunnerReply::from_frame(&frame) {
         assert_eq!(reply.to_frame(sequence), frame);
     }
+}
+
+/// What front and historian say to each other: it reads back when written again, and a record that is
+/// handed over fits, with nobody lost who is not counted.
+pub fn history(bytes: &[u8]) {
+    if let Ok(answer) = decode::<HistoryAnswer>(bytes) {
+        let again = encode(&answer, usize::MAX).unwrap();
+        assert_eq!(decode::<HistoryAnswer>(&again[4..]), Ok(answer));
+    }
+    let Ok(question) = decode::<Question>(bytes) else {
+        return;
+    };
+    let again = encode(&question, usize::MAX).unwrap();
+    assert_eq!(decode::<Question>(&again[4..]), Ok(question.clone()));
+    let HistoryAsk::Store(record) = question.ask else {
+        return;
+    };
+    let came = record.more_sources.checked_add(record.sources.len() as u64);
+    let (Some(came), Some(record)) = (came, fitted(*record)) else {
+        return;
+    };
+    assert_eq!(record.more_sources + record.sources.len() as u64, came);
+    let ask = HistoryAsk::Store(Box::new(record));
+    let question = Question { id: u64::MAX, ask };
+    assert!(encode(&question, MAX_QUESTION_BYTES).is_some());
 }
 
 /// What commands opened, as it survives: what is read of it is written and read alike, and fills

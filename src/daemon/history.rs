@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::net::UnixStream;
+use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
@@ -258,7 +259,11 @@ impl History {
         match timeout(DEADLINE, answer).await {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(_)) => Err(HistoryError::Gone),
-            Err(_) => Err(HistoryError::Late),
+            Err(_) => {
+                // The next one does not wait as well; any answer lifts it.
+                locked(&self.state.heard).is_late = true;
+                Err(HistoryError::Late)
+            }
         }
     }
 
@@ -310,6 +315,8 @@ async fn carry(
     let (mut from, mut to) = historian.into_split();
     let mut retry = tokio::time::interval(RETRY);
     let mut id = 0;
+    // Where one that waited could be written, the next can.
+    let mut catches_up = false;
     // The first look says how it is.
     let mut next = Some((Ask::Look, None));
     let ended = loop {
@@ -321,9 +328,13 @@ async fn carry(
                     Some(Asked::Ask(ask, reply)) => (*ask, Some(reply)),
                     Some(Asked::End) | None => break None,
                 },
-                _ = retry.tick() => match again(&state) {
+                error = unasked(&from) => break Some(error),
+                () = turn(catches_up, &mut retry) => match again(&state) {
                     Some(ask) => (ask, None),
-                    None => continue,
+                    None => {
+                        catches_up = false;
+                        continue;
+                    }
                 },
             },
         };
@@ -347,9 +358,7 @@ async fn carry(
             Err(_) => {
                 locked(&state.heard).is_late = true;
                 tracing::error!("{LATE}");
-                let answered = exchange.await;
-                locked(&state.heard).is_late = false;
-                answered
+                exchange.await
             }
         };
         let Answer {
@@ -361,6 +370,11 @@ async fn carry(
             Err(error) => break Some(error),
         };
         note(&state, health);
+        catches_up = match heard {
+            Reply::Stored(_) | Reply::Refused(_) => true,
+            Reply::Failed(_) => false,
+            Reply::Found(_) | Reply::Done => catches_up,
+        };
         if let (Ask::Store(record), Reply::Stored(_) | Reply::Refused(_)) = (&question.ask, &heard)
         {
             locked(&state.unsaved).saved(record);
@@ -378,6 +392,29 @@ async fn carry(
         tracing::error!("{GONE} ({how})");
     } else {
         reap(child).await;
+    }
+}
+
+/// Waits until the historian is gone, or says something that nobody asked.
+async fn unasked(from: &OwnedReadHalf) -> io::Error {
+    loop {
+        if let Err(error) = from.readable().await {
+            return error;
+        }
+        match from.try_read(&mut [0]) {
+            Ok(0) => return io::ErrorKind::UnexpectedEof.into(),
+            Ok(_) => return io::ErrorKind::InvalidData.into(),
+            // It was an answer that has been read since.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return error,
+        }
+    }
+}
+
+/// When something is handed over again: now, or in a while.
+async fn turn(is_now: bool, retry: &mut tokio::time::Interval) {
+    if !is_now {
+        retry.tick().await;
     }
 }
 
@@ -411,6 +448,7 @@ fn note(state: &State, health: Health) {
         }
     }
     heard.health = health;
+    heard.is_late = false;
 }
 
 fn failure(reply: Reply) -> HistoryError {

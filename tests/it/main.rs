@@ -7,6 +7,7 @@ mod config;
 mod daemon;
 mod front;
 mod harness;
+mod history;
 mod hooks;
 mod install_hooks;
 #[path = "../lab/mod.rs"]

@@ -90,15 +90,22 @@ pub struct Daemon {
 struct Running {
     started: Process,
     front: u32,
-    /// The enforcer, and the runner where there is one.
-    beside: Vec<u32>,
+    enforcer: u32,
+    runner: Option<u32>,
+    historian: Option<u32>,
 }
 
 impl Running {
     fn kill(&self) {
-        for pid in [self.front].iter().chain(&self.beside) {
-            send(*pid, Signal::KILL);
+        for pid in std::iter::once(self.front).chain(self.beside()) {
+            send(pid, Signal::KILL);
         }
+    }
+
+    fn beside(&self) -> impl Iterator<Item = u32> {
+        std::iter::once(self.enforcer)
+            .chain(self.runner)
+            .chain(self.historian)
     }
 }
 
@@ -146,13 +153,11 @@ impl Daemon {
         let find = |word: &str| {
             find_any(word).unwrap_or_else(|| panic!("no process for {word}: {family:?}"))
         };
-        find("enforcer");
         self.process = Some(Running {
             front: find("run"),
-            beside: ["enforcer", "runner"]
-                .into_iter()
-                .filter_map(find_any)
-                .collect(),
+            enforcer: find("enforcer"),
+            runner: find_any("runner"),
+            historian: find_any("historian"),
             started,
         });
     }
@@ -200,17 +205,19 @@ impl Daemon {
     /// The process that may change the firewall.
     #[track_caller]
     pub fn enforcer(&self) -> u32 {
-        self.running().beside[0]
+        self.running().enforcer
     }
 
     /// The process that runs configured commands.
     #[track_caller]
     pub fn runner(&self) -> u32 {
-        *self
-            .running()
-            .beside
-            .get(1)
-            .expect("commands are configured")
+        self.running().runner.expect("commands are configured")
+    }
+
+    /// The process that keeps the history.
+    #[track_caller]
+    pub fn historian(&self) -> u32 {
+        self.running().historian.expect("a history is kept")
     }
 
     /// Kills every process with SIGKILL and waits until they are gone.
@@ -253,9 +260,9 @@ impl Daemon {
             return 0;
         };
         let code = running.started.wait(STOP);
-        for pid in &running.beside {
-            wait_for(STOP, "the enforcer and the runner are gone", || {
-                (!is_alive(*pid)).then_some(())
+        for pid in running.beside() {
+            wait_for(STOP, "the processes beside it are gone", || {
+                (!is_alive(pid)).then_some(())
             });
         }
         self.past_logs += &running.started.stderr();
@@ -353,8 +360,7 @@ impl Drop for Daemon {
         // What is beside the front is its child: init reaps it. The wrapper or front is ours.
         running.started.signal(Signal::KILL);
         for _ in 0..500 {
-            if running.started.ended().is_some() && !running.beside.iter().any(|pid| is_alive(*pid))
-            {
+            if running.started.ended().is_some() && !running.beside().any(is_alive) {
                 break;
             }
             pause();

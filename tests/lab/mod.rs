@@ -12,6 +12,7 @@
 mod daemon;
 pub mod hasty;
 pub mod hello;
+pub mod historian;
 mod node;
 pub mod perspective;
 mod process;

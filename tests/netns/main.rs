@@ -24,6 +24,7 @@ mod firewalld;
 mod flushed;
 mod group_signals;
 mod held;
+mod history;
 mod host;
 mod kernel;
 mod killed;

@@ -12,17 +12,23 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use acmegate::config::lists::{Lists, Trust};
 use acmegate::config::{Config, Unchecked};
 use acmegate::daemon::enforcer::enforcer_seal;
 use acmegate::daemon::front_seal;
+use acmegate::daemon::historian::historian_seal;
 use acmegate::daemon::parts::AnyAccount;
 use acmegate::daemon::reader::reader_seal;
+use acmegate::observe::history::Settings;
+use acmegate::observe::history::keeper::{Keeper, prepare};
+use acmegate::observe::history::message::{Ask, Question, Reply};
 use rustix::process::{PidfdFlags, pidfd_open};
 
 use crate::attempts::{Ground, Tried};
 use crate::host::{HOST_4, Host};
+use crate::lab::historian::window;
 use crate::lab::{Daemon, TempDir, inside};
 use crate::process::{NET_ADMIN, powers};
 
@@ -238,6 +244,86 @@ fn the_enforcers_reader_reads_and_does_nothing_else() {
 }
 
 #[test]
+fn a_sealed_historian_writes_its_directory_and_does_nothing_else() {
+    inside(|| {
+        let ground = everything_works_unsealed();
+        let history = prepare(&ground.config.daemon.state_dir).expect("a directory of our own");
+        let (send, receive) = channel();
+        let (go_on, told) = channel::<()>();
+        let before = threads();
+        let historian = std::thread::spawn(move || {
+            let seal = historian_seal(&ground.config, Some(&history));
+            seal.apply().expect("a seal");
+            refused(ground.try_everything());
+            refused(vec![
+                (
+                    "start a thread",
+                    std::thread::Builder::new().spawn(|| ()).map(drop),
+                ),
+                (
+                    "connect to an upstream",
+                    ground.connect(0, &ground.upstream),
+                ),
+                (
+                    "write what commands opened",
+                    fs::write(history.with_file_name("commands.json"), "[]"),
+                ),
+                (
+                    "make a directory in its own",
+                    fs::create_dir(history.join("more")),
+                ),
+                (
+                    "link something into its own",
+                    symlink(ground.directory.join("webroot"), history.join("webroot")),
+                ),
+                (
+                    "move a file of its own out",
+                    fs::write(history.join("mine"), "").and_then(|()| {
+                        fs::rename(history.join("mine"), history.with_file_name("webroot"))
+                    }),
+                ),
+                (
+                    "make its own readable for others",
+                    fs::set_permissions(
+                        history.join("mine"),
+                        std::os::unix::fs::PermissionsExt::from_mode(0o644),
+                    ),
+                ),
+                (
+                    "give its own away",
+                    std::os::unix::fs::chown(history.join("mine"), Some(0), Some(0)),
+                ),
+            ]);
+            ground.read_config().expect("a reload reads it");
+            fs::rename(history.join("mine"), history.join("aside")).expect("its own");
+            fs::remove_file(history.join("aside")).expect("its own");
+            let settings = Settings {
+                keep: Duration::from_secs(24 * 3600),
+                max_bytes: 8 << 20,
+                databases: Vec::new(),
+            };
+            let mut keeper = Keeper::new(Ok(history), settings, Box::new(|| Err(String::new())));
+            let question = Question {
+                id: 1,
+                ask: Ask::Store(Box::new(window("a", 1_781_568_000_000))),
+            };
+            let reply = keeper.obey(question).reply;
+            assert!(matches!(reply, Reply::Stored(_)), "{reply:?}");
+            send.send(()).expect("somebody looks");
+            told.recv().expect("somebody has looked");
+            ground
+        });
+        if receive.recv().is_ok() {
+            for thread in threads().difference(&before) {
+                assert_eq!(powers_here(*thread), (0, true, true));
+            }
+        }
+        let _ = go_on.send(());
+        historian.join().expect("sealed");
+    });
+}
+
+#[test]
 fn the_running_daemon_is_sealed_in_every_thread() {
     inside(|| {
         let host = Host::new();
@@ -252,7 +338,7 @@ fn the_running_daemon_is_sealed_in_every_thread() {
         peer.write_all(request.as_bytes()).expect("it is open");
         peer.read_to_string(&mut String::new()).expect("an answer");
         let mut names = BTreeSet::new();
-        for pid in [daemon.front(), daemon.enforcer()] {
+        for pid in [daemon.front(), daemon.enforcer(), daemon.historian()] {
             for thread in fs::read_dir(format!("/proc/{pid}/task")).expect("our own process") {
                 let thread = thread.expect("a thread").path();
                 let status = thread.join("status").display().to_string();
@@ -271,6 +357,7 @@ fn the_running_daemon_is_sealed_in_every_thread() {
             "tokio-rt-worker\n",
             "acmegate-enf\n",
             "acmegate-read\n",
+            "acmegate-hist\n",
         ] {
             assert!(names.contains(name), "{name}: {names:?}");
         }

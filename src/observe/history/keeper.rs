@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::message::{Answer, Ask, Question, Reply, check};
 use super::place::Places;
-use super::store::{Clock, Store, correct_mode};
+use super::store::{Clock, FILE, Store};
 use super::{Health, Settings, StoreError, aside};
 use crate::observe::quorum::assess;
 use crate::observe::record::Record;
@@ -51,9 +51,20 @@ pub fn prepare(state_dir: &Path) -> io::Result<PathBuf> {
     if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
         return Err(io::Error::other("it is no directory of this account"));
     }
-    fs::set_permissions(&directory, fs::Permissions::from_mode(0o700))?;
-    correct_mode(&directory)?;
+    correct_mode(&directory, 0o700)?;
+    match correct_mode(&directory.join(FILE), 0o600) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
     directory.canonicalize()
+}
+
+/// What is right is left alone: the disk may be read-only.
+fn correct_mode(path: &Path, mode: u32) -> io::Result<()> {
+    match fs::metadata(path)?.permissions().mode() & 0o777 {
+        right if right == mode => Ok(()),
+        _ => fs::set_permissions(path, fs::Permissions::from_mode(mode)),
+    }
 }
 
 impl Keeper {

@@ -157,13 +157,13 @@ pub fn fitted(mut record: Record) -> Option<Record> {
             .sources
             .split_off(sources.min(record.sources.len()))
             .len();
-        record.more_sources += dropped as u64;
+        record.more_sources = record.more_sources.saturating_add(dropped as u64);
         for source in &mut record.sources {
             let dropped = source
                 .visits
                 .split_off(visits.min(source.visits.len()))
                 .len();
-            source.more_visits += dropped as u64;
+            source.more_visits = source.more_visits.saturating_add(dropped as u64);
         }
     }
     fits(&record).then_some(record)
@@ -253,4 +253,86 @@ fn texts_of(source: &Source) -> impl Iterator<Item = &String> {
         ]
     });
     std::iter::once(&source.network).chain(dropped.chain(place).chain(visits).flatten())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::observe::record::{Role, Visit};
+
+    fn visit() -> Visit {
+        Visit {
+            at: 1,
+            port: 80,
+            verdict: "drop".to_owned(),
+            reason: "unknown-token".to_owned(),
+            challenge: Some("http-01".to_owned()),
+            identifier: Some("x".repeat(253)),
+            token: Some("0011aabb".to_owned()),
+            status: Some(404),
+            octets: 1,
+            took: 1,
+            detail: None,
+        }
+    }
+
+    fn source(number: usize) -> Source {
+        Source {
+            address: Ipv4Addr::from_bits(number as u32).into(),
+            network: "0.0.0.0/16".to_owned(),
+            place: None,
+            role: Role::Visitor,
+            first: 0,
+            packets: 1,
+            reached: true,
+            dropped: None,
+            visits: vec![visit(); MAX_VISITS],
+            more_visits: 0,
+            then: None,
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_full_is_made_to_fit_and_counts_what_is_gone() {
+        let full = Record {
+            sources: (0..MAX_SOURCES).map(source).collect(),
+            ..Record::default()
+        };
+        assert_eq!(check(&full), Ok(()));
+        let ask = |record: &Record| Question {
+            id: u64::MAX,
+            ask: Ask::Store(Box::new(record.clone())),
+        };
+        assert_eq!(encode(&ask(&full), MAX_QUESTION_BYTES), None);
+        let record = fitted(full).unwrap();
+        assert!(encode(&ask(&record), MAX_QUESTION_BYTES).is_some());
+        assert_eq!(
+            (record.sources.len(), record.more_sources),
+            (MAX_SOURCES, 0)
+        );
+        for source in &record.sources {
+            assert_eq!((source.visits.len(), source.more_visits), (4, 12));
+        }
+        let small = Record {
+            sources: vec![source(1)],
+            ..Record::default()
+        };
+        assert_eq!(fitted(small.clone()), Some(small));
+        let hopeless = Record {
+            holder: Some("x".repeat(MAX_QUESTION_BYTES)),
+            ..Record::default()
+        };
+        assert_eq!(fitted(hopeless), None);
+    }
+
+    #[test]
+    fn lengths_are_bounded_before_anything_is_read() {
+        assert_eq!(length([0, 0, 0, 1], 10), Ok(1));
+        assert_eq!(length([0, 0, 0, 10], 10), Ok(10));
+        for header in [[0; 4], [0, 0, 0, 11], [0xff; 4]] {
+            assert_eq!(length(header, 10), Err(Malformed));
+        }
+    }
 }

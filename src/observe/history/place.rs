@@ -207,3 +207,23 @@ impl<'de> Deserialize<'de> for Code {
         }))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_networks_cannot_steer_anything() {
+        for (name, expected) in [
+            ("Example Networks Ltd.", "Example Networks Ltd."),
+            ("\u{1b}[31mred\u{7}\n", "[31mred"),
+            ("abc\u{202e}cba\u{2066}\u{200f}", "abccba"),
+            ("\u{9b}2J", "2J"),
+            ("  ", ""),
+            ("Z\u{fc}rich", "Z\u{fc}rich"),
+        ] {
+            assert_eq!(clean(name), expected);
+        }
+        assert_eq!(clean(&"\u{fc}".repeat(500)).len(), MAX_ORGANIZATION_BYTES);
+    }
+}

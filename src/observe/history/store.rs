@@ -5,7 +5,7 @@
 //! is left as it is. What SQLite forgets it overwrites with zeros. Nothing here knows of sockets or of the
 //! configuration.
 
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -19,6 +19,8 @@ use super::{Health, Settings, StoreError, aside};
 use crate::observe::quorum::assess;
 use crate::observe::record::{End, EndedBy, Record};
 
+/// Its name in its directory.
+pub(super) const FILE: &str = "history.db";
 /// How long another process that reads the file may hold it up.
 const BUSY: Duration = Duration::from_millis(500);
 /// What a record needs besides its own octets: pages that are begun, and its perspectives.
@@ -88,7 +90,7 @@ impl Store {
         settings: Settings,
         clock: Clock,
     ) -> Result<Self, StoreError> {
-        let path = directory.join("history.db");
+        let path = directory.join(FILE);
         match Self::open_file(&path, settings.clone(), clock) {
             Err(StoreError::Damaged(why)) => {
                 let place = aside::put(directory, &path).map_err(|error| {
@@ -128,13 +130,16 @@ impl Store {
         if schema > SCHEMA {
             return Err(StoreError::Newer(schema));
         }
+        if schema == 0 {
+            // Before its first table; later it would be written for nothing.
+            connection.execute_batch("PRAGMA auto_vacuum = INCREMENTAL")?;
+        }
         connection.execute_batch(
             "PRAGMA temp_store = MEMORY;
              PRAGMA trusted_schema = OFF;
              PRAGMA cell_size_check = ON;
              PRAGMA foreign_keys = ON;
              PRAGMA secure_delete = ON;
-             PRAGMA auto_vacuum = INCREMENTAL;
              PRAGMA journal_mode = TRUNCATE;
              PRAGMA synchronous = EXTRA;",
         )?;
@@ -453,16 +458,6 @@ fn at_edge(error: &io::Error) -> StoreError {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => StoreError::Full,
         _ => StoreError::Other(error.to_string()),
-    }
-}
-
-/// The file of a directory, as the process that makes the directory sees to it.
-pub(super) fn correct_mode(directory: &Path) -> io::Result<()> {
-    use std::os::unix::fs::PermissionsExt;
-    let path = directory.join("history.db");
-    match fs::set_permissions(path, fs::Permissions::from_mode(0o600)) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        done => done,
     }
 }
 
