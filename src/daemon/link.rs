@@ -340,3 +340,73 @@ impl<D: Dialogue> Hearing<D> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::event::{Sight, Sighting, Tally};
+
+    fn sighted() -> Evidence {
+        Evidence::Sighted(Sighting {
+            source: [192, 0, 2, 1].into(),
+            port: 80,
+            sight: Sight::Reached,
+        })
+    }
+
+    async fn tell(enforcer: &mut UnixStream, evidence: Evidence) {
+        let reply = match evidence {
+            Evidence::Sighted(sighting) => Reply::Sighted(sighting),
+            Evidence::Tallied(tally) => Reply::Tallied(tally),
+        };
+        enforcer.write_all(&reply.to_frame(0)).await.unwrap();
+    }
+
+    async fn answer(enforcer: &mut UnixStream) {
+        let mut frame: Frame = [0; FRAME_BYTES];
+        enforcer.read_exact(&mut frame).await.unwrap();
+        let (sequence, _) = Request::from_frame(&frame).unwrap();
+        let health = Reply::Health(Health::default()).to_frame(sequence);
+        enforcer.write_all(&health).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn evidence_keeps_no_answer_waiting_and_what_did_not_fit_is_said() {
+        const MORE: usize = 7;
+        let (front, mut enforcer) = UnixStream::pair().unwrap();
+        let (link, mut evidence, carried) = Link::<Enforcing>::new(front);
+        let carried = tokio::spawn(carried);
+        let enforcing = async {
+            for _ in 0..EVIDENCE_QUEUE + MORE {
+                tell(&mut enforcer, sighted()).await;
+            }
+            answer(&mut enforcer).await;
+        };
+        let (replies, ()) = tokio::join!(link.ask(Request::Snapshot), enforcing);
+        assert_eq!(replies, Ok(vec![Reply::Health(Health::default())]));
+        for _ in 0..EVIDENCE_QUEUE {
+            assert_eq!(evidence.recv().await, Some(sighted()));
+        }
+        for _ in 0..2 {
+            tell(&mut enforcer, Evidence::Tallied(Tally::default())).await;
+        }
+        let Some(Evidence::Tallied(tally)) = evidence.recv().await else {
+            panic!()
+        };
+        let why = tally.incomplete.unwrap();
+        assert_eq!(why, "7 sightings came faster than they were taken in");
+        let next = evidence.recv().await;
+        assert_eq!(next, Some(Evidence::Tallied(Tally::default())), "said once");
+        drop(enforcer);
+        assert_eq!(carried.await.unwrap(), Lost);
+    }
+
+    #[tokio::test]
+    async fn whatever_else_comes_unasked_is_the_end() {
+        let (front, mut enforcer) = UnixStream::pair().unwrap();
+        let (_link, _evidence, carried) = Link::<Enforcing>::new(front);
+        let frame = Reply::Failed(String::new()).to_frame(0);
+        enforcer.write_all(&frame).await.unwrap();
+        assert_eq!(carried.await, Lost);
+    }
+}

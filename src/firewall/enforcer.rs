@@ -163,7 +163,10 @@ impl Enforcer {
                         return Ok(());
                     };
                     let before = self.health.clone();
-                    let may_end = request.may_end_a_window();
+                    let (takes_away, may_end) = (request.may_take_evidence_away(), request.may_end_a_window());
+                    if takes_away && !self.look_once_more(&mut to_front).await {
+                        return Ok(());
+                    }
                     let replies = self.obey(request).await;
                     if may_end && !self.look_once_more(&mut to_front).await {
                         return Ok(());

@@ -95,9 +95,14 @@ impl Evidence {
         self.packets.forget();
     }
 
-    /// Looks anew from the next step on: who got through, and the counts, are read again.
-    pub(super) fn look_again(&mut self) {
+    /// Looks anew from the next step on. After how many whole looks everything has been read since
+    /// now: what is half read has to be read to its end first.
+    pub(super) fn look_again(&mut self) -> u32 {
         self.is_short_done = false;
+        match self.short.is_under_way() || self.long.is_under_way() {
+            true => 2,
+            false => 1,
+        }
     }
 
     /// One step of a look; `true` when it is whole.
@@ -115,11 +120,9 @@ impl Evidence {
         is_whole
     }
 
-    /// A look that has to end now, whole or not.
+    /// A look has to end before it is whole.
     pub(super) fn give_up(&mut self) {
-        if self.long.is_under_way() || !self.is_short_done {
-            self.told.miss("too much came to read all of it");
-        }
+        self.told.miss("too much came to read all of it");
     }
 
     fn take(&mut self, piece: Piece, now: Instant) -> bool {

@@ -142,6 +142,11 @@ impl Request {
         matches!(self, Self::Close(_) | Self::Reload | Self::Remove)
     }
 
+    /// Whether what the kernel saw may be gone after it.
+    pub(super) fn may_take_evidence_away(&self) -> bool {
+        matches!(self, Self::Reload | Self::Remove)
+    }
+
     /// Renders a frame.
     pub fn to_frame(&self, sequence: u32) -> Frame {
         match self {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use rustix::process::Signal;
 
 use crate::host::{HOST_4, Host};
-use crate::kernel::{SHUT, elements, elements_of, nft, open_ports};
+use crate::kernel::{SHUT, elements, elements_of, nft, open_ports, without_sources};
 use crate::killed::SET_BY_ADMINISTRATOR;
 use crate::lab::{self, Daemon, inside, wait_for};
 
@@ -18,15 +18,6 @@ fn gaps(daemon: &Daemon) -> u64 {
     daemon.status()["firewall"]["gaps"]
         .as_u64()
         .expect("a number")
-}
-
-/// Everything but who came: that goes on to change.
-fn ruleset_but_for_evidence() -> String {
-    let listed = nft(&["-s", "list", "ruleset"]);
-    let lines = listed.split_inclusive('\n');
-    lines
-        .filter(|line| !line.contains(" counter }") && !line.contains(" counter,"))
-        .collect()
 }
 
 #[test]
@@ -42,7 +33,7 @@ fn an_owned_table_survives_every_flush_untouched() {
         daemon
             .cli(&["open", "--lease", "a", "--for", "5m"])
             .success();
-        let before = ruleset_but_for_evidence();
+        let before = without_sources(&nft(&["-s", "list", "ruleset"]));
         let watch = host.watch(80);
         let mut left = 300;
         for _ in 0..ROUNDS {
@@ -54,7 +45,7 @@ fn an_owned_table_survives_every_flush_untouched() {
             );
             left = now;
         }
-        assert_eq!(ruleset_but_for_evidence(), before);
+        assert_eq!(without_sources(&nft(&["-s", "list", "ruleset"])), before);
         let probes = watch.wait_until(Instant::now(), 2);
         assert!(probes.iter().all(|probe| probe.seen.passed()), "{probes:?}");
         assert_eq!(gaps(&daemon), 0);

@@ -66,3 +66,17 @@ pub fn open_ports() -> [Vec<u64>; 2] {
 
 /// What [`open_ports`] says when nothing is open.
 pub const SHUT: [Vec<u64>; 2] = [Vec::new(), Vec::new()];
+
+/// A listed ruleset without who came to an open window: that changes whoever watches.
+pub fn without_sources(listed: &str) -> String {
+    let is_of_sources = |line: &&str| {
+        line.contains(" counter expires ")
+            || line.contains(" counter }")
+            || line.contains(" counter,")
+    };
+    let lines = listed.split_inclusive('\n');
+    // Those of rules begin with a word.
+    lines
+        .filter(|line| line.trim_start().starts_with("update ") || !is_of_sources(line))
+        .collect()
+}

@@ -51,10 +51,9 @@ impl Enforcer {
     /// Begins to look where a window was opened, before whatever is next.
     pub(super) fn look_out(&mut self) {
         let now = now();
-        let is_open = self.orders.settings.observe
-            && !self.is_withdrawn
-            && self.windows.leases().any(|lease| lease.deadline > now);
+        let is_open = self.windows.leases().any(|lease| lease.deadline > now);
         if is_open
+            && self.is_observing()
             && self.looks.next.is_none()
             && let Some(evidence) = &mut self.evidence
         {
@@ -114,10 +113,13 @@ impl Enforcer {
             return true;
         }
         self.windows.expire(begun);
-        if let Some(evidence) = &mut self.evidence {
-            evidence.look_again();
-            while !evidence.step(now()) {
-                if now().saturating_duration_since(begun) >= LAST {
+        // What was taken away cannot be read; it was looked at before.
+        let is_there = self.is_observing();
+        if let Some(evidence) = self.evidence.as_mut().filter(|_| is_there) {
+            let mut looks = evidence.look_again();
+            while looks > 0 {
+                looks -= u32::from(evidence.step(now()));
+                if looks > 0 && now().saturating_duration_since(begun) >= LAST {
                     evidence.give_up();
                     break;
                 }
@@ -125,8 +127,9 @@ impl Enforcer {
         }
         let is_told = self.tell_evidence(true, to_front).await;
         self.looks.watched = self.windows.leases().map(|lease| lease.id).collect();
-        if self.looks.watched.is_empty() {
+        if self.looks.watched.is_empty() || !is_there {
             self.looks.next = None;
+            self.looks.watched.clear();
             self.trace_no_more().await;
         }
         is_told
