@@ -38,6 +38,7 @@ mod managers;
 mod metrics;
 mod mixed;
 mod moments;
+mod notices;
 mod pairs;
 mod perspectives;
 mod process;
