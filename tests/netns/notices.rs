@@ -43,7 +43,7 @@ fn a_command_reads_the_event_and_one_that_hangs_delays_nothing() {
         daemon.cli(&["close", "--lease", "b"]).success();
         assert!(begun.elapsed() < Duration::from_secs(2));
         wait_for(SOON, "it was killed", || {
-            daemon.log().contains("was ended after").then_some(())
+            daemon.log().contains("was not delivered").then_some(())
         });
         let status = daemon.cli(&["status"]).success();
         assert!(
