@@ -94,16 +94,42 @@ fn when(key: &Key<Vec<Spanned<String>>>, problems: &mut Vec<Problem>) -> When {
     let Some(key) = key else {
         return Notify::default().when;
     };
-    let words: [(&str, fn(&mut When)); 4] = [
-        ("failed", |when| when.failed = true),
-        ("dropped", |when| when.dropped = true),
-        ("cut", |when| when.cut = true),
-        ("always", |when| when.always = true),
+    let one = When::default();
+    let words = [
+        (
+            "failed",
+            When {
+                failed: true,
+                ..one
+            },
+        ),
+        (
+            "dropped",
+            When {
+                dropped: true,
+                ..one
+            },
+        ),
+        ("cut", When { cut: true, ..one }),
+        (
+            "always",
+            When {
+                always: true,
+                ..one
+            },
+        ),
     ];
     let mut when = When::default();
     for entry in key.get_ref() {
         match word_of(entry, &words, &[]) {
-            Ok(set) => set(&mut when),
+            Ok(named) => {
+                when = When {
+                    failed: when.failed || named.failed,
+                    dropped: when.dropped || named.dropped,
+                    cut: when.cut || named.cut,
+                    always: when.always || named.always,
+                }
+            }
             Err(fix) => {
                 let message = format!("`{}` is no kind of window", entry.get_ref());
                 problems.push(Problem::new(entry.span(), message).fix(fix));

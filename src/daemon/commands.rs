@@ -4,7 +4,7 @@
 //! before it gives up, and what takes longer is done when nobody waits.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::lease_error::LeaseError;
@@ -27,7 +27,7 @@ const CLOSING: Duration = Duration::from_secs(5);
 
 /// Asks the runner.
 pub struct Commands {
-    link: Link<Running>,
+    link: Arc<Link<Running>>,
     /// The opening that counts, by lease.
     openings: Mutex<HashMap<LeaseName, u16>>,
     /// How often what a lease had opened was shut by somebody else, and what shut it last.
@@ -36,7 +36,7 @@ pub struct Commands {
 
 impl Commands {
     /// Over a link to a runner.
-    pub fn new(link: Link<Running>) -> Self {
+    pub fn new(link: Arc<Link<Running>>) -> Self {
         Self {
             link,
             openings: Mutex::default(),
@@ -180,23 +180,11 @@ impl Commands {
         self.ask(Request::Sweep).await.map(drop)
     }
 
-    /// Has the configuration read again, and kept aside.
-    ///
-    /// # Errors
-    /// [`LeaseError::Command`] when the runner cannot use it.
-    pub async fn prepare(&self) -> Result<(), LeaseError> {
-        match self.ask(Request::Prepare).await? {
-            Reply::Failed(fault, text) => Err(LeaseError::Command(fault, text)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Has it followed; what leases that ended by it had opened is closed when nobody waits.
+    /// What leases that ended by a reload had opened is closed when nobody waits.
     ///
     /// # Errors
     /// [`Lost`].
-    pub async fn switch(&self, windows: &Windows) -> Result<(), Lost> {
-        self.ask(Request::Switch).await?;
+    pub async fn settle_ended(&self, windows: &Windows) -> Result<(), Lost> {
         let known: Vec<LeaseName> = self.openings().keys().cloned().collect();
         for lease in known.iter().filter(|name| windows.lease(name).is_none()) {
             self.openings().remove(lease);
@@ -225,6 +213,17 @@ impl Commands {
 
     fn openings(&self) -> MutexGuard<'_, HashMap<LeaseName, u16>> {
         lock(&self.openings)
+    }
+}
+
+/// Has the runner read the configuration again, and keep it aside.
+///
+/// # Errors
+/// [`LeaseError::Command`] when it cannot use it.
+pub async fn prepare(runner: &Link<Running>) -> Result<(), LeaseError> {
+    match runner.ask(Request::Prepare).await?.pop() {
+        Some(Reply::Failed(fault, text)) => Err(LeaseError::Command(fault, text)),
+        _ => Ok(()),
     }
 }
 

@@ -15,6 +15,7 @@ use super::early::EarlyClose;
 use super::history::History;
 use super::lease_error::LeaseError;
 use super::leases::Leases;
+use super::notices::Notices;
 use super::now;
 use super::rate_limit::RateLimit;
 use super::recorder::Recorder;
@@ -50,6 +51,8 @@ pub struct Desk {
     pub observer: Arc<Observer>,
     /// What becomes of windows.
     pub recorder: Arc<Recorder>,
+    /// Who is told of windows.
+    pub notices: Arc<Notices>,
     /// The addresses that are really listened on.
     pub listeners: Vec<SocketAddr>,
     /// What is spoken there.

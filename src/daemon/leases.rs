@@ -13,9 +13,9 @@ use tokio::sync::{Mutex, mpsc, watch};
 
 pub use self::ends::{watch_deadlines, watch_holders};
 pub use self::repair::watch_commands;
-use super::commands::Commands;
+use super::commands::{Commands, prepare};
 use super::lease_error::LeaseError;
-use super::link::{Enforcing, Link, Lost};
+use super::link::{Enforcing, Link, Lost, Running};
 use super::now;
 use super::recorder::Recorder;
 use crate::config::Config;
@@ -25,6 +25,7 @@ use crate::gate::lease::{Holder, Lease, LeaseName, Scope};
 use crate::gate::usage::{Slot, TimeLimits};
 use crate::gate::window::{MAX_LEASES, Opening, Windows};
 use crate::observe::record::EndedBy;
+use crate::runner::message as runner;
 
 /// How long the enforcer may take to read its configuration and lists; a million ranges are seconds.
 const READING: Duration = Duration::from_secs(60);
@@ -33,6 +34,8 @@ const READING: Duration = Duration::from_secs(60);
 pub struct Leases {
     link: Link<Enforcing>,
     commands: Option<Commands>,
+    /// The runner, which may be there for notifications alone.
+    runner: Option<Arc<Link<Running>>>,
     config: watch::Receiver<Arc<Config>>,
     windows: watch::Sender<Arc<Windows>>,
     holders: mpsc::Sender<(LeaseName, Holder)>,
@@ -45,16 +48,21 @@ impl Leases {
     /// An empty book, and the queue of holders for [`watch_holders`].
     pub fn new(
         link: Link<Enforcing>,
-        commands: Option<Commands>,
+        runner: Option<Arc<Link<Running>>>,
         config: watch::Receiver<Arc<Config>>,
         recorder: Arc<Recorder>,
     ) -> (Self, mpsc::Receiver<(LeaseName, Holder)>) {
+        // What is run for leases is there from the start, or not at all.
+        let commands = (config.borrow().firewall.commands.as_ref())
+            .and_then(|_| runner.clone())
+            .map(Commands::new);
         let (holders, to_watch) = mpsc::channel(MAX_LEASES);
         let windows = watch::Sender::new(Arc::new(Windows::default()));
         (
             Self {
                 link,
                 commands,
+                runner,
                 config,
                 windows,
                 holders,
@@ -328,14 +336,17 @@ impl Leases {
         })??;
         let _turn = self.turn.lock().await;
         // Read by both before either follows it.
-        if let Some(commands) = &self.commands {
-            commands.prepare().await?;
+        if let Some(runner) = &self.runner {
+            prepare(runner).await?;
         }
         self.confirmed(Request::Reload).await?;
         let mut windows = self.snapshot().await?;
         windows.remember(&self.windows.borrow(), now());
+        if let Some(runner) = &self.runner {
+            runner.ask(runner::Request::Switch).await?;
+        }
         if let Some(commands) = &self.commands {
-            commands.switch(&windows).await?;
+            commands.settle_ended(&windows).await?;
         }
         let kept = windows.leases();
         self.recorder.ended_all_but(kept, EndedBy::Reload);

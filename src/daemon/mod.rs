@@ -22,6 +22,7 @@ pub mod listen;
 mod lists;
 mod lock;
 mod measure;
+pub mod notices;
 pub mod notify;
 pub mod parts;
 pub mod port;

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::desk::Desk;
 use super::history::{History, HistoryError};
+use super::notices::Notices;
 use super::now;
 use super::rate_limit::RateLimit;
 use crate::gate::event::{Ended, Evidence, Witness};
@@ -39,15 +40,17 @@ pub struct Recorder {
     changes: watch::Sender<u64>,
     observer: Arc<Observer>,
     history: Arc<History>,
+    notices: Arc<Notices>,
     evidence: Mutex<mpsc::Receiver<Evidence>>,
 }
 
 impl Recorder {
-    /// A recorder with an empty book. What it writes is counted by `observer` and kept by `history`; what
-    /// the kernel saw comes by `evidence`.
+    /// A recorder with an empty book. What it writes is counted by `observer`, kept by `history`, and
+    /// told by `notices`; what the kernel saw comes by `evidence`.
     pub fn new(
         observer: Arc<Observer>,
         history: Arc<History>,
+        notices: Arc<Notices>,
         evidence: mpsc::Receiver<Evidence>,
     ) -> Self {
         Self {
@@ -57,6 +60,7 @@ impl Recorder {
             changes: watch::Sender::new(0),
             observer,
             history,
+            notices,
         }
     }
 
@@ -298,8 +302,9 @@ impl Recorder {
         record
     }
 
-    /// A record is complete: tells the log.
+    /// A record is complete: tells the log, and whoever is to be told.
     fn completed(&self, record: &Record) {
+        self.notices.window_ended(record);
         let assessment = &record.assessment;
         tracing::info!(
             number = record.number,

@@ -92,10 +92,12 @@ pub fn runner_seal(config: &Config) -> Seal {
 /// # Errors
 /// [`Fatal`].
 pub fn start(config: &Config) -> Result<Option<(UnixStream, Child)>, Fatal> {
-    let Some(commands) = &config.firewall.commands else {
+    let commands = config.firewall.commands.as_ref();
+    if commands.is_none() && config.notify.notifier.is_none() {
         return Ok(None);
-    };
-    if commands.net_admin && !privilege::has_net_admin() {
+    }
+    let net_admin = commands.is_some_and(|commands| commands.net_admin);
+    if net_admin && !privilege::has_net_admin() {
         return Err(Fatal::new(
             Exit::NoPerm,
             "[firewall] command_net_admin needs CAP_NET_ADMIN, which this process has not: start it by systemd \

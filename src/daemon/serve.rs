@@ -10,7 +10,6 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::armed::Armed;
-use super::commands::Commands;
 use super::desk::Desk;
 use super::early::{EarlyClose, Overheard, watch_early};
 use super::history::History;
@@ -19,6 +18,7 @@ use super::leases::{Leases, watch_commands, watch_deadlines, watch_holders};
 use super::link::{Link, Lost};
 use super::lists::{FrontLists, refreshed, watch_lists};
 use super::measure::{wall_clock, watch_exposure};
+use super::notices::{Notices, send_notices};
 use super::notify::Notify;
 use super::parts::{self, Remembered, Room};
 use super::privilege::HostAccounts;
@@ -112,10 +112,18 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let (config_tx, config) = watch::channel(Arc::clone(&daemon.config));
     let metrics = Metrics::new().map_err(|error| Fatal::new(Exit::Software, error))?;
     let observer = Arc::new(Observer::new(metrics, now()));
-    let recorder = Recorder::new(Arc::clone(&observer), Arc::clone(&history), evidence);
+    let (notices, to_tell) = Notices::new(config.clone());
+    let notices = Arc::new(notices);
+    let recorder = Recorder::new(
+        Arc::clone(&observer),
+        Arc::clone(&history),
+        Arc::clone(&notices),
+        evidence,
+    );
     let recorder = Arc::new(recorder);
-    let commands = runner.map(Commands::new);
-    let (leases, to_watch) = Leases::new(link, commands, config.clone(), Arc::clone(&recorder));
+    let runner = runner.map(Arc::new);
+    let (leases, to_watch) =
+        Leases::new(link, runner.clone(), config.clone(), Arc::clone(&recorder));
     let leases = Arc::new(leases);
     if leases.adopt().await.is_err() {
         return Err(one_lost(&lost, daemon.child, runner_child).await);
@@ -145,6 +153,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         pushed: Arc::clone(&daemon.pushed),
         observer: Arc::clone(&observer),
         recorder: Arc::clone(&recorder),
+        notices: Arc::clone(&notices),
         spoken: daemon.listeners.iter().map(|own| own.speaks).collect(),
         listeners: daemon
             .listeners
@@ -196,6 +205,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     watching.spawn(watch_holders(Arc::clone(&leases), to_watch));
     watching.spawn(watch_deadlines(Arc::clone(&leases)));
     watching.spawn(watch_early(early, Arc::clone(&leases)));
+    watching.spawn(send_notices(notices, to_tell, runner));
     watching.spawn(watch_records(Arc::clone(&recorder), Arc::clone(&desk)));
     watching.spawn(watch_evidence(Arc::clone(&recorder)));
     watching.spawn(watch_exposure(Arc::clone(&observer), leases.windows()));
@@ -418,7 +428,13 @@ impl Signals {
     }
 }
 
-/// A runner that was not started cannot be, and what one was started with it keeps.
+/// A runner that was not started cannot be.
+fn needs_a_runner(before: &Config, config: &Config) -> bool {
+    let has_none = before.firewall.commands.is_none() && before.notify.notifier.is_none();
+    has_none && config.notify.notifier.is_some()
+}
+
+/// What is run for leases a runner is started with, and keeps.
 fn needs_another_runner(before: &Config, config: &Config) -> bool {
     match (&before.firewall.commands, &config.firewall.commands) {
         (_, None) => false,
@@ -535,6 +551,7 @@ impl Reloader {
                 "the first command of [firewall], or command_net_admin,",
                 needs_another_runner(before, config),
             ),
+            ("the command of [notify]", needs_a_runner(before, config)),
         ];
         for (what, changed) in needs_restart {
             if changed {
@@ -546,7 +563,7 @@ impl Reloader {
             .find(|port| !self.upstream_ports.contains(port));
         match new_port {
             Some(port) => Err(format!(
-                "an upstream on port {port}, which none had at start: the sealed process may not connect there before a restart"
+                "an upstream, a server or a webhook on port {port}, which none had at start: the sealed process may not connect there before a restart"
             )),
             None => Ok(()),
         }

@@ -44,6 +44,7 @@ pub fn tell(desk: &Desk) -> Status {
             .iter()
             .cloned(),
     );
+    problems.extend(desk.notices.problem());
     if !health.note.is_empty() {
         problems.push(format!("shut: {}", health.note));
     }

@@ -71,7 +71,12 @@ fn name_of(path: &Path) -> String {
 
 #[test]
 fn every_shipped_and_every_good_file_is_read() {
-    for folder in ["config", "config/commands", "tests/data/config/good"] {
+    for folder in [
+        "config",
+        "config/commands",
+        "config/notify",
+        "tests/data/config/good",
+    ] {
         for path in files(folder) {
             let text = fs::read_to_string(&path).unwrap();
             if let Err(error) = parse(&text, &name_of(&path)) {

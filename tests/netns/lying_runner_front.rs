@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use acmegate::gate::command::Notice;
 use acmegate::gate::lease::{Families, LeaseName, Trigger};
 use acmegate::runner::book::Claim;
 use acmegate::runner::message::{Fault, Reply, Request};
@@ -244,5 +245,44 @@ fn bytes_that_are_no_frame_end_the_runner_and_run_nothing() {
         let (nobody, _) = UnixStream::pair().expect("a socket pair");
         drop(std::mem::replace(&mut runner.stream, nobody));
         runner.ends();
+    });
+}
+
+#[test]
+fn what_a_lying_front_notifies_of_is_one_object_for_the_configured_command() {
+    inside(|| {
+        let script = Script::new("");
+        let directory = TempDir::new();
+        let told = directory.at("told");
+        let tell = format!("[notify]\ncommand = [\"tee\", \"-a\", \"{told}\"]\n");
+        let mut runner = Runner::start(&script, &tell);
+        let notice = |bytes| Request::Notice {
+            notice: Notice::default(),
+            bytes,
+        };
+        let part = |at, part: &[u8]| Request::Part {
+            at,
+            part: part.to_vec(),
+        };
+        let is_refused = |reply| matches!(reply, Reply::Failed(Fault::Bounds, _));
+        assert!(is_refused(runner.ask(&part(0, b"{}"))));
+        assert!(is_refused(runner.ask(&notice(u32::MAX))));
+        for (at, octets) in [
+            (0, &b"{}{}"[..]),
+            (0, b"x\ny"),
+            (1, b"{\"a\""),
+            (0, b"[\"\"]"),
+        ] {
+            assert!(!is_refused(runner.ask(&notice(octets.len() as u32))));
+            assert!(is_refused(runner.ask(&part(at, octets))));
+        }
+        assert!(!std::path::Path::new(&told).exists());
+        assert!(!is_refused(runner.ask(&notice(7))));
+        assert!(!is_refused(runner.ask(&part(0, b"{\"a\":"))));
+        assert!(!is_refused(runner.ask(&part(5, b"1}"))));
+        wait_for(SOON, "it is told", || {
+            (std::fs::read_to_string(&told).ok()? == "{\"a\":1}\n").then_some(())
+        });
+        assert_eq!(script.calls(), [""; 0]);
     });
 }

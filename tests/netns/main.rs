@@ -39,6 +39,7 @@ mod managers;
 mod metrics;
 mod mixed;
 mod moments;
+mod notices;
 mod pairs;
 mod perspectives;
 mod process;
