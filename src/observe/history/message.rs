@@ -288,7 +288,7 @@ mod tests {
             packets: 1,
             reached: true,
             dropped: None,
-            visits: vec![visit(); MAX_VISITS],
+            visits: vec![visit(); MAX_OTHER_VISITS],
             more_visits: 0,
             then: None,
         }
