@@ -121,6 +121,10 @@ pub fn config(directory: &TempDir, report: &str) -> String {
 
 /// The host's clock, in milliseconds after 1970: what is older than a history may be does not stay.
 pub fn now() -> u64 {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the historian under test tells ages by the host's clock"
+    )]
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.expect("after 1970").as_millis() as u64
 }

@@ -96,7 +96,10 @@ fn a_disk_that_becomes_read_only_keeps_what_it_has() {
         let answer = answer.expect("it goes on");
         assert!(matches!(answer.reply, Reply::Failed(_)), "{answer:?}");
         assert!(!answer.health.problems.is_empty());
-        assert_eq!(historian.find(Query::Since(0)).records, [kept.clone()]);
+        assert_eq!(
+            historian.find(Query::Since(0)).records,
+            std::slice::from_ref(&kept)
+        );
         drop(historian);
         let flags = MsFlags::MS_REMOUNT;
         mount(
