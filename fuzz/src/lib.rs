@@ -22,7 +22,7 @@ use acmegate::front::handshake::{Handshake, Misstep};
 use acmegate::front::head::{MAX_HEAD_BYTES, Parsed, parse};
 use acmegate::gate::allow_list::{AllowList, Entries};
 use acmegate::gate::challenge::PREFIX;
-use acmegate::gate::command::{Command, Word};
+use acmegate::gate::command::{Blank, Command, Word};
 use acmegate::gate::identifier::{Identifier, MAX_NAME_BYTES, Pattern};
 use acmegate::gate::lease::{Entrance, Families, Lease, LeaseName, Scope, Trigger};
 use acmegate::gate::site::{Redirect, Site};
@@ -497,7 +497,7 @@ pub fn state(bytes: &[u8]) {
         runner_state::parse(&runner_state::render(&openings)).unwrap(),
         openings
     );
-    let word = |text: &str| Word::parse(text).unwrap();
+    let word = |text: &str| Word::parse(text, &Blank::OF_OPENINGS).unwrap();
     let words = ["{port}", "{seconds}", "{lease}", "{family}", "{number}"];
     let command = Command::new("x".to_owned(), words.map(word).to_vec());
     for run in openings.iter().flat_map(|opening| command.runs(opening)) {

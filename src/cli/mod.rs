@@ -11,10 +11,13 @@ mod firewall;
 mod hook;
 mod install_hooks;
 mod legacy;
+mod metrics;
 mod open;
 mod process;
+mod report;
 mod status;
 mod terminal;
+mod watch;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -74,6 +77,12 @@ enum Command {
     InstallHooks(install_hooks::InstallHooksArgs),
     /// Say what is open, for whom, how long, and what is wrong
     Status(status::StatusArgs),
+    /// Say who came to a window, what they got, and what stopped them
+    Report(report::ReportArgs),
+    /// Show windows and who comes as it happens, until q is pressed
+    Watch,
+    /// Print figures for a monitoring system, in the text format of Prometheus
+    Metrics,
     /// Show, install or remove our part of the ruleset
     #[command(subcommand)]
     Firewall(firewall::FirewallCommand),
@@ -88,6 +97,9 @@ enum Command {
     /// Started by `run` alone: the process that runs configured commands
     #[command(hide = true)]
     Runner,
+    /// Started by `run` alone: the process that keeps the history
+    #[command(hide = true)]
+    Historian,
     /// Started by `exec` alone: becomes the command
     #[command(hide = true, name = "exec-command")]
     Become(exec::StartArgs),
@@ -187,6 +199,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         })?,
         Command::Enforcer => daemon::enforcer::run(config.as_deref())?,
         Command::Runner => daemon::runner::run(config.as_deref())?,
+        Command::Historian => daemon::historian::run(config.as_deref())?,
         Command::Open(args) => return open::run(&runtime_dir, &args),
         Command::Close(args) => return close::run(&runtime_dir, &args),
         Command::Exec(args) => return exec::run(&runtime_dir, &args),
@@ -195,6 +208,9 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Hook(command) => return hook::run(&runtime_dir, &command),
         Command::InstallHooks(args) => return install_hooks::run(&args),
         Command::Status(args) => return status::run(&runtime_dir, &args),
+        Command::Report(args) => return report::run(&runtime_dir, &args),
+        Command::Watch => return watch::run(&runtime_dir),
+        Command::Metrics => return metrics::run(&runtime_dir),
         Command::Firewall(command) => {
             return firewall::run(config.as_deref(), &runtime_dir, &command);
         }
@@ -262,6 +278,9 @@ fn finish(response: &Response, quiet: bool) -> ExitCode {
         eprintln!("acmegate: {}", response.message);
     } else if !quiet {
         println!("{}", response.message);
+        for line in &response.more {
+            println!("{line}");
+        }
     }
     ExitCode::from(response.code)
 }

@@ -58,6 +58,9 @@ pub struct Wanted {
     /// Only for validations of this identifier; may be repeated [default: all]
     #[arg(long = "identifier", value_name = "NAME")]
     identifiers: Vec<String>,
+    /// Although windows for the same failed too often in the last hour ([budget] failures_per_hour)
+    #[arg(long)]
+    force: bool,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -88,6 +91,7 @@ impl Wanted {
             identifiers: (!self.identifiers.is_empty()).then(|| self.identifiers.clone()),
             holder,
             dry_run: false,
+            force: self.force,
         }
     }
 }

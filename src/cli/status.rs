@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
 
@@ -10,7 +11,7 @@ use super::Failure;
 use super::terminal::{plain, seconds};
 use crate::control::client;
 use crate::control::protocol::Exit;
-use crate::control::status::{Share, Status, Time};
+use crate::control::status::{History, Share, Status, Time};
 
 /// How it is told.
 #[derive(Debug, Args)]
@@ -166,6 +167,9 @@ fn render(status: &Status) -> String {
             }
         }
     }
+    for address in &status.metrics {
+        let _ = writeln!(out, "metrics   http://{}/metrics", plain(address));
+    }
     for site in &status.sites {
         let names: Vec<String> = site.identifiers.iter().map(|name| plain(name)).collect();
         let _ = writeln!(
@@ -194,6 +198,9 @@ fn render(status: &Status) -> String {
     if status.pushed > 0 {
         let _ = writeln!(out, "pushed    {} tokens", status.pushed);
     }
+    if let Some(history) = status.history {
+        let _ = writeln!(out, "history   {}", history_line(history));
+    }
     if !status.connections.is_empty() {
         let counts: Vec<String> = status
             .connections
@@ -203,6 +210,26 @@ fn render(status: &Status) -> String {
         let _ = writeln!(out, "since start  {}", counts.join(", "));
     }
     out
+}
+
+fn history_line(history: History) -> String {
+    let since = history
+        .oldest
+        .and_then(|oldest| UNIX_EPOCH.checked_add(Duration::from_millis(oldest)))
+        // Beyond it httpdate has no word for a year.
+        .filter(|_| history.oldest < Some(253_402_300_800_000))
+        .map_or(String::new(), |oldest| {
+            format!(" since {}", httpdate::fmt_http_date(oldest))
+        });
+    let unsaved = match history.unsaved {
+        0 => String::new(),
+        unsaved => format!("; {unsaved} not written yet"),
+    };
+    format!(
+        "{} windows{since}, {} KiB{unsaved}",
+        history.records,
+        history.bytes.div_ceil(1024)
+    )
 }
 
 fn time_line(time: &Time) -> String {
@@ -364,6 +391,7 @@ mod tests {
                 ],
             },
             listeners: vec!["[::]:80".to_owned()],
+            metrics: Vec::new(),
             sites: vec![Site {
                 identifiers: vec!["example.com".to_owned(), "*.example.com".to_owned()],
                 answer: "pushed".to_owned(),
@@ -383,6 +411,12 @@ mod tests {
                     count: 1,
                 },
             ],
+            history: Some(History {
+                records: 37,
+                bytes: 131_072,
+                oldest: Some(1_781_516_096_123),
+                unsaved: 1,
+            }),
         }
     }
 }

@@ -15,6 +15,8 @@ use super::file::{self, File, Key, Section, Word};
 use super::firewall::{Listeners, firewall};
 use super::grant::{self, Accounts, numeric_id};
 use super::listen;
+use super::metrics::metrics;
+use super::notify::notify;
 use super::proxy::proxy;
 use super::report::report;
 use super::site::{self, Around};
@@ -24,6 +26,7 @@ use super::webroot::{Reader, Webroots};
 use super::{Config, Daemon, Format, Http, Level, Log, Site, Tls, Window};
 use crate::gate::RedirectFor;
 use crate::gate::early::{MAX_QUORUM, Rule, When};
+use crate::gate::failures::MAX_LIMIT;
 use crate::gate::usage::{Allowance, MAX_LENGTH, Span, TimeLimits};
 use crate::gate::window::Budget;
 
@@ -66,12 +69,15 @@ pub(super) fn config(
     Config {
         source: None,
         budget: budget(&file.budget, window.max, problems),
+        failures_per_hour: failures(&file.budget.keys.failures_per_hour, problems),
         window,
         firewall,
         allow: allow(&file.allow, &file.groups, problems),
         proxy: proxy(&file.proxy, problems),
+        metrics: metrics(&file.metrics, &http, &tls, problems),
         log: log(&file.log, problems),
-        report: report(&file.report),
+        report: report(&file.report, problems),
+        notify: notify(&file.notify, &listen, problems),
         grants: grants
             .filter_map(|section| grant::grant(section, accounts, problems))
             .collect(),
@@ -335,6 +341,26 @@ fn time(
             default.identifier,
         ),
     }
+}
+
+fn failures(key: &Key<Word>, problems: &mut Vec<Problem>) -> Option<u32> {
+    let Some(key) = key else {
+        return Config::default().failures_per_hour;
+    };
+    match key.get_ref() {
+        Word::Text(word) if word == "unlimited" => return None,
+        Word::Number(number) => {
+            let limit = u32::try_from(*number).ok();
+            if let Some(limit) = limit.filter(|limit| (1..=MAX_LIMIT).contains(limit)) {
+                return Some(limit);
+            }
+        }
+        Word::Text(_) => {}
+    }
+    let fix = format!("write 1 to {MAX_LIMIT}, or \"unlimited\"");
+    let message = "`failures_per_hour` is no number of failures";
+    problems.push(Problem::new(key.span(), message).fix(fix));
+    None
 }
 
 fn log(section: &Section<file::Log>, problems: &mut Vec<Problem>) -> Log {

@@ -20,8 +20,9 @@ const LIKE: &str = "write program and arguments: [\"firewall-cmd\", \"--add-port
 
 /// Checks the commands; `None` where there are none. An empty list is none.
 pub(super) fn commands(keys: &file::Firewall, problems: &mut Vec<Problem>) -> Option<Commands> {
-    let open = command(&keys.open_command, "open_command", problems);
-    let close = command(&keys.close_command, "close_command", problems);
+    let blanks = &Blank::OF_OPENINGS;
+    let open = command(&keys.open_command, "open_command", blanks, problems);
+    let close = command(&keys.close_command, "close_command", blanks, problems);
     let commands = Commands {
         open,
         close,
@@ -40,9 +41,11 @@ pub(super) fn commands(keys: &file::Firewall, problems: &mut Vec<Problem>) -> Op
     (commands.open.is_some() || commands.close.is_some()).then_some(commands)
 }
 
-fn command(
+/// Reads one command, in whose words these blanks may stand; `None` where there is none.
+pub(super) fn command(
     key: &Key<Vec<Spanned<String>>>,
     name: &str,
+    blanks: &[(&'static str, Blank)],
     problems: &mut Vec<Problem>,
 ) -> Option<Command> {
     let key = key.as_ref()?;
@@ -59,10 +62,10 @@ fn command(
     }
     let arguments: Vec<Word> = arguments
         .iter()
-        .filter_map(|argument| match Word::parse(argument.get_ref()) {
+        .filter_map(|argument| match Word::parse(argument.get_ref(), blanks) {
             Ok(word) => Some(word),
             Err(error) => {
-                let (message, fix) = explain(&error);
+                let (message, fix) = explain(&error, blanks);
                 problems.push(Problem::new(argument.span(), message).fix(fix));
                 None
             }
@@ -98,9 +101,10 @@ fn is_program(program: &str, is_alone: bool) -> Result<(), (String, String)> {
     Ok(())
 }
 
-fn explain(error: &WordError) -> (String, String) {
-    let known = Blank::ALL.map(|(name, _)| name);
-    let all = known.map(|name| format!("{{{name}}}")).join(", ");
+fn explain(error: &WordError, blanks: &[(&'static str, Blank)]) -> (String, String) {
+    let known: Vec<&str> = blanks.iter().map(|(name, _)| *name).collect();
+    let all: Vec<String> = known.iter().map(|name| format!("{{{name}}}")).collect();
+    let all = all.join(", ");
     match error {
         WordError::Unknown(name) => {
             let fix = match nearest(name, known) {

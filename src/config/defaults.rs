@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
-    Allow, Closed, Config, Daemon, Firewall, Format, Http, Level, Log, Mode, Named, Proxy, Refusal,
-    Report, Shut, Site, Source, Tls, Window,
+    Allow, Closed, Config, Daemon, Firewall, Format, Http, Level, Log, Metrics, Mode, Named,
+    Notify, Proxy, Refusal, Report, Shut, Site, Source, Tls, When, Window,
 };
 use crate::gate::RedirectFor;
 use crate::gate::challenge::ChallengeType;
@@ -106,9 +106,31 @@ impl Default for Log {
 impl Default for Report {
     fn default() -> Self {
         Self {
+            history: true,
+            // A certificate's life: what failed at the last renewal can be laid beside this one's.
+            keep: Duration::from_secs(90 * 24 * 3600),
+            // Six thousand windows of a dozen visitors each.
+            max_bytes: 64 * 1024 * 1024,
+            databases: Vec::new(),
             // Which of six perspectives was dropped nobody else can tell; what it costs is in
             // docs/performance.md.
             evidence: true,
+        }
+    }
+}
+
+impl Default for Notify {
+    fn default() -> Self {
+        Self {
+            notifier: None,
+            webhook: None,
+            // What an operator has to look at; a window that went well is in the history.
+            when: When {
+                failed: true,
+                dropped: true,
+                cut: true,
+                always: false,
+            },
         }
     }
 }
@@ -160,11 +182,17 @@ impl Default for Config {
                     identifier: Allowance::default(),
                 },
             },
+            // Let's Encrypt allows five failed validations of an identifier, account and hour
+            // (<https://letsencrypt.org/docs/rate-limits/>, 2025-06): the fifth is left for whoever
+            // has mended something and insists.
+            failures_per_hour: Some(4),
             firewall: Firewall::default(),
             allow: Allow::default(),
             proxy: Proxy::default(),
+            metrics: Metrics::default(),
             log: Log::default(),
             report: Report::default(),
+            notify: Notify::default(),
             grants: Vec::new(),
             sites: vec![Site::built_in(&daemon.state_dir)],
             daemon,

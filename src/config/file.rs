@@ -23,9 +23,11 @@ pub(super) struct File {
     pub(super) firewall: Section<Firewall>,
     pub(super) allow: Section<Allow>,
     pub(super) proxy: Section<Proxy>,
+    pub(super) metrics: Section<Metrics>,
     pub(super) groups: Vec<NamedGroup>,
     pub(super) log: Section<Log>,
     pub(super) report: Section<Report>,
+    pub(super) notify: Section<Notify>,
     pub(super) grants: Vec<Section<Grant>>,
     pub(super) sites: Vec<Section<Site>>,
     /// Whether a `site` is there at all, readable or not.
@@ -120,6 +122,7 @@ pub(super) struct Budget {
     pub(super) lease_month: Key<Word>,
     pub(super) identifier_day: Key<Word>,
     pub(super) identifier_month: Key<Word>,
+    pub(super) failures_per_hour: Key<Word>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -173,6 +176,21 @@ pub(super) struct Proxy {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(super) struct Metrics {
+    pub(super) listen: Key<Listen>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Notify {
+    pub(super) command: Key<Vec<Spanned<String>>>,
+    pub(super) timeout: Key<Word>,
+    pub(super) webhook: Key<String>,
+    pub(super) when: Key<Vec<Spanned<String>>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Log {
     pub(super) format: Key<String>,
     pub(super) level: Key<String>,
@@ -181,6 +199,10 @@ pub(super) struct Log {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Report {
+    pub(super) history: Key<bool>,
+    pub(super) keep: Key<Word>,
+    pub(super) max_bytes: Key<Word>,
+    pub(super) databases: Key<Vec<Spanned<String>>>,
     pub(super) evidence: Key<bool>,
 }
 

@@ -15,17 +15,28 @@ pub(super) struct Usual {
     pub(super) port: u16,
     /// Where diverted peers are handed to, unless `divert_port` says otherwise.
     pub(super) divert_port: u16,
+    /// The address that is meant by whoever writes a port alone.
+    pub(super) address: &'static str,
 }
 
 /// For `[http]`.
 pub(super) const HTTP: Usual = Usual {
     port: 80,
     divert_port: 8402,
+    address: "[::]",
 };
 /// For `[tls]`.
 pub(super) const TLS: Usual = Usual {
     port: 443,
     divert_port: 8403,
+    address: "[::]",
+};
+
+/// For `[metrics]`.
+pub(super) const METRICS: Usual = Usual {
+    port: 9402,
+    divert_port: 0,
+    address: "127.0.0.1",
 };
 
 /// Reads where to listen: the addresses, and the loopback port that peers are diverted to.
@@ -80,7 +91,8 @@ pub(super) fn listen(
     }
 }
 
-fn addresses(
+/// The addresses of an array, no two of which overlap.
+pub(super) fn addresses(
     entries: &[Spanned<String>],
     usual: Usual,
     problems: &mut Vec<Problem>,
@@ -143,9 +155,12 @@ fn with_port(text: &str, usual: Usual) -> String {
     } else if let Ok(address) = text.trim_matches(['[', ']']).parse::<IpAddr>() {
         format!("write \"{}\"", SocketAddr::new(address, usual.port))
     } else if let Ok(port) = port.unwrap_or(text).parse::<u16>() {
-        format!("write \"[::]:{port}\"")
+        format!("write \"{}:{port}\"", usual.address)
     } else {
-        let port = usual.port;
-        format!("write one such as \"[::]:{port}\" or \"192.0.2.1:{port}\"")
+        let (any, port) = (usual.address, usual.port);
+        match any {
+            "[::]" => format!("write one such as \"{any}:{port}\" or \"192.0.2.1:{port}\""),
+            _ => format!("write one such as \"{any}:{port}\""),
+        }
     }
 }

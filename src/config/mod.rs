@@ -1,7 +1,7 @@
 //! Reads: the operator's words into values that cannot be wrong.
 //!
 //! `file` follows the TOML and `read` finds every key that it does not know; `check`, `allow`, `firewall`,
-//! `command`, `tls`, `server`, `site`, `report` and `grant` turn words into the types of this page; `error` says what to write instead.
+//! `command`, `tls`, `metrics`, `server`, `site`, `grant`, `report` and `notify` turn words into the types of this page; `error` says what to write instead.
 //! `defaults` has what counts where the file is silent; `lists` reads the files that `[allow]` names, now and again.
 //! Nothing here acts on what it reads, and nothing is silently corrected: a file with a mistake is
 //! refused as a whole, with every mistake in it shown at once.
@@ -19,6 +19,8 @@ mod grant;
 mod listen;
 pub mod lists;
 mod load;
+mod metrics;
+mod notify;
 mod prefix;
 mod proxy;
 mod read;
@@ -48,7 +50,7 @@ pub use self::webroot::{Disk, Fault, Reader, Unchecked, Webroots};
 use crate::gate::allow_list::AllowList;
 use crate::gate::caller::Grant;
 use crate::gate::challenge::ChallengeType;
-use crate::gate::command::Commands;
+use crate::gate::command::{Commands, Notifier};
 use crate::gate::early;
 use crate::gate::site as gate_site;
 use crate::gate::tls::Server;
@@ -71,16 +73,23 @@ pub struct Config {
     pub window: Window,
     /// `[budget]`: how often, and for how long in all.
     pub budget: Budget,
+    /// `[budget] failures_per_hour`: how many windows of an identifier may fail in an hour before the
+    /// next is refused, 1 to [`MAX_LIMIT`](crate::gate::failures::MAX_LIMIT); `None` is any number.
+    pub failures_per_hour: Option<u32>,
     /// `[firewall]`: what the kernel is told.
     pub firewall: Firewall,
     /// `[allow]` and every `[group.NAME]`: whose traffic is never kept out.
     pub allow: Allow,
     /// `[proxy]`: who speaks for others.
     pub proxy: Proxy,
+    /// `[metrics]`: where figures are shown.
+    pub metrics: Metrics,
     /// `[log]`: what is written down.
     pub log: Log,
-    /// `[report]`: what is known of a window afterwards.
+    /// `[report]`: what is known of windows afterwards, and kept.
     pub report: Report,
+    /// `[notify]`: who is told of windows that did not go well.
+    pub notify: Notify,
     /// Every `[[grant]]`: what callers besides root may ask.
     pub grants: Vec<Grant>,
     /// Every `[[site]]`, in the order of the file; a `gate::site::SiteId` counts in here.
@@ -287,6 +296,13 @@ pub struct Proxy {
     pub headers_from: Vec<IpNet>,
 }
 
+/// `[metrics]`. Nowhere, by default.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Metrics {
+    /// The loopback addresses to listen on, no two of which overlap.
+    pub listen: Vec<SocketAddr>,
+}
+
 /// `[log]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Log {
@@ -296,9 +312,50 @@ pub struct Log {
     pub level: Level,
 }
 
+/// `[notify]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notify {
+    /// The command that is run, if one is.
+    pub notifier: Option<Notifier>,
+    /// Where the event is posted, if it is.
+    pub webhook: Option<Webhook>,
+    /// Of which windows is told.
+    pub when: When,
+}
+
+/// `[notify] webhook`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Webhook {
+    /// The HTTP server: never unspecified, multicast, or a listener of our own.
+    pub address: SocketAddr,
+    /// The path and query that are asked for; begins with a slash.
+    pub path: String,
+}
+
+/// `[notify] when`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct When {
+    /// Windows that failed, or most likely did.
+    pub failed: bool,
+    /// Windows in which networks were dropped on this host.
+    pub dropped: bool,
+    /// Windows that nobody closed.
+    pub cut: bool,
+    /// Every one.
+    pub always: bool,
+}
+
 /// `[report]`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
+    /// Whether windows are kept on disk at all.
+    pub history: bool,
+    /// For how long they and the addresses in them are, 1 day to 3650 days.
+    pub keep: Duration,
+    /// How many octets they may take, 8 MiB to 1 GiB; the oldest go first.
+    pub max_bytes: u64,
+    /// Where countries and networks of addresses are looked up: .mmdb files; absolute.
+    pub databases: Vec<PathBuf>,
     /// Whether the kernel counts who comes to open windows, and traces who is dropped.
     pub evidence: bool,
 }

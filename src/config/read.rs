@@ -12,12 +12,12 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::error::{Problem, nearest};
 use super::file::{
-    Allow, AnswerTable, Budget, Daemon, File, Firewall, Grant, Group, Http, Log, NamedGroup, Proxy,
-    Report, Section, ServerTable, Site, Tls, TlsAnswerTable, Window,
+    Allow, AnswerTable, Budget, Daemon, File, Firewall, Grant, Group, Http, Log, Metrics,
+    NamedGroup, Notify, Proxy, Report, Section, ServerTable, Site, Tls, TlsAnswerTable, Window,
 };
 
 /// The tables that may stand in a file, and the keys of each.
-fn tables() -> [(&'static str, &'static [&'static str]); 13] {
+fn tables() -> [(&'static str, &'static [&'static str]); 15] {
     [
         ("daemon", keys::<Daemon>()),
         ("http", keys::<Http>()),
@@ -28,8 +28,10 @@ fn tables() -> [(&'static str, &'static [&'static str]); 13] {
         ("allow", keys::<Allow>()),
         ("group", keys::<Group>()),
         ("proxy", keys::<Proxy>()),
+        ("metrics", keys::<Metrics>()),
         ("log", keys::<Log>()),
         ("report", keys::<Report>()),
+        ("notify", keys::<Notify>()),
         ("grant", keys::<Grant>()),
         ("site", keys::<Site>()),
     ]
@@ -55,8 +57,10 @@ pub(super) fn read(text: &str, problems: &mut Vec<Problem>) -> Option<File> {
             "allow" => file.allow = table("allow", value, problems),
             "proxy" => file.proxy = table("proxy", value, problems),
             "group" => file.groups = groups(value, problems),
+            "metrics" => file.metrics = table("metrics", value, problems),
             "log" => file.log = table("log", value, problems),
             "report" => file.report = table("report", value, problems),
+            "notify" => file.notify = table("notify", value, problems),
             "grant" => file.grants = tables_of("grant", value, problems),
             "site" => {
                 file.has_sites = true;

@@ -101,6 +101,11 @@ fn a_wrong_value_causes_no_second_error_elsewhere() {
         "[[grant]]\nuser = \"certbot\"\nmay = 5\n",
         "[[grant]]\nuser = \"certbot\"\nmay = [\"answer\"]\nidentifiers = 5\n",
         "site = 5\n",
+        "[report]\nmax_bytes = 64\n",
+        "[report]\nmax_bytes = \"1MiB\"\n",
+        "[report]\nmax_bytes = \"64MB\"\n",
+        "[report]\nkeep = \"1h\"\n",
+        "[report]\ndatabases = [\"x.mmdb\"]\n",
     ] {
         assert_eq!(bad(text).matches("error: ").count(), 1, "{}", bad(text));
     }
@@ -309,6 +314,17 @@ fn open_time_is_limited_as_it_is_written() {
     ] {
         assert_eq!((allowance.day, allowance.month), (day, month));
     }
+}
+
+#[test]
+fn so_many_failures_are_allowed_as_are_written() {
+    let failures = |text: &str| good(text).failures_per_hour;
+    assert_eq!(failures(""), Some(4));
+    assert_eq!(failures("[budget]\nfailures_per_hour = 100\n"), Some(100));
+    assert_eq!(
+        failures("[budget]\nfailures_per_hour = \"unlimited\"\n"),
+        None
+    );
 }
 
 #[test]

@@ -11,8 +11,8 @@ use serde::de::DeserializeOwned;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::protocol::{
-    Ask, CONTROL_SOCKET, Envelope, Exit, MAX_RESPONSE_BYTES, OBSERVE_SOCKET, Open, Response,
-    VERSION,
+    Ask, CONTROL_SOCKET, END_OF_METRICS, Envelope, Exit, MAX_RESPONSE_BYTES, OBSERVE_SOCKET, Open,
+    Response, VERSION,
 };
 use super::status::Status;
 use super::under::{self, NoName};
@@ -24,6 +24,8 @@ pub const DEADLINE: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(7);
 /// How often it looks.
 const RETRY: Duration = Duration::from_millis(100);
+/// How much is read at once.
+const PART_BYTES: usize = 4096;
 
 /// Why there is no answer.
 #[derive(Debug)]
@@ -89,15 +91,17 @@ impl std::error::Error for ClientError {}
 /// # Errors
 /// [`ClientError`]; a refusal is a [`Response`], not an error.
 pub fn ask(runtime_dir: &Path, ask: Ask) -> Result<Response, ClientError> {
-    exchange(&runtime_dir.join(CONTROL_SOCKET), &request(ask)?, PATIENCE)
+    let path = runtime_dir.join(CONTROL_SOCKET);
+    let bytes = exchange(&path, &request(ask)?, PATIENCE, |_| false)?;
+    parse(&bytes)
 }
 
-/// What came of arming a lease.
+/// A conversation that goes on after its first answer.
 #[derive(Debug)]
-pub struct Armed {
+pub struct Staying {
     /// The daemon's answer, which may be a refusal.
     pub answer: Response,
-    /// The lease is armed until this is shut down or closed, and more lines may come on it.
+    /// Until this is shut down or closed more lines may come on it; an armed lease is armed as long.
     pub stream: UnixStream,
     /// What has come of these already.
     pub rest: Vec<u8>,
@@ -107,21 +111,32 @@ pub struct Armed {
 ///
 /// # Errors
 /// [`ClientError`]; a refusal is a [`Response`], not an error.
-pub fn arm(runtime_dir: &Path, open: Open, patience: bool) -> Result<Armed, ClientError> {
+pub fn arm(runtime_dir: &Path, open: Open, patience: bool) -> Result<Staying, ClientError> {
+    let patience = if patience { PATIENCE } else { Duration::ZERO };
+    stay(runtime_dir, Ask::Arm(open), patience)
+}
+
+/// Asks to be told of windows as they change: every line is a [`Response`] whose `report` has the
+/// windows of that moment.
+///
+/// # Errors
+/// [`ClientError`]; a refusal is a [`Response`], not an error.
+pub fn watch(runtime_dir: &Path) -> Result<Staying, ClientError> {
+    stay(runtime_dir, Ask::Watch, Duration::ZERO)
+}
+
+fn stay(runtime_dir: &Path, ask: Ask, patience: Duration) -> Result<Staying, ClientError> {
     let begun = Instant::now();
     let deadline = begun + DEADLINE;
-    let patience = if patience { PATIENCE } else { Duration::ZERO };
     let path = runtime_dir.join(CONTROL_SOCKET);
     let mut stream = connect_patiently(&path, deadline, begun + patience)?;
-    let sent = send(&mut stream, &request(Ask::Arm(open))?, deadline);
+    let sent = send(&mut stream, &request(ask)?, deadline);
     let mut line = Vec::new();
-    let read = read_until(&mut stream, &mut line, deadline, |line| {
-        line.contains(&b'\n')
-    });
-    let end = line.iter().position(|byte| *byte == b'\n');
-    let rest = line.split_off(end.map_or(line.len(), |end| end + 1));
-    Ok(Armed {
-        answer: answer(&line, sent, read)?,
+    let read = read_until(&mut stream, &mut line, deadline, has_line);
+    let rest = line.split_off(line_length(&line));
+    check(&line, sent, read)?;
+    Ok(Staying {
+        answer: parse(&line)?,
         stream,
         rest,
     })
@@ -149,7 +164,28 @@ fn request(ask: Ask) -> Result<Vec<u8>, ClientError> {
 /// # Errors
 /// [`ClientError`].
 pub fn status(runtime_dir: &Path) -> Result<Status, ClientError> {
-    exchange(&runtime_dir.join(OBSERVE_SOCKET), b"", Duration::ZERO)
+    let path = runtime_dir.join(OBSERVE_SOCKET);
+    let bytes = exchange(&path, b"", Duration::ZERO, has_line)?;
+    parse(&bytes[..line_length(&bytes)])
+}
+
+/// Reads the metrics, which stand behind the status.
+///
+/// # Errors
+/// [`ClientError`]: never a part of them, because the text says where it ends.
+pub fn metrics(runtime_dir: &Path) -> Result<String, ClientError> {
+    let path = runtime_dir.join(OBSERVE_SOCKET);
+    let mut bytes = exchange(&path, b"", Duration::ZERO, |_| false)?;
+    let text = bytes.split_off(line_length(&bytes));
+    if text.is_empty()
+        && let Ok(refusal) = parse::<Response>(&bytes)
+    {
+        return Err(ClientError::System(io::Error::other(refusal.message)));
+    }
+    match String::from_utf8(text) {
+        Ok(text) if text.ends_with(END_OF_METRICS) => Ok(text),
+        _ => Err(ClientError::HungUp),
+    }
 }
 
 /// Whether a daemon serves this directory.
@@ -157,18 +193,31 @@ pub fn is_running(runtime_dir: &Path) -> bool {
     connect(&runtime_dir.join(OBSERVE_SOCKET), Instant::now() + DEADLINE).is_ok()
 }
 
-fn exchange<Answer: DeserializeOwned>(
+fn exchange(
     path: &Path,
     line: &[u8],
     patience: Duration,
-) -> Result<Answer, ClientError> {
+    is_enough: impl Fn(&[u8]) -> bool,
+) -> Result<Vec<u8>, ClientError> {
     let begun = Instant::now();
     let deadline = begun + DEADLINE;
     let mut stream = connect_patiently(path, deadline, begun + patience)?;
     let sent = send(&mut stream, line, deadline);
     let mut bytes = Vec::new();
-    let read = read_until(&mut stream, &mut bytes, deadline, |_| false);
-    answer(&bytes, sent, read)
+    let read = read_until(&mut stream, &mut bytes, deadline, is_enough);
+    check(&bytes, sent, read)?;
+    Ok(bytes)
+}
+
+/// Whether what was read last ended a line.
+fn has_line(bytes: &[u8]) -> bool {
+    bytes[bytes.len().saturating_sub(PART_BYTES)..].contains(&b'\n')
+}
+
+/// How long the first line is with its end, or what there is of it.
+fn line_length(bytes: &[u8]) -> usize {
+    let end = bytes.iter().position(|byte| *byte == b'\n');
+    end.map_or(bytes.len(), |end| end + 1)
 }
 
 fn send(stream: &mut UnixStream, line: &[u8], deadline: Instant) -> io::Result<()> {
@@ -176,13 +225,9 @@ fn send(stream: &mut UnixStream, line: &[u8], deadline: Instant) -> io::Result<(
     stream.write_all(line)
 }
 
-/// What came of an exchange. A refusal may already wait although the daemon stopped reading: the
-/// answer counts.
-fn answer<Answer: DeserializeOwned>(
-    bytes: &[u8],
-    sent: io::Result<()>,
-    read: io::Result<()>,
-) -> Result<Answer, ClientError> {
+/// Whether an exchange came to an answer. A refusal may already wait although the daemon stopped
+/// reading: the answer counts.
+fn check(bytes: &[u8], sent: io::Result<()>, read: io::Result<()>) -> Result<(), ClientError> {
     let slow_or_broken = |error: io::Error| match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => ClientError::TooSlow,
         io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => ClientError::HungUp,
@@ -196,6 +241,10 @@ fn answer<Answer: DeserializeOwned>(
         read.map_err(slow_or_broken)?;
         return Err(ClientError::HungUp);
     }
+    Ok(())
+}
+
+fn parse<Answer: DeserializeOwned>(bytes: &[u8]) -> Result<Answer, ClientError> {
     serde_json::from_slice(bytes).map_err(|error| ClientError::System(io::Error::other(error)))
 }
 
@@ -228,7 +277,7 @@ fn read_until(
     deadline: Instant,
     is_enough: impl Fn(&[u8]) -> bool,
 ) -> io::Result<()> {
-    let mut part = [0; 4096];
+    let mut part = [0; PART_BYTES];
     while (answer.len() as u64) < MAX_RESPONSE_BYTES && !is_enough(answer) {
         stream.set_read_timeout(Some(left(deadline)?))?;
         match stream.read(&mut part) {

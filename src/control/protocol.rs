@@ -23,6 +23,9 @@ pub const MAX_RESPONSE_BYTES: u64 = 8 * 1024 * 1024;
 pub const LEASE_VARIABLE: &str = "ACMEGATE_LEASE";
 /// The socket that obeys, in the runtime directory.
 pub const CONTROL_SOCKET: &str = "control.sock";
+/// The last line of the metrics, a comment to every reader of their format: what ends without it was
+/// cut off.
+pub const END_OF_METRICS: &str = "# EOF\n";
 /// The socket that tells and never listens, beside it.
 pub const OBSERVE_SOCKET: &str = "observe.sock";
 /// Where both stand by default. Not /tmp: certbot's unit has a private one.
@@ -126,6 +129,13 @@ pub struct Open {
     pub holder: Option<HolderWord>,
     /// Say what would be done, and do nothing.
     pub dry_run: bool,
+    /// Open although windows for the same failed too often in the last hour.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub force: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl Open {
@@ -236,6 +246,9 @@ pub struct Response {
     pub code: u8,
     /// One line for a person.
     pub message: String,
+    /// What else is to be said of it, a line each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<String>,
     /// More lines for a person, if something is worth knowing.
     #[serde(default)]
     pub warnings: Vec<String>,
@@ -309,6 +322,7 @@ impl Response {
             version: VERSION,
             code: exit as u8,
             message: message.into(),
+            more: Vec::new(),
             warnings: Vec::new(),
             ports: Vec::new(),
             gate_ports: Vec::new(),
@@ -380,6 +394,7 @@ mod tests {
                 caller_pid: 813,
             }),
             dry_run: false,
+            force: true,
         };
         for (ask, under) in [
             (Ask::Open(open.clone()), None),
@@ -423,6 +438,13 @@ mod tests {
             // An older daemon understands a newer caller that asks no more than it could.
             assert_eq!(serde_json::to_string(&envelope).unwrap(), line);
         }
+    }
+
+    #[test]
+    fn who_does_not_insist_says_nothing_that_an_older_daemon_would_refuse() {
+        let open = serde_json::to_string(&Open::default()).unwrap();
+        assert!(!open.contains("force"), "{open}");
+        assert!(!serde_json::from_str::<Open>(&open).unwrap().force);
     }
 
     #[test]

@@ -35,6 +35,9 @@ const REQUEST_DEADLINE: Duration = Duration::from_secs(2);
 /// How long a reader of the status may take to take it.
 const RESPONSE_DEADLINE: Duration = Duration::from_secs(5);
 
+/// The least time between two scenes: as fast as anybody can look.
+const SCENE_INTERVAL: Duration = Duration::from_millis(250);
+
 /// Whoever decides what a caller gets.
 pub trait Authority: Send + Sync + 'static {
     /// Does what is asked, or says why not. `under` names the lease that the caller says it was
@@ -56,11 +59,20 @@ pub trait Authority: Send + Sync + 'static {
     /// The caller of this arming is gone: its lease ends.
     fn disarm(&self, arming: u64) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
+    /// Lets a caller watch, or says why not; what it gets counts changes.
+    ///
+    /// # Errors
+    /// The refusal.
+    fn watch(&self, caller: Caller) -> Result<watch::Receiver<u64>, Box<Response>>;
+
+    /// What whoever watches is told now.
+    fn scene(&self) -> Response;
+
     /// Ends a lease whose caller went away before it heard of it: it believes that it has none.
     fn withdraw(&self, lease: LeaseName) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
-    /// Tells everything.
-    fn status(&self) -> Pin<Box<dyn Future<Output = Status> + Send + '_>>;
+    /// Tells everything: the status, and the metrics of the same moment as text.
+    fn status(&self) -> Pin<Box<dyn Future<Output = (Status, String)> + Send + '_>>;
 }
 
 /// An armed lease, as its caller's connection knows it.
@@ -119,7 +131,9 @@ pub async fn serve_control(
     .await
 }
 
-/// Serves the observe socket until `stop` becomes true. Not one byte is read from it.
+/// Serves the observe socket until `stop` becomes true. Not one byte is read from it: so everybody
+/// gets the status, as one line, and behind it the metrics to the end; who wants one of them leaves
+/// the other.
 ///
 /// # Errors
 /// When the socket itself fails.
@@ -132,7 +146,10 @@ pub async fn serve_observe(
         let authority = Arc::clone(&authority);
         async move {
             let mut stream = stream;
-            tell(&mut stream, &authority.status().await).await;
+            let (status, metrics) = authority.status().await;
+            if tell(&mut stream, &status).await {
+                give(&mut stream, metrics.as_bytes()).await;
+            }
         }
     })
     .await
@@ -247,6 +264,10 @@ async fn hear(mut stream: UnixStream, authority: &dyn Authority, stop: watch::Re
                 Ok(arming) => return stay(stream, authority, arming, stop).await,
                 Err(refusal) => refusal,
             },
+            Ask::Watch => match authority.watch(caller) {
+                Ok(changes) => return show(stream, authority, changes, stop).await,
+                Err(refusal) => *refusal,
+            },
             ask => authority.obey(caller, ask, envelope.under).await,
         },
     };
@@ -303,6 +324,34 @@ async fn stay(
     authority.disarm(arming.number).await;
 }
 
+/// Tells whoever watches what there is, again and again as it changes, until it goes away. Who reads
+/// too slowly misses what was in between, and at last its place.
+async fn show(
+    mut stream: UnixStream,
+    authority: &dyn Authority,
+    mut changes: watch::Receiver<u64>,
+    mut stop: watch::Receiver<bool>,
+) {
+    let mut byte = [0; 1];
+    loop {
+        changes.mark_unchanged();
+        if !tell(&mut stream, &authority.scene()).await {
+            return;
+        }
+        tokio::select! {
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+            }
+            // Its end, or something that it has no business to say.
+            _ = stream.read(&mut byte) => return,
+            () = stopped(&mut stop) => return,
+        }
+        tokio::time::sleep(SCENE_INTERVAL).await;
+    }
+}
+
 async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
@@ -335,12 +384,16 @@ async fn tell(stream: &mut UnixStream, message: &impl serde::Serialize) -> bool 
         return false;
     };
     line.push(b'\n');
-    let written = tokio::time::timeout(RESPONSE_DEADLINE, stream.write_all(&line)).await;
-    let is_told = matches!(written, Ok(Ok(())));
-    if !is_told {
+    give(stream, &line).await
+}
+
+async fn give(stream: &mut UnixStream, bytes: &[u8]) -> bool {
+    let written = tokio::time::timeout(RESPONSE_DEADLINE, stream.write_all(bytes)).await;
+    let is_given = matches!(written, Ok(Ok(())));
+    if !is_given {
         tracing::debug!("a caller did not take its answer");
     }
-    is_told
+    is_given
 }
 
 #[cfg(test)]

@@ -37,10 +37,16 @@ pub struct Status {
     pub budget: Budget,
     /// The addresses that the gate listens on.
     pub listeners: Vec<String>,
+    /// The addresses where metrics are shown.
+    #[serde(default)]
+    pub metrics: Vec<String>,
     /// Every site.
     pub sites: Vec<Site>,
     /// How many pushed key authorizations wait for a validation.
     pub pushed: usize,
+    /// What is kept of windows; `null` where nothing is.
+    #[serde(default)]
+    pub history: Option<History>,
     /// Connections by reason, since the start.
     pub connections: Vec<Count>,
 }
@@ -209,6 +215,19 @@ pub struct Site {
     pub accounts: Vec<String>,
     /// The thumbprints that were seen in answers, ready for `accounts`.
     pub seen: Vec<String>,
+}
+
+/// What is kept of windows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// How many windows are on disk.
+    pub records: u64,
+    /// How many octets they take there.
+    pub bytes: u64,
+    /// When the oldest of them was opened, in milliseconds after 1970.
+    pub oldest: Option<u64>,
+    /// How many wait in memory to be written.
+    pub unsaved: usize,
 }
 
 /// How many connections ended for one reason.

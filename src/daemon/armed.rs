@@ -109,6 +109,7 @@ impl Terms {
             identifiers: asked_names.or_else(|| armed.identifiers.clone()),
             holder: armed.holder.clone(),
             dry_run: asked.dry_run,
+            force: asked.force || armed.force,
         })
     }
 }

@@ -4,13 +4,14 @@
 use std::future::Future;
 use std::pin::Pin;
 
+use tokio::sync::watch;
+
 use super::desk::Desk;
 use super::now;
-use super::tell::tell;
 use crate::control::protocol::{Ask, Open, Response};
 use crate::control::server::{Arming, Authority};
 use crate::control::status::Status;
-use crate::gate::caller::Caller;
+use crate::gate::caller::{Ask as GateAsk, Caller};
 use crate::gate::lease::LeaseName;
 
 impl Authority for Desk {
@@ -46,6 +47,23 @@ impl Authority for Desk {
         Box::pin(self.disarm_lease(arming))
     }
 
+    fn watch(&self, caller: Caller) -> Result<watch::Receiver<u64>, Box<Response>> {
+        let permitted = self.permit(caller, GateAsk::Report, "read reports");
+        let response = match permitted {
+            Ok(()) => Response::done("watching"),
+            Err(refused) => refused.into(),
+        };
+        self.write_down(caller, "watch", &response);
+        match response.code {
+            0 => Ok(self.recorder.changes()),
+            _ => Err(Box::new(response)),
+        }
+    }
+
+    fn scene(&self) -> Response {
+        Desk::scene(self)
+    }
+
     fn withdraw(&self, lease: LeaseName) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
             tracing::warn!(%lease, "whoever asked for a lease did not wait for the answer: released");
@@ -55,8 +73,8 @@ impl Authority for Desk {
         })
     }
 
-    fn status(&self) -> Pin<Box<dyn Future<Output = Status> + Send + '_>> {
-        Box::pin(async move { tell(self) })
+    fn status(&self) -> Pin<Box<dyn Future<Output = (Status, String)> + Send + '_>> {
+        Box::pin(async move { self.tell_all() })
     }
 }
 

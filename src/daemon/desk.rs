@@ -5,28 +5,32 @@
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 
 use super::armed::Armed;
 use super::asked_ports::asked_ports;
 use super::early::EarlyClose;
+use super::history::History;
 use super::lease_error::LeaseError;
 use super::leases::Leases;
 use super::now;
+use super::rate_limit::RateLimit;
+use super::recorder::Recorder;
 use super::refused::{Refused, explain, not_yours};
 use super::words::{Told, entrance, identifier, lease_name};
 use crate::answer::Pushed;
 use crate::config::{Config, format_duration};
-use crate::control::protocol::{Ask, Exit, FamilyName, Open, Response};
+use crate::control::protocol::{Ask, Exit, FamilyName, Open, Response, SaidWord};
 use crate::firewall::message::Claim;
 use crate::firewall::record::command_name;
-use crate::front::{Rules, Speaks};
+use crate::front::{Front, Rules, Speaks};
 use crate::gate::caller::{Ask as GateAsk, Caller, may};
 use crate::gate::identifier::Identifier;
 use crate::gate::lease::{Entrance, Families, Holder, LeaseName, Trigger};
 use crate::observe::Observer;
+use crate::observe::record::EndedBy;
 
 /// Everything that callers can reach.
 pub struct Desk {
@@ -38,10 +42,14 @@ pub struct Desk {
     pub armed: Armed,
     /// What may end before its time.
     pub early: Arc<EarlyClose>,
+    /// Windows that were.
+    pub history: Arc<History>,
     /// The pushed answers.
     pub pushed: Arc<Pushed>,
     /// What was seen.
     pub observer: Arc<Observer>,
+    /// What becomes of windows.
+    pub recorder: Arc<Recorder>,
     /// The addresses that are really listened on.
     pub listeners: Vec<SocketAddr>,
     /// What is spoken there.
@@ -54,6 +62,16 @@ pub struct Desk {
     pub problems: Mutex<Vec<String>>,
     /// What is wrong with the lists now, for the status.
     pub list_problems: Mutex<Vec<String>>,
+    /// When the oldest of the lists was written.
+    pub oldest_list: Mutex<Option<SystemTime>>,
+    /// Who holds the connections.
+    pub front: Arc<Front>,
+    /// The addresses where metrics are shown.
+    pub scraped_at: Vec<SocketAddr>,
+    /// When the daemon started.
+    pub started: SystemTime,
+    /// What failed lately.
+    pub rate_limit: Arc<RateLimit>,
 }
 
 impl Desk {
@@ -65,14 +83,12 @@ impl Desk {
         under: Option<String>,
     ) -> Result<Response, Refused> {
         match ask {
-            Ask::Open(open) => self.open(caller, open).await,
+            Ask::Open(open) => self.open(caller, open, None).await,
             // Only a connection that stays can have one.
             Ask::Arm(_) => Err(Refused::new(Exit::Software, "nothing was armed")),
-            Ask::Close { lease, said: _ } => self.close(caller, &lease).await,
-            Ask::Report(_) | Ask::Watch => {
-                self.permit(caller, GateAsk::Report, "read reports")?;
-                Err(Refused::new(Exit::Unavailable, "nothing is recorded"))
-            }
+            Ask::Close { lease, said } => self.close(caller, &lease, said).await,
+            Ask::Report(which) => self.report(caller, which).await,
+            Ask::Watch => Err(Refused::new(Exit::Software, "nobody stayed to watch")),
             Ask::AnswerAdd {
                 challenge,
                 identifier,
@@ -83,8 +99,10 @@ impl Desk {
                 let challenge = challenge.to_type();
                 let told = Told::of(challenge, key_authorization, digest)?;
                 let answer = self.answer(caller, &identifier, told)?;
-                let opened = self.open_for_token(caller, under, challenge).await?;
-                let added = self.add_answer(answer, milliseconds)?;
+                let opened = self
+                    .open_for_token(caller, under, challenge, &answer.0)
+                    .await?;
+                let added = self.add_answer(caller, answer, milliseconds)?;
                 Ok(match opened {
                     None => added,
                     Some(opened) => Response {
@@ -110,7 +128,7 @@ impl Desk {
             Ask::FirewallRemove => {
                 self.permit(caller, GateAsk::Firewall, "change the firewall")?;
                 self.leases
-                    .remove_firewall()
+                    .remove_firewall(EndedBy::Removed)
                     .await
                     .map_err(|error| self.explain(error))?;
                 Ok(Response::done(
@@ -214,11 +232,23 @@ impl Desk {
         Ok((claim, identifiers))
     }
 
-    pub(super) async fn acquire(&self, caller: Caller, open: Open) -> Result<Response, Refused> {
+    /// Opens as asked. `about` is the identifier whose token makes it open, where one does.
+    pub(super) async fn acquire(
+        &self,
+        caller: Caller,
+        open: Open,
+        about: Option<&Identifier>,
+    ) -> Result<Response, Refused> {
         self.permit(caller, GateAsk::Open, "open a window")?;
         let (claim, identifiers) = self.claim(caller, &open)?;
         self.permit_lease(caller, &claim.name)?;
         let is_new = !self.lives(&claim.name);
+        // Who has a window already makes no new attempt by keeping it.
+        if is_new && !open.force {
+            let pid = claim.holder.as_ref().map(|holder| holder.pid);
+            let named = identifiers.as_deref();
+            self.within_failures((&claim.name, pid), caller.uid, named, about)?;
+        }
         let acquired = (is_new && !open.dry_run).then(|| Box::new(claim.name.clone()));
         let (what, ports) = (describe(&claim), claim.ports.clone());
         let (doubts, message) = if open.dry_run {
@@ -269,7 +299,12 @@ impl Desk {
         }
     }
 
-    async fn close(&self, caller: Caller, lease: &str) -> Result<Response, Refused> {
+    async fn close(
+        &self,
+        caller: Caller,
+        lease: &str,
+        said: Option<SaidWord>,
+    ) -> Result<Response, Refused> {
         let name = lease_name(lease)?;
         let windows = self.leases.windows();
         let owner = windows.borrow().lease(&name).map(|lease| lease.caller);
@@ -277,15 +312,25 @@ impl Desk {
             owner: owner.unwrap_or(caller.uid),
         };
         self.permit(caller, ask, "close this window")?;
+        self.note_said(lease, said)?;
         let was_there = self
             .leases
             .close(&name)
             .await
             .map_err(|error| self.explain(error))?;
-        Ok(match was_there {
-            true => Response::done(format!("closed: lease {name}")),
+        self.lease_ended(&name);
+        Ok(match (was_there, self.closing_words(&name).await) {
+            (true, Some([first, second])) => Response {
+                more: vec![second],
+                ..Response::done(first)
+            },
+            (true, None) => Response::done(format!("closed: lease {name}")),
             // A post-hook after the lease expired is no failure.
-            false => Response::done(format!("no lease {name}: nothing to close")),
+            (false, Some([first, second])) => Response {
+                more: vec![second],
+                ..Response::done(format!("no lease {name}: nothing to close; {first}"))
+            },
+            (false, None) => Response::done(format!("no lease {name}: nothing to close")),
         })
     }
 

@@ -12,6 +12,8 @@ use tokio::sync::Notify;
 
 use super::leases::Leases;
 use super::now;
+use super::rate_limit::RateLimit;
+use super::recorder::Recorder;
 use crate::config::{Config, Source};
 use crate::gate::Reason;
 use crate::gate::allow_list::AllowList;
@@ -118,22 +120,36 @@ impl EarlyClose {
     }
 }
 
-/// Tells one witness everything, and this watch what it wants to know.
+/// Tells one witness, the recorder and the rate limit everything, and this watch what it wants to know.
 pub struct Overheard<Inner> {
     inner: Arc<Inner>,
     early: Arc<EarlyClose>,
+    recorder: Arc<Recorder>,
+    rate_limit: Arc<RateLimit>,
 }
 
 impl<Inner> Overheard<Inner> {
     /// A witness that listens in on what `inner` is told.
-    pub fn new(inner: Arc<Inner>, early: Arc<EarlyClose>) -> Self {
-        Self { inner, early }
+    pub fn new(
+        inner: Arc<Inner>,
+        early: Arc<EarlyClose>,
+        recorder: Arc<Recorder>,
+        rate_limit: Arc<RateLimit>,
+    ) -> Self {
+        Self {
+            inner,
+            early,
+            recorder,
+            rate_limit,
+        }
     }
 }
 
 impl<Inner: Witness> Witness for Overheard<Inner> {
     fn ended(&self, event: &Ended<'_>) {
         self.inner.ended(event);
+        self.recorder.ended(event);
+        self.rate_limit.ended(event);
         if self.early.counts_networks.load(Ordering::Relaxed)
             && event.reason == Reason::Answered
             && let (Some(identifier), Some(token)) = (event.identifier, event.token)

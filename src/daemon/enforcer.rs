@@ -93,6 +93,7 @@ pub fn enforcer_seal(config: &Config) -> Seal {
         },
         // What is to be read the reader reads.
         readable: Vec::new(),
+        writable: Vec::new(),
         connect_ports: Vec::new(),
         calls: Calls::Enforcer,
     }

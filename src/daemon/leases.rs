@@ -17,12 +17,14 @@ use super::commands::Commands;
 use super::lease_error::LeaseError;
 use super::link::{Enforcing, Link, Lost};
 use super::now;
+use super::recorder::Recorder;
 use crate::config::Config;
 use crate::firewall::message::{Claim, Health, Reply, Request};
 use crate::gate::identifier::Identifier;
 use crate::gate::lease::{Holder, Lease, LeaseName, Scope};
 use crate::gate::usage::{Slot, TimeLimits};
 use crate::gate::window::{MAX_LEASES, Opening, Windows};
+use crate::observe::record::EndedBy;
 
 /// How long the enforcer may take to read its configuration and lists; a million ranges are seconds.
 const READING: Duration = Duration::from_secs(60);
@@ -34,6 +36,7 @@ pub struct Leases {
     config: watch::Receiver<Arc<Config>>,
     windows: watch::Sender<Arc<Windows>>,
     holders: mpsc::Sender<(LeaseName, Holder)>,
+    recorder: Arc<Recorder>,
     /// One change at a time, from the question to the writing down.
     turn: Mutex<()>,
 }
@@ -44,6 +47,7 @@ impl Leases {
         link: Link<Enforcing>,
         commands: Option<Commands>,
         config: watch::Receiver<Arc<Config>>,
+        recorder: Arc<Recorder>,
     ) -> (Self, mpsc::Receiver<(LeaseName, Holder)>) {
         let (holders, to_watch) = mpsc::channel(MAX_LEASES);
         let windows = watch::Sender::new(Arc::new(Windows::default()));
@@ -54,6 +58,7 @@ impl Leases {
                 config,
                 windows,
                 holders,
+                recorder,
                 turn: Mutex::new(()),
             },
             to_watch,
@@ -178,6 +183,7 @@ impl Leases {
             windows.count(lease.caller, now);
             windows.write_down(lease.clone(), now);
         });
+        self.recorder.opened(&lease, now);
         self.watch_holder(&lease);
         Ok(doubts)
     }
@@ -250,15 +256,21 @@ impl Leases {
     pub async fn close(&self, name: &LeaseName) -> Result<bool, LeaseError> {
         let begun = now();
         let _turn = self.turn.lock().await;
-        self.release(name, begun).await
+        self.release(name, EndedBy::Close, begun).await
     }
 
-    async fn release(&self, name: &LeaseName, begun: Instant) -> Result<bool, LeaseError> {
+    async fn release(
+        &self,
+        name: &LeaseName,
+        by: EndedBy,
+        begun: Instant,
+    ) -> Result<bool, LeaseError> {
         self.confirmed(Request::Close(name.clone())).await?;
         let mut was_there = false;
         self.windows.send_modify(|windows| {
             was_there = Arc::make_mut(windows).release(name, now()).is_some();
         });
+        self.recorder.closed(name, by);
         // The kernel first: whatever becomes of the command, nobody comes through.
         if let Some(commands) = &self.commands {
             commands.close(name, begun).await?;
@@ -275,12 +287,12 @@ impl Leases {
             .lease(name)
             .and_then(|lease| lease.holder.clone());
         match held_by.as_ref() == Some(holder) {
-            true => self.release(name, now()).await,
+            true => self.release(name, EndedBy::HolderGone, now()).await,
             false => Ok(false),
         }
     }
 
-    /// Releases a lease only if it still ends when it did, and so was not renewed.
+    /// Releases a lease early, and only if it still ends when it did, and so was not renewed.
     ///
     /// # Errors
     /// [`LeaseError`].
@@ -296,7 +308,7 @@ impl Leases {
             .lease(name)
             .map(|lease| lease.deadline);
         match ends_at == Some(deadline) {
-            true => self.release(name, now()).await,
+            true => self.release(name, EndedBy::Early, now()).await,
             false => Ok(false),
         }
     }
@@ -325,6 +337,8 @@ impl Leases {
         if let Some(commands) = &self.commands {
             commands.switch(&windows).await?;
         }
+        let kept = windows.leases();
+        self.recorder.ended_all_but(kept, EndedBy::Reload);
         self.publish(windows);
         Ok(())
     }
@@ -346,12 +360,13 @@ impl Leases {
         self.confirmed(Request::Apply).await.map(drop)
     }
 
-    /// Takes our part of the ruleset away; every lease ends.
+    /// Takes our part of the ruleset away; every lease ends, by this.
     ///
     /// # Errors
     /// [`LeaseError`].
-    pub async fn remove_firewall(&self) -> Result<(), LeaseError> {
+    pub async fn remove_firewall(&self, by: EndedBy) -> Result<(), LeaseError> {
         let _turn = self.turn.lock().await;
+        self.recorder.ended_all_but(std::iter::empty(), by);
         // Shut here first: what the kernel does no longer, the gate does.
         self.windows
             .send_modify(|windows| Arc::make_mut(windows).release_all(now()));

@@ -18,7 +18,18 @@ const BACKLOG: i32 = 4096;
 pub struct ListenError {
     address: SocketAddr,
     error: io::Error,
-    is_transparent: bool,
+    purpose: Purpose,
+}
+
+/// What is listened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Purpose {
+    /// Peers that come by themselves.
+    Peers,
+    /// Peers that the kernel diverts.
+    Diverted,
+    /// Who asks for metrics.
+    Metrics,
 }
 
 impl fmt::Display for ListenError {
@@ -36,16 +47,16 @@ impl fmt::Display for ListenError {
                 if holders.iter().all(|holder| holder.process.is_none()) {
                     write!(f, " (`ss -Hltnp sport = {port}` as root names it)")?;
                 }
-                if self.is_transparent {
-                    return f.write_str(
-                        ". Way out: give connections another port to be handed to, `divert_port` in [http]",
-                    );
-                }
-                write!(
-                    f,
-                    ". Ways out: move it behind the gate (another port, and `answer = {{ upstream = … }}`); \
-                     or set `[http] listen = []` and use acmegate for windows only"
-                )
+                f.write_str(match self.purpose {
+                    Purpose::Peers => {
+                        ". Ways out: move it behind the gate (another port, and `answer = { upstream = … }`); \
+                         or set `[http] listen = []` and use acmegate for windows only"
+                    }
+                    Purpose::Diverted => {
+                        ". Way out: give connections another port to be handed to, `divert_port` in [http]"
+                    }
+                    Purpose::Metrics => ". Way out: another port in [metrics] listen",
+                })
             }
             // Which needs another capability than a low port does.
             io::ErrorKind::PermissionDenied if self.error.raw_os_error() == Some(libc::EPERM) => {
@@ -112,12 +123,27 @@ pub fn bind_transparent(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, Li
                 return Err(ListenError {
                     address,
                     error,
-                    is_transparent: true,
+                    purpose: Purpose::Diverted,
                 });
             }
         }
     }
     Ok(listeners)
+}
+
+/// Binds every address that metrics are shown at: loopback addresses, each for itself.
+///
+/// # Errors
+/// [`ListenError`].
+pub fn bind_for_metrics(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ListenError> {
+    let bound = addresses.iter().map(|&address| {
+        bind_one(address, false).map_err(|error| ListenError {
+            address,
+            error,
+            purpose: Purpose::Metrics,
+        })
+    });
+    bound.collect()
 }
 
 /// Whether this kernel has no IPv6.
@@ -145,7 +171,7 @@ fn bind_by<Listener>(
             listener.map_err(|error| ListenError {
                 address,
                 error,
-                is_transparent: false,
+                purpose: Purpose::Peers,
             })
         })
         .collect()

@@ -91,7 +91,7 @@ async fn follow(lists: &mut Lists, allow: &Allow, desk: &Desk, rules: &watch::Se
         Ok(read) => {
             let is_other = *read.list() != *lists.list();
             *lists = read;
-            desk.tell_list_problems(lists.problems());
+            desk.tell_of_lists(lists);
             if is_other {
                 use_list(rules, lists);
                 tracing::info!("a list changed on disk: the allow-list is another");
@@ -117,8 +117,13 @@ fn use_list(rules: &watch::Sender<Arc<Rules>>, lists: &Lists) {
 }
 
 impl Desk {
-    /// What is wrong with lists, in place of what was; each new line is logged.
-    pub fn tell_list_problems(&self, problems: Vec<String>) {
+    /// How old lists are and what is wrong with them, in place of what was; each new line is logged.
+    pub fn tell_of_lists(&self, lists: &Lists) {
+        *self
+            .oldest_list
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner) = lists.oldest();
+        let problems = lists.problems();
         let mut told = self
             .list_problems
             .lock()

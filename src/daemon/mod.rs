@@ -12,19 +12,26 @@ pub mod commands;
 pub mod desk;
 pub mod early;
 pub mod enforcer;
+mod framed;
+pub mod historian;
+pub mod history;
 pub mod lease_error;
 pub mod leases;
 pub mod link;
 pub mod listen;
 mod lists;
 mod lock;
+mod measure;
 pub mod notify;
 pub mod parts;
 pub mod port;
 pub mod privilege;
 mod pushing;
+pub mod rate_limit;
 pub mod reader;
+pub mod recorder;
 mod refused;
+mod reporting;
 pub mod runner;
 pub mod seal;
 mod serve;
@@ -127,6 +134,7 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
         &config,
         listeners.iter().map(|listener| listener.address),
     ));
+    let scraped = scraped(&config)?;
     let sockets = control_sockets(&options.runtime_dir, &config)?;
     // Only the built-in one is ours to make; a configured webroot belongs to its ACME client.
     let _ = fs::create_dir_all(parts::built_in_webroot(&config));
@@ -137,6 +145,7 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
     let notify = Notify::from_env();
     let (enforcer, child) = start_enforcer(&config)?;
     let runner = runner::start(&config)?;
+    let historian = historian::start(&config);
     problems.extend(parts::missing_programs(&config));
     accounts.seal();
 
@@ -161,6 +170,7 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
         room,
         config: Arc::new(config),
         listeners,
+        scraped,
         sockets,
         pushed,
         rules,
@@ -170,6 +180,7 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
         enforcer,
         child,
         runner,
+        historian,
         landlocked,
     }));
     // A thread that still reads lists has nothing to finish.
@@ -182,6 +193,7 @@ pub fn front_seal(config: &Config) -> Seal {
     Seal {
         capabilities: CapabilitySet::empty(),
         readable: parts::readable(config),
+        writable: Vec::new(),
         connect_ports: parts::upstream_ports(config),
         calls: Calls::Front,
     }
@@ -210,6 +222,22 @@ pub struct Listener {
     socket: std::net::TcpListener,
     speaks: Speaks,
     address: SocketAddr,
+}
+
+/// A socket where metrics are shown, and where it is.
+pub struct Scraped {
+    socket: std::net::TcpListener,
+    address: SocketAddr,
+}
+
+fn scraped(config: &Config) -> Result<Vec<Scraped>, Fatal> {
+    let bound = listen::bind_for_metrics(&config.metrics.listen);
+    let sockets = bound.map_err(|error| Fatal::new(Exit::Os, error))?;
+    let addressed = sockets.into_iter().map(|socket| {
+        let address = address_of(&socket)?;
+        Ok(Scraped { socket, address })
+    });
+    addressed.collect()
 }
 
 fn listeners(config: &Config) -> Result<Vec<Listener>, Fatal> {
@@ -311,6 +339,10 @@ fn raise_descriptor_limit(config: &Config) -> Room {
             2 * u64::from(config.tls.max_connections),
             OTHER_DESCRIPTORS + front::PIPE_DESCRIPTORS as u64,
         ),
+    };
+    let other = match config.metrics.listen.len() as u64 {
+        0 => other,
+        listeners => other + listeners + observe::scrape::MAX_SCRAPERS as u64 * listeners,
     };
     let wanted = http + tls + other;
     let reachable = limit.maximum.map_or(wanted, |maximum| maximum.min(wanted));

@@ -87,6 +87,7 @@ pub fn runner_orders(config: &Config) -> runner::serve::Orders {
     });
     runner::serve::Orders {
         commands: Arc::new(commands),
+        notifier: config.notify.notifier.clone(),
         limits: config.limits(),
         state_file: config.daemon.state_dir.join(runner::state::FILE),
     }
@@ -104,7 +105,18 @@ pub fn missing_programs(config: &Config) -> Vec<String> {
                 runner::program::SEARCH_PATH
             )
         })
+        .chain(missing_notifier(config))
         .collect()
+}
+
+fn missing_notifier(config: &Config) -> Option<String> {
+    let program = config.notify.notifier.as_ref()?.command.program();
+    runner::program::find(program).is_none().then(|| {
+        format!(
+            "[notify] command: there is no program `{program}` (looked for in {}): nobody would be told",
+            runner::program::SEARCH_PATH
+        )
+    })
 }
 
 /// What the front follows; opens webroots. What could not be opened is answered by pushed tokens
@@ -206,7 +218,7 @@ pub fn read_again(config: &Config) -> impl Iterator<Item = PathBuf> {
 }
 
 /// The directory of the configuration.
-fn config_dir(config: &Config) -> Option<PathBuf> {
+pub fn config_dir(config: &Config) -> Option<PathBuf> {
     let file = config
         .source
         .clone()
@@ -227,7 +239,7 @@ pub struct Room {
     pub tls: usize,
 }
 
-/// The ports of upstreams and servers, the only ones that the front may connect to.
+/// The ports of upstreams, servers and the webhook, the only ones that the front may connect to.
 pub fn upstream_ports(config: &Config) -> Vec<u16> {
     let answers = config.sites.iter().filter_map(|site| match &site.source {
         config::Source::Upstream(address) => Some(*address),
@@ -239,9 +251,11 @@ pub fn upstream_ports(config: &Config) -> Vec<u16> {
         .flat_map(|site| [site.tls_source, site.server])
         .chain([config.tls.server])
         .flatten();
+    let webhook = config.notify.webhook.as_ref();
     let mut ports: Vec<u16> = answers
         .chain(servers)
         .map(|server| server.address.port())
+        .chain(webhook.map(|webhook| webhook.address.port()))
         .collect();
     ports.sort_unstable();
     ports.dedup();

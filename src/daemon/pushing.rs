@@ -73,6 +73,7 @@ impl Desk {
 
     pub(super) fn add_answer(
         &self,
+        caller: Caller,
         (identifier, answer): (Identifier, PushedAnswer),
         milliseconds: Option<u64>,
     ) -> Result<Response, Refused> {
@@ -88,6 +89,7 @@ impl Desk {
             .add(identifier.clone(), answer, lifetime, now)
             .map_err(|full| Refused::new(Exit::TempFail, full.to_string()))?;
         self.tell_of_token(&identifier, &token);
+        self.rate_limit.pushed(&identifier, caller.uid);
         // Neither token nor thumbprint: this line goes to the log.
         Ok(Response::done(format!(
             "answering for {identifier}{by}, {} at most",
@@ -124,7 +126,10 @@ impl Desk {
     /// CAs give one token to all challenges of an authorization.
     fn tell_of_token(&self, identifier: &Identifier, token: &Token) {
         match self.pushed.answered_until(identifier, token, now()) {
-            Some(until) => self.early.pushed(identifier, token, until),
+            Some(until) => {
+                self.early.pushed(identifier, token, until);
+                self.recorder.announced(identifier, token);
+            }
             None => self.early.withdrawn(identifier, token),
         }
     }

@@ -71,6 +71,7 @@ pub fn reader_seal(config: &Config) -> Seal {
     Seal {
         capabilities: CapabilitySet::empty(),
         readable: parts::read_again(config).collect(),
+        writable: Vec::new(),
         connect_ports: Vec::new(),
         calls: Calls::Enforcer,
     }

@@ -80,6 +80,7 @@ pub fn runner_seal(config: &Config) -> Seal {
             false => CapabilitySet::empty(),
         },
         readable: Vec::new(),
+        writable: Vec::new(),
         connect_ports: Vec::new(),
         calls: Calls::Runner,
     }

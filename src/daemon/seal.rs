@@ -28,19 +28,23 @@ pub struct Seal {
     pub capabilities: CapabilitySet,
     /// Files and directories that it may read, with everything below.
     pub readable: Vec<PathBuf>,
+    /// Directories in which it may make, write and remove files.
+    pub writable: Vec<PathBuf>,
     /// TCP ports that it may connect to.
     pub connect_ports: Vec<u16>,
     /// Which system calls it needs.
     pub calls: Calls,
 }
 
-/// Three sets of system calls.
+/// Four sets of system calls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Calls {
     /// Many threads, sockets of the Internet families, no new netlink or raw socket.
     Front,
     /// One thread, no new socket at all.
     Enforcer,
+    /// One thread, no new socket, and what a database on disk takes.
+    Historian,
     /// Everything that an ordinary program may need, for programs inherit it; but nothing that
     /// changes the system or looks into other processes.
     Runner,
@@ -67,7 +71,7 @@ impl Seal {
         // What programs are to have goes through their exec as an ambient capability.
         let inherited = match self.calls {
             Calls::Runner => self.capabilities,
-            Calls::Front | Calls::Enforcer => CapabilitySet::empty(),
+            Calls::Front | Calls::Enforcer | Calls::Historian => CapabilitySet::empty(),
         };
         let kept = CapabilitySets {
             effective: self.capabilities,
@@ -82,7 +86,7 @@ impl Seal {
         let landlocked = match self.calls {
             // It would bind the commands, and which files those need only their author knows.
             Calls::Runner => Landlocked::Not,
-            Calls::Front | Calls::Enforcer => self.landlock()?,
+            Calls::Front | Calls::Enforcer | Calls::Historian => self.landlock()?,
         };
         for program in self.calls.filters()? {
             apply_filter(&program).map_err(io::Error::other)?;
@@ -93,6 +97,11 @@ impl Seal {
     fn landlock(&self) -> io::Result<Landlocked> {
         const NEWEST: ABI = ABI::V6;
         let reading = AccessFs::ReadFile | AccessFs::ReadDir;
+        let writing = reading
+            | AccessFs::WriteFile
+            | AccessFs::Truncate
+            | AccessFs::MakeReg
+            | AccessFs::RemoveFile;
         let rules = || -> Result<_, Box<dyn std::error::Error + Send + Sync>> {
             let mut ruleset = Ruleset::default()
                 .handle_access(AccessFs::from_all(NEWEST))?
@@ -109,6 +118,9 @@ impl Seal {
                     };
                     ruleset = ruleset.add_rule(PathBeneath::new(handle, access))?;
                 }
+            }
+            for path in &self.writable {
+                ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(path)?, writing))?;
             }
             for &port in &self.connect_ports {
                 ruleset = ruleset.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;
@@ -142,6 +154,10 @@ impl Calls {
         match self {
             Self::Runner => {}
             Self::Enforcer => rules.extend(ENFORCER.iter().map(|call| (*call, Vec::new()))),
+            Self::Historian => {
+                rules.extend(HISTORIAN.iter().map(|call| (*call, Vec::new())));
+                rules.insert(libc::SYS_sendto, vec![send_to_nobody_else()?]);
+            }
             Self::Front => {
                 rules.extend(FRONT.iter().map(|call| (*call, Vec::new())));
                 rules.insert(libc::SYS_clone, vec![thread_only()?]);
@@ -286,6 +302,27 @@ const COMMON: &[i64] = &[
 /// MSG_FASTOPEN and an address behind a pointer that no filter sees.
 const ENFORCER: &[i64] = &[libc::SYS_sendmsg, libc::SYS_sendto];
 
+/// What the historian needs besides: what SQLite does to a file, its journal and their directory. Modes
+/// and owners are not among it: landlock does not know them, and they are right when a file is made.
+const HISTORIAN: &[i64] = &[
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_access,
+    libc::SYS_faccessat,
+    libc::SYS_faccessat2,
+    libc::SYS_fdatasync,
+    libc::SYS_fsync,
+    libc::SYS_ftruncate,
+    libc::SYS_getcwd,
+    libc::SYS_pread64,
+    libc::SYS_pwrite64,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_rename,
+    libc::SYS_renameat,
+    #[cfg(target_arch = "x86_64")]
+    libc::SYS_unlink,
+    libc::SYS_unlinkat,
+];
+
 /// What no command has a reason to do, nor the runner itself: another namespace or root directory,
 /// kernel modules, programs in the kernel, other processes' memory, mounts, the clock, keys.
 const REFUSED_TO_COMMANDS: &[i64] = &[
@@ -358,7 +395,12 @@ mod tests {
 
     #[test]
     fn every_filter_compiles() {
-        for (calls, count) in [(Calls::Front, 2), (Calls::Enforcer, 2), (Calls::Runner, 1)] {
+        for (calls, count) in [
+            (Calls::Front, 2),
+            (Calls::Enforcer, 2),
+            (Calls::Historian, 2),
+            (Calls::Runner, 1),
+        ] {
             assert_eq!(calls.filters().unwrap().len(), count);
         }
     }
@@ -372,8 +414,12 @@ mod tests {
             libc::SYS_fork,
             libc::SYS_bpf,
         ] {
-            assert!(!COMMON.contains(&call) && !FRONT.contains(&call));
+            for calls in [COMMON, FRONT, ENFORCER, HISTORIAN] {
+                assert!(!calls.contains(&call));
+            }
         }
-        assert!(!COMMON.contains(&libc::SYS_socket) && !COMMON.contains(&libc::SYS_connect));
+        for calls in [COMMON, ENFORCER, HISTORIAN] {
+            assert!(!calls.contains(&libc::SYS_socket) && !calls.contains(&libc::SYS_connect));
+        }
     }
 }

@@ -13,22 +13,28 @@ use super::armed::Armed;
 use super::commands::Commands;
 use super::desk::Desk;
 use super::early::{EarlyClose, Overheard, watch_early};
+use super::history::History;
 use super::lease_error::LeaseError;
 use super::leases::{Leases, watch_commands, watch_deadlines, watch_holders};
 use super::link::{Link, Lost};
 use super::lists::{FrontLists, refreshed, watch_lists};
+use super::measure::{wall_clock, watch_exposure};
 use super::notify::Notify;
 use super::parts::{self, Remembered, Room};
 use super::privilege::HostAccounts;
+use super::rate_limit::RateLimit;
+use super::recorder::{Recorder, watch_evidence, watch_records};
 use super::seal::Landlocked;
-use super::{ControlSockets, Fatal, Listener, Options, landlock_word, now, unnamed_ports};
+use super::{ControlSockets, Fatal, Listener, Options, Scraped, landlock_word, now, unnamed_ports};
 use crate::answer::Pushed;
 use crate::config::lists::{Lists, Trust};
 use crate::config::{Config, Unchecked};
 use crate::control::protocol::Exit;
 use crate::control::server::{Authority, serve_control, serve_observe};
 use crate::front::{self, Front, Rules};
-use crate::observe::Observer;
+use crate::observe::metrics::Metrics;
+use crate::observe::record::EndedBy;
+use crate::observe::{Observer, scrape};
 
 /// How long held connections may take to end after a stop was asked for. A validation's answer
 /// takes milliseconds; systemd waits 90 s.
@@ -51,6 +57,7 @@ pub struct Daemon {
     pub room: Room,
     pub config: Arc<Config>,
     pub listeners: Vec<Listener>,
+    pub scraped: Vec<Scraped>,
     pub sockets: ControlSockets,
     pub pushed: Arc<Pushed>,
     pub rules: Rules,
@@ -60,6 +67,7 @@ pub struct Daemon {
     pub enforcer: UnixStream,
     pub child: Child,
     pub runner: Option<(UnixStream, Child)>,
+    pub historian: Option<(UnixStream, Child)>,
     pub landlocked: Landlocked,
 }
 
@@ -86,31 +94,57 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let os = |error: std::io::Error| Fatal::new(Exit::Os, error);
     let mut signals = Signals::listen().map_err(os)?;
     let enforcer = tokio::net::UnixStream::from_std(daemon.enforcer).map_err(os)?;
-    let (link, _evidence, carrying) = Link::new(enforcer);
+    let (link, evidence, carrying) = Link::new(enforcer);
     let mut lost = tokio::spawn(carrying);
     let (runner, runner_child) = daemon.runner.unzip();
     let runner = runner.map(tokio::net::UnixStream::from_std);
     let runner = runner.transpose().map_err(os)?.map(Link::new);
     let (runner, runner_carrying) = runner.map(|(link, _, carrying)| (link, carrying)).unzip();
     let mut runner_lost = tokio::spawn(until_lost(runner_carrying));
+    let (history, recording) = match daemon.historian {
+        Some((socket, child)) => {
+            let (history, carrying) = History::new(socket, child).map_err(os)?;
+            (history, Some(tokio::spawn(carrying)))
+        }
+        None => (History::none(daemon.config.report.history), None),
+    };
+    let history = Arc::new(history);
     let (config_tx, config) = watch::channel(Arc::clone(&daemon.config));
-    let (leases, to_watch) = Leases::new(link, runner.map(Commands::new), config.clone());
+    let metrics = Metrics::new().map_err(|error| Fatal::new(Exit::Software, error))?;
+    let observer = Arc::new(Observer::new(metrics, now()));
+    let recorder = Recorder::new(Arc::clone(&observer), Arc::clone(&history), evidence);
+    let recorder = Arc::new(recorder);
+    let commands = runner.map(Commands::new);
+    let (leases, to_watch) = Leases::new(link, commands, config.clone(), Arc::clone(&recorder));
     let leases = Arc::new(leases);
     if leases.adopt().await.is_err() {
         return Err(one_lost(&lost, daemon.child, runner_child).await);
     }
 
-    let observer = Arc::new(Observer::new(now()));
+    let windows = Arc::clone(&leases.windows().borrow());
+    recorder.adopt(&windows).await;
+
     let (rules_tx, rules) = watch::channel(Arc::new(daemon.rules));
     let (stop_tx, stop) = watch::channel(false);
     let early = Arc::new(EarlyClose::new(&daemon.config));
+    let rate_limit = Arc::new(RateLimit::default());
+    recorder.recall_failures(&rate_limit).await;
+    let witness = Arc::new(Overheard::new(
+        Arc::clone(&observer),
+        Arc::clone(&early),
+        Arc::clone(&recorder),
+        Arc::clone(&rate_limit),
+    ));
+    let front = Arc::new(Front::new(rules.clone(), leases.windows(), witness));
     let desk = Arc::new(Desk {
         config,
         early: Arc::clone(&early),
+        history: Arc::clone(&history),
         leases: Arc::clone(&leases),
         armed: Armed::default(),
         pushed: Arc::clone(&daemon.pushed),
         observer: Arc::clone(&observer),
+        recorder: Arc::clone(&recorder),
         spoken: daemon.listeners.iter().map(|own| own.speaks).collect(),
         listeners: daemon
             .listeners
@@ -119,15 +153,18 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
             .collect(),
         landlock: landlock_word(daemon.landlocked),
         problems: Mutex::new(daemon.problems),
-        rules: rules.clone(),
+        rules,
         list_problems: Mutex::default(),
+        oldest_list: Mutex::new(daemon.lists.oldest()),
+        front: Arc::clone(&front),
+        scraped_at: daemon.scraped.iter().map(|own| own.address).collect(),
+        started: wall_clock(),
+        rate_limit,
     });
     for problem in desk.problems().iter() {
         tracing::warn!("{problem}");
     }
 
-    let witness = Arc::new(Overheard::new(Arc::clone(&observer), Arc::clone(&early)));
-    let front = Arc::new(Front::new(rules, leases.windows(), witness));
     let mut serving: JoinSet<std::io::Result<()>> = JoinSet::new();
     for listener in daemon.listeners {
         serving.spawn(front::serve(
@@ -144,12 +181,24 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         Arc::clone(&authority),
         stop.clone(),
     ));
-    serving.spawn(serve_observe(daemon.sockets.observe, authority, stop));
+    serving.spawn(serve_observe(
+        daemon.sockets.observe,
+        authority,
+        stop.clone(),
+    ));
+    for scraped in daemon.scraped {
+        let told = Arc::clone(&desk);
+        let page: scrape::Page = Arc::new(move || told.tell_all().1);
+        serving.spawn(scrape::serve(scraped.socket, page, stop.clone()));
+    }
     // These have no end of their own and are dropped with the set.
     let mut watching: JoinSet<()> = JoinSet::new();
     watching.spawn(watch_holders(Arc::clone(&leases), to_watch));
     watching.spawn(watch_deadlines(Arc::clone(&leases)));
     watching.spawn(watch_early(early, Arc::clone(&leases)));
+    watching.spawn(watch_records(Arc::clone(&recorder), Arc::clone(&desk)));
+    watching.spawn(watch_evidence(Arc::clone(&recorder)));
+    watching.spawn(watch_exposure(Arc::clone(&observer), leases.windows()));
     let watched = Arc::clone(&desk);
     watching.spawn(async move { watched.watch_armed().await });
     watching.spawn(watch_commands(Arc::clone(&leases)));
@@ -223,7 +272,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         tracing::warn!("some connections did not end in time and are cut");
     }
     if end == End::Stop {
-        match tokio::time::timeout(REMOVAL, leases.remove_firewall()).await {
+        match tokio::time::timeout(REMOVAL, leases.remove_firewall(EndedBy::Stop)).await {
             Ok(Ok(())) => {}
             Ok(Err(error @ LeaseError::Command(..))) => {
                 tracing::error!(%error, "what a command opened may still be open");
@@ -232,7 +281,13 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
             Err(_) => not_removed(&"no answer in time"),
         }
     }
-    // Both processes end when our ends of the socket pairs do.
+    recorder.hand_on_changed().await;
+    history.finish().await;
+    if let Some(recording) = recording {
+        // It ends when the historian has; who holds it up is left behind.
+        let _ = tokio::time::timeout(DRAIN, recording).await;
+    }
+    // The others end when our ends of the socket pairs do.
     watching.shutdown().await;
     lost.abort();
     runner_lost.abort();
@@ -314,7 +369,7 @@ async fn enforcer_lost(child: Child) -> Fatal {
 }
 
 /// Waits a moment for a child that is about to end; it is killed by the kernel when we end anyway.
-async fn reap(mut child: Child) -> Option<std::process::ExitStatus> {
+pub(super) async fn reap(mut child: Child) -> Option<std::process::ExitStatus> {
     for _ in 0..100 {
         if let Ok(Some(status)) = child.try_wait() {
             return Some(status);
@@ -447,7 +502,10 @@ impl Reloader {
                 error => format!("the enforcer refuses: {error}"),
             })?;
         self.desk.early.configure(&config);
-        self.desk.tell_list_problems(lists.problems());
+        // What it cannot do stands in the status; the others do not wait for a disk.
+        let history = Arc::clone(&self.desk.history);
+        tokio::spawn(async move { history.reload().await });
+        self.desk.tell_of_lists(&lists);
         *held = lists;
         self.rules.send_replace(Arc::new(rules));
         self.config.send_replace(Arc::new(config));
@@ -460,8 +518,16 @@ impl Reloader {
         let needs_restart = [
             ("[http] listen", before.http.listen != config.http.listen),
             ("[tls] listen", before.tls.listen != config.tls.listen),
+            (
+                "[metrics] listen",
+                before.metrics.listen != config.metrics.listen,
+            ),
             ("[daemon]", before.daemon != config.daemon),
             ("[log]", before.log != config.log),
+            (
+                "[report] history",
+                before.report.history != config.report.history,
+            ),
             (
                 "the first [[grant]]",
                 before.grants.is_empty() && !config.grants.is_empty(),

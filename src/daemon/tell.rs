@@ -70,6 +70,8 @@ pub fn tell(desk: &Desk) -> Status {
     }
     let commands = desk.leases.commands();
     problems.extend(commands.and_then(|commands| commands.fight(&windows)));
+    let history = desk.history.health();
+    problems.extend_from_slice(&history.problems);
     let sites = config.gate_sites();
     let mut guarded = config.firewall.ports.clone();
     guarded.sort_unstable();
@@ -82,6 +84,12 @@ pub fn tell(desk: &Desk) -> Status {
             .as_ref()
             .map(|path| path.display().to_string()),
         problems,
+        history: history.is_on.then_some(status::History {
+            records: history.records,
+            bytes: history.bytes,
+            oldest: history.oldest,
+            unsaved: history.unsaved,
+        }),
         firewall: status::Firewall {
             mode: config.firewall.mode.as_str().to_owned(),
             installed: health.is_installed,
@@ -200,6 +208,7 @@ pub fn tell(desk: &Desk) -> Status {
             time: times(&config, &windows, now),
         },
         listeners: desk.listeners.iter().map(ToString::to_string).collect(),
+        metrics: desk.scraped_at.iter().map(ToString::to_string).collect(),
         sites: config
             .sites
             .iter()
@@ -248,6 +257,7 @@ pub fn tell(desk: &Desk) -> Status {
             .observer
             .counts()
             .into_iter()
+            .filter(|(_, count)| *count > 0)
             .map(|(reason, count)| status::Count {
                 reason: reason.word().to_owned(),
                 count,

@@ -16,15 +16,21 @@ use crate::gate::lease::{Entrance, LeaseName, Scope};
 use crate::gate::window::Refusal;
 
 impl Desk {
-    /// Opens: for an armed lease under its terms, and otherwise as asked.
-    pub(super) async fn open(&self, caller: Caller, open: Open) -> Result<Response, Refused> {
+    /// Opens: for an armed lease under its terms, and otherwise as asked. `about` is the identifier
+    /// whose token makes it open, where one does.
+    pub(super) async fn open(
+        &self,
+        caller: Caller,
+        open: Open,
+        about: Option<&Identifier>,
+    ) -> Result<Response, Refused> {
         self.permit(caller, GateAsk::Open, "open a window")?;
         let Some(terms) = self.terms(caller, &open.lease)? else {
-            return self.acquire(caller, open).await;
+            return self.acquire(caller, open, about).await;
         };
         let is_dry = open.dry_run;
         let opened = match terms.narrow(open) {
-            Ok(open) => self.acquire(terms.caller, open).await,
+            Ok(open) => self.acquire(terms.caller, open, about).await,
             Err(option) => Err(Refused::new(
                 Exit::Data,
                 format!(
@@ -76,6 +82,7 @@ impl Desk {
         caller: Caller,
         under: Option<String>,
         challenge: ChallengeType,
+        identifier: &Identifier,
     ) -> Result<Option<Response>, Refused> {
         let Some(lease) = under else { return Ok(None) };
         let Some(terms) = self.terms(caller, &lease)? else {
@@ -106,8 +113,11 @@ impl Desk {
         if is_guarded && (armed.is_empty() || !open.ports.is_empty()) {
             open.ports.push(port);
         }
+        let name = lease_name(&lease)?;
         open.lease = lease;
-        self.open(caller, open).await.map(Some)
+        let opened = self.open(caller, open, Some(identifier)).await?;
+        self.recorder.opened_for_token(&name);
+        Ok(Some(opened))
     }
 
     /// What a living lease opens.
@@ -184,6 +194,7 @@ impl Desk {
         if let Err(error) = self.leases.close(name).await {
             tracing::error!(lease = %name, %error, "a lease could not be released");
         }
+        self.lease_ended(name);
     }
 }
 

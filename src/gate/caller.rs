@@ -133,6 +133,7 @@ mod tests {
             Ask::Open,
             Ask::Close { owner: 5 },
             Ask::Answer(&name),
+            Ask::Report,
             Ask::Firewall,
         ] {
             assert!(may(&[], caller(0, 0), ask));
@@ -159,6 +160,11 @@ mod tests {
                 may: vec![Verb::Answer],
                 identifiers: vec![Pattern::parse("*.example.com").unwrap()],
             },
+            Grant {
+                who: Who::User(1004),
+                may: vec![Verb::Report],
+                identifiers: vec![],
+            },
         ];
         let own = Identifier::parse("www.example.com").unwrap();
         let other = Identifier::parse("example.org").unwrap();
@@ -167,8 +173,11 @@ mod tests {
             assert!(may(&grants, member, Ask::Close { owner: member.uid }));
             assert!(!may(&grants, member, Ask::Close { owner: 0 }));
             assert!(!may(&grants, member, Ask::Answer(&own)));
+            assert!(!may(&grants, member, Ask::Report));
             assert!(!may(&grants, member, Ask::Firewall));
         }
+        assert!(may(&grants, caller(1004, 100), Ask::Report));
+        assert!(!may(&grants, caller(1004, 100), Ask::Open));
         assert!(may(&grants, caller(1002, 100), Ask::Answer(&own)));
         assert!(!may(&grants, caller(1002, 100), Ask::Answer(&other)));
         assert!(!may(&grants, caller(1002, 100), Ask::Open));

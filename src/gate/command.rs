@@ -2,7 +2,8 @@
 //! into their blanks. Values only; nothing here runs anything.
 //!
 //! A command is a list of words, the first of them a program. No shell ever reads it. A blank is
-//! `{port}`, `{seconds}`, `{lease}`, `{family}` or `{number}`; a literal brace is written twice.
+//! `{port}`, `{seconds}`, `{lease}`, `{family}` or `{number}`, or for notifications `{window}` or
+//! `{lease}`; a literal brace is written twice.
 
 use std::time::Duration;
 
@@ -28,17 +29,29 @@ pub enum Blank {
     Family,
     /// A number that no other living opening has, 1 to [`MAX_NUMBER`].
     Number,
+    /// The number of a window's record.
+    Window,
 }
 
 impl Blank {
-    /// Every blank, by the word between its braces.
-    pub const ALL: [(&'static str, Self); 5] = [
+    /// Every blank of commands that open and close, by the word between its braces.
+    pub const OF_OPENINGS: [(&'static str, Self); 5] = [
         ("port", Self::Port),
         ("seconds", Self::Seconds),
         ("lease", Self::Lease),
         ("family", Self::Family),
         ("number", Self::Number),
     ];
+    /// Every blank of the command that notifies.
+    pub const OF_NOTICES: [(&'static str, Self); 2] =
+        [("window", Self::Window), ("lease", Self::Lease)];
+
+    /// The word between its braces.
+    fn word(self) -> &'static str {
+        let mut all = Self::OF_OPENINGS.iter().chain(&Self::OF_NOTICES);
+        all.find(|(_, known)| *known == self)
+            .map_or("", |(name, _)| *name)
+    }
 }
 
 /// Why a word cannot be part of a command.
@@ -65,11 +78,11 @@ enum Piece {
 pub struct Word(Vec<Piece>);
 
 impl Word {
-    /// Reads a word.
+    /// Reads a word in which these blanks may stand.
     ///
     /// # Errors
     /// [`WordError`]; the operator's to mend.
-    pub fn parse(text: &str) -> Result<Self, WordError> {
+    pub fn parse(text: &str, blanks: &[(&'static str, Blank)]) -> Result<Self, WordError> {
         if text.len() > MAX_WORD_BYTES {
             return Err(WordError::Length);
         }
@@ -92,7 +105,7 @@ impl Word {
             if brace == "}" || name.contains('{') {
                 return Err(WordError::Brace);
             }
-            let blank = Blank::ALL.iter().find(|(known, _)| *known == name);
+            let blank = blanks.iter().find(|(known, _)| *known == name);
             let (_, blank) = blank.ok_or_else(|| WordError::Unknown(name.to_owned()))?;
             pieces.push(Piece::Text(std::mem::take(&mut literal)));
             pieces.push(Piece::Blank(*blank));
@@ -107,14 +120,10 @@ impl Word {
         self.0.contains(&Piece::Blank(blank))
     }
 
-    fn fill(&self, opening: &Opening, port: u16, family: Family) -> String {
+    fn fill(&self, value: impl Fn(Blank) -> String) -> String {
         let pieces = self.0.iter().map(|piece| match piece {
             Piece::Text(text) => text.clone(),
-            Piece::Blank(Blank::Port) => port.to_string(),
-            Piece::Blank(Blank::Seconds) => opening.seconds.to_string(),
-            Piece::Blank(Blank::Lease) => opening.lease.to_string(),
-            Piece::Blank(Blank::Family) => family.word().to_owned(),
-            Piece::Blank(Blank::Number) => opening.number.to_string(),
+            Piece::Blank(blank) => value(*blank),
         });
         pieces.collect()
     }
@@ -128,10 +137,7 @@ impl std::fmt::Display for Word {
                 Piece::Text(text) => {
                     f.write_str(&text.replace('{', "{{").replace('}', "}}"))?;
                 }
-                Piece::Blank(blank) => {
-                    let known = Blank::ALL.iter().find(|(_, known)| known == blank);
-                    write!(f, "{{{}}}", known.map_or("", |(name, _)| *name))?;
-                }
+                Piece::Blank(blank) => write!(f, "{{{}}}", blank.word())?,
             }
         }
         Ok(())
@@ -218,12 +224,16 @@ impl Command {
         let mut runs: Vec<Run> = Vec::new();
         for &port in &opening.ports {
             for &family in &families {
-                let words = self.arguments.iter();
-                let run = Run {
-                    program: self.program.clone(),
-                    arguments: words.map(|word| word.fill(opening, port, family)).collect(),
-                    port: self.has(Blank::Port).then_some(port),
+                let value = |blank| match blank {
+                    Blank::Port => port.to_string(),
+                    Blank::Seconds => opening.seconds.to_string(),
+                    Blank::Lease => opening.lease.to_string(),
+                    Blank::Family => family.word().to_owned(),
+                    Blank::Number => opening.number.to_string(),
+                    Blank::Window => NOTHING.to_owned(),
                 };
+                let port = self.has(Blank::Port).then_some(port);
+                let run = self.filled(port, value);
                 if !runs.contains(&run) {
                     runs.push(run);
                 }
@@ -231,6 +241,46 @@ impl Command {
         }
         runs
     }
+
+    /// The command line that tells of a window.
+    pub fn notifies(&self, notice: &Notice) -> Run {
+        let or_nothing = |text: Option<String>| text.unwrap_or_else(|| NOTHING.to_owned());
+        self.filled(None, |blank| match blank {
+            Blank::Window => or_nothing(notice.window.map(|number| number.to_string())),
+            Blank::Lease => or_nothing(notice.lease.as_ref().map(LeaseName::to_string)),
+            _ => NOTHING.to_owned(),
+        })
+    }
+
+    fn filled(&self, port: Option<u16>, value: impl Fn(Blank) -> String) -> Run {
+        let words = self.arguments.iter();
+        Run {
+            program: self.program.clone(),
+            arguments: words.map(|word| word.fill(&value)).collect(),
+            port,
+        }
+    }
+}
+
+/// What stands in a blank for which there is nothing.
+const NOTHING: &str = "-";
+
+/// Which window a notification is about, if it is about one.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Notice {
+    /// The number of its record, where one is kept.
+    pub window: Option<u64>,
+    /// Its lease.
+    pub lease: Option<LeaseName>,
+}
+
+/// The command that notifies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Notifier {
+    /// Program and arguments.
+    pub command: Command,
+    /// How long it may take.
+    pub timeout: Duration,
 }
 
 /// What a command is told of: one lease, as it was acquired or renewed once.
@@ -275,7 +325,9 @@ mod tests {
     use super::*;
 
     fn command(words: &[&str]) -> Command {
-        let arguments = words[1..].iter().map(|word| Word::parse(word).unwrap());
+        let arguments = words[1..]
+            .iter()
+            .map(|word| Word::parse(word, &Blank::OF_OPENINGS).unwrap());
         Command::new(words[0].to_owned(), arguments.collect())
     }
 
@@ -338,9 +390,31 @@ mod tests {
             ("{Port}", WordError::Unknown("Port".to_owned())),
             ("\0", WordError::Nul),
         ] {
-            assert_eq!(Word::parse(text), Err(error), "{text}");
+            assert_eq!(Word::parse(text, &Blank::OF_OPENINGS), Err(error), "{text}");
         }
         let long = "x".repeat(MAX_WORD_BYTES + 1);
-        assert_eq!(Word::parse(&long), Err(WordError::Length));
+        assert_eq!(
+            Word::parse(&long, &Blank::OF_NOTICES),
+            Err(WordError::Length)
+        );
+    }
+
+    #[test]
+    fn a_notification_names_its_window_and_has_no_blank_of_an_opening() {
+        let words = ["{window}", "--of={lease}", "{{window}}"];
+        let words = words.map(|word| Word::parse(word, &Blank::OF_NOTICES).unwrap());
+        let command = Command::new("tell".to_owned(), words.to_vec());
+        assert_eq!(command.to_string(), "tell {window} --of={lease} {{window}}");
+        let notice = Notice {
+            window: Some(12),
+            lease: LeaseName::parse("certbot-812"),
+        };
+        let run = command.notifies(&notice);
+        assert_eq!(run.to_string(), "tell 12 --of=certbot-812 {window}");
+        let run = command.notifies(&Notice::default());
+        assert_eq!(run.to_string(), "tell - --of=- {window}");
+        let unknown = Err(WordError::Unknown("port".to_owned()));
+        assert_eq!(Word::parse("{port}", &Blank::OF_NOTICES), unknown);
+        assert!(Word::parse("{window}", &Blank::OF_OPENINGS).is_err());
     }
 }

@@ -13,7 +13,8 @@
 //! Nothing here is kept for each peer: a token remembers no more networks than make a quorum.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::fmt;
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::{Duration, Instant};
 
 use super::identifier::Identifier;
@@ -81,6 +82,19 @@ impl Network {
             IpAddr::V6(address) => {
                 let [a, b, c, d, ..] = address.octets();
                 Self::V6([a, b, c, d])
+            }
+        }
+    }
+}
+
+impl fmt::Display for Network {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::V4([a, b]) => write!(f, "{a}.{b}.0.0/16"),
+            Self::V6([a, b, c, d]) => {
+                let segment = |high: u8, low: u8| u16::from_be_bytes([high, low]);
+                let first = Ipv6Addr::new(segment(*a, *b), segment(*c, *d), 0, 0, 0, 0, 0, 0);
+                write!(f, "{first}/32")
             }
         }
     }

@@ -40,6 +40,17 @@ impl LeaseName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What it is counted as where its holder has this process id: a client that named no lease got
+    /// one with its process id behind, and its next run is the same matter.
+    #[must_use]
+    pub fn counted(&self, holder: Option<u32>) -> Self {
+        let counted = holder.and_then(|pid| {
+            let name = self.0.strip_suffix(&pid.to_string())?;
+            Self::parse(name.strip_suffix('-')?)
+        });
+        counted.unwrap_or_else(|| self.clone())
+    }
 }
 
 impl fmt::Display for LeaseName {
@@ -288,11 +299,8 @@ impl Lease {
     /// The name under which its time is counted. A client that named no lease got one with its
     /// process id behind: the next run of the same client is the same matter.
     pub(super) fn counted_as(&self) -> LeaseName {
-        let counted = self.holder.as_ref().and_then(|holder| {
-            let name = self.name.as_str().strip_suffix(&holder.pid.to_string())?;
-            LeaseName::parse(name.strip_suffix('-')?)
-        });
-        counted.unwrap_or_else(|| self.name.clone())
+        let pid = self.holder.as_ref().map(|holder| holder.pid);
+        self.name.counted(pid)
     }
 
     /// Whether root itself asked for it.

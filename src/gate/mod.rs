@@ -10,6 +10,7 @@ pub mod challenge;
 pub mod command;
 pub mod early;
 pub mod event;
+pub mod failures;
 pub mod identifier;
 pub mod lease;
 pub mod reason;

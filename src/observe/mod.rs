@@ -1,10 +1,18 @@
-//! Tells: the log, and the counts and thumbprints that `status` shows.
+//! Tells: the log, the metrics, the counts and thumbprints that `status` shows, windows' records and
+//! their history, and the report of each window.
 //!
-//! What is seen here sways no verdict. Nothing keyed by a peer is kept.
+//! What is seen here sways no verdict. Nothing keyed by a peer is kept but in records.
 
+pub mod book;
+pub mod history;
 pub mod log;
+pub mod metrics;
+mod pairing;
 pub mod quorum;
 pub mod record;
+pub mod region;
+pub mod report;
+pub mod scrape;
 mod seen;
 
 use std::sync::Mutex;
@@ -12,6 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use self::log::Flood;
+use self::metrics::Metrics;
 use self::seen::Seen;
 use crate::gate::Reason;
 use crate::gate::event::{Ended, Witness};
@@ -20,6 +29,7 @@ use crate::gate::token::Thumbprint;
 
 /// Counts and writes down how connections end.
 pub struct Observer {
+    metrics: Metrics,
     counts: Vec<AtomicU64>,
     told: Mutex<Told>,
 }
@@ -31,8 +41,9 @@ struct Told {
 
 impl Observer {
     /// An observer that has seen nothing yet.
-    pub fn new(now: Instant) -> Self {
+    pub fn new(metrics: Metrics, now: Instant) -> Self {
         Self {
+            metrics,
             counts: Reason::ALL.iter().map(|_| AtomicU64::new(0)).collect(),
             told: Mutex::new(Told {
                 flood: Flood::new(now),
@@ -41,12 +52,16 @@ impl Observer {
         }
     }
 
-    /// Connections by reason, without those that never happened.
+    /// What is counted besides.
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
+    /// Connections by reason, every reason once.
     pub fn counts(&self) -> Vec<(Reason, u64)> {
         let counts = Reason::ALL.iter().zip(&self.counts);
         counts
             .map(|(reason, count)| (*reason, count.load(Ordering::Relaxed)))
-            .filter(|(_, count)| *count > 0)
             .collect()
     }
 
@@ -87,6 +102,12 @@ impl Witness for Observer {
             count.fetch_add(1, Ordering::Relaxed);
         }
         let now = tokio::time::Instant::now().into_std();
+        if let (Reason::Answered | Reason::Relayed, Some(challenge)) =
+            (event.reason, event.challenge)
+        {
+            let took = now.saturating_duration_since(event.accepted);
+            self.metrics.answered(challenge, took);
+        }
         let mut told = self.told();
         if let (Some(identifier), Some(thumbprint)) = (event.identifier, event.thumbprint) {
             told.seen.note(identifier, thumbprint);

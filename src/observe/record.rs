@@ -55,12 +55,15 @@ pub struct Record {
     pub beside: Vec<String>,
     /// Who came, the first one first; at most [`MAX_SOURCES`].
     pub sources: Vec<Source>,
-    /// How many more came than are kept by name.
+    /// How often somebody else came, who is not kept by name.
     pub more_sources: u64,
     /// What the kernel saw.
     pub evidence: Evidence,
     /// What the ACME client itself said at the end, if it said anything.
     pub said: Option<Said>,
+    /// Identifiers for which it counts as a failed attempt (`[budget] failures_per_hour`).
+    #[serde(default)]
+    pub failed: Vec<String>,
     /// What all this comes to.
     pub assessment: Assessment,
 }
@@ -264,5 +267,12 @@ impl Visit {
     /// Whether this was an answer to a validation.
     pub fn is_answer(&self) -> bool {
         matches!(self.reason.as_str(), "answered" | "relayed")
+    }
+
+    /// The identifier that this was a validation of, if it was one and said so.
+    pub fn validates(&self) -> Option<&str> {
+        self.identifier
+            .as_deref()
+            .filter(|_| self.challenge.is_some())
     }
 }

@@ -298,12 +298,14 @@ fn closings(commands: &Commands, opening: &Opening) -> Vec<Run> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::gate::command::{Command, Word};
+    use crate::gate::command::{Blank, Command, Word};
     use crate::gate::usage::TimeLimits;
     use crate::gate::window::Budget;
 
     fn commands(close: &[&str]) -> Arc<Commands> {
-        let words = close.iter().map(|word| Word::parse(word).unwrap());
+        let words = close
+            .iter()
+            .map(|word| Word::parse(word, &Blank::OF_OPENINGS).unwrap());
         Arc::new(Commands {
             open: None,
             close: Some(Command::new("close".to_owned(), words.collect())),

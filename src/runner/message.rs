@@ -6,11 +6,17 @@
 use std::time::Duration;
 
 use super::book::Claim;
-use crate::gate::lease::LeaseName;
+use crate::gate::command::Notice;
+use crate::gate::lease::{LeaseName, MAX_LEASE_NAME_BYTES};
 use crate::wire::{Frame, Malformed, Reader, Writer};
 
 /// The longest of the two texts of a [`Health`], in octets; longer ones are cut.
 pub const MAX_NOTE_BYTES: usize = 230;
+
+/// The longest event of a notification, in octets; what tells of more is made shorter.
+pub const MAX_EVENT_BYTES: usize = 64 * 1024;
+/// The longest part of it in one frame.
+pub const MAX_PART_BYTES: usize = 480;
 
 /// What the front may ask. Nothing else is understood.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +56,22 @@ pub enum Request {
         /// How long the front can wait.
         within: Duration,
     },
+    /// Tell of a window: the event follows, in parts.
+    Notice {
+        /// Which window.
+        notice: Notice,
+        /// How many octets the event has.
+        bytes: u32,
+    },
+    /// The next part of the event; with the last one the command starts, and nobody waits for it.
+    Part {
+        /// How many octets came before.
+        at: u32,
+        /// 1 to [`MAX_PART_BYTES`] octets.
+        part: Vec<u8>,
+    },
+    /// How the last notification stands.
+    Noticed,
 }
 
 /// What the runner answers, the request's sequence number repeated. `Health` also comes unasked,
@@ -62,6 +84,8 @@ pub enum Reply {
     Health(Health),
     /// It could not be done.
     Failed(Fault, String),
+    /// A notification still runs.
+    Running,
 }
 
 /// Whose fault it is that a command did not do its work.
@@ -115,6 +139,15 @@ impl Request {
             Self::Prepare => Writer::new(5, sequence),
             Self::Switch => Writer::new(6, sequence),
             Self::CloseAll { within } => Writer::new(7, sequence).millis(*within),
+            Self::Notice { notice, bytes } => Writer::new(8, sequence)
+                .u64(notice.window.unwrap_or(0))
+                .short(notice.lease.as_ref().map_or("", LeaseName::as_str))
+                .u32(*bytes),
+            Self::Part { at, part } => Writer::new(9, sequence)
+                .u32(*at)
+                .bytes(&(part.len() as u16).to_be_bytes())
+                .bytes(part),
+            Self::Noticed => Writer::new(10, sequence),
         }
         .frame
     }
@@ -152,6 +185,25 @@ impl Request {
             7 => Self::CloseAll {
                 within: reader.millis()?,
             },
+            8 => Self::Notice {
+                notice: Notice {
+                    // No record has the number 0.
+                    window: Some(reader.u64()?).filter(|number| *number != 0),
+                    lease: match reader.short(MAX_LEASE_NAME_BYTES)? {
+                        "" => None,
+                        name => Some(LeaseName::parse(name).ok_or(Malformed)?),
+                    },
+                },
+                bytes: reader.u32()?,
+            },
+            9 => Self::Part {
+                at: reader.u32()?,
+                part: match usize::from(u16::from_be_bytes(reader.array()?)) {
+                    length @ 1..=MAX_PART_BYTES => reader.bytes(length)?.to_vec(),
+                    _ => return Err(Malformed),
+                },
+            },
+            10 => Self::Noticed,
             _ => return Err(Malformed),
         };
         reader.end()?;
@@ -176,6 +228,7 @@ impl Reply {
                     Fault::Config => 5,
                 })
                 .text(text),
+            Self::Running => Writer::new(4, sequence),
         }
         .frame
     }
@@ -203,6 +256,7 @@ impl Reply {
                 },
                 reader.text()?,
             ),
+            4 => Self::Running,
             _ => return Err(Malformed),
         };
         reader.end()?;
@@ -274,6 +328,22 @@ mod tests {
             Request::Prepare,
             Request::Switch,
             Request::CloseAll { within },
+            Request::Notice {
+                notice: Notice {
+                    window: Some(12),
+                    lease: LeaseName::parse("a"),
+                },
+                bytes: 700,
+            },
+            Request::Notice {
+                notice: Notice::default(),
+                bytes: u32::MAX,
+            },
+            Request::Part {
+                at: 480,
+                part: vec![0xff; MAX_PART_BYTES],
+            },
+            Request::Noticed,
         ]
     }
 
@@ -286,6 +356,7 @@ mod tests {
                 failure: "é".repeat(MAX_NOTE_BYTES / 2),
             }),
             Reply::Failed(Fault::Slow, "too slow".to_owned()),
+            Reply::Running,
         ]
     }
 
@@ -303,7 +374,7 @@ mod tests {
         /// Whatever is understood is written the same way again: no two frames mean the same.
         #[test]
         fn a_frame_has_one_reading(
-            which in 0usize..11,
+            which in 0usize..16,
             changes in prop::collection::vec((0usize..60, any::<u8>()), 0..12),
         ) {
             let frames: Vec<Frame> = requests().iter().map(|request| request.to_frame(1))

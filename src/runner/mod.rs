@@ -9,12 +9,14 @@
 //! | --- | --- |
 //! | `book.rs` | what was opened, and what is still to be closed; pure |
 //! | `message.rs` | what front and runner say to each other |
+//! | `notice.rs` | notifications, beside everything else |
 //! | `program.rs` | one program, from its start to its end |
 //! | `state.rs` | what survives every process |
 //! | `serve.rs` | the process that ties them together |
 
 pub mod book;
 pub mod message;
+pub mod notice;
 pub mod program;
 pub mod serve;
 pub mod state;

@@ -5,12 +5,12 @@
 //! input. It is ended at its deadline, with everything in its group. What it leaves behind and what
 //! it prints without end keep nobody waiting.
 
-use std::cell::RefCell;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -95,14 +95,16 @@ pub async fn run(
             format!("`{name}` cannot be started: {error}"),
         )
     })?;
-    if let Some(mut stdin) = child.stdin.take() {
-        // Less than a pipe holds; a program that does not read it is free not to.
-        let _ = stdin.write_all(input.as_bytes()).await;
-    }
-    let (said, errors) = (RefCell::default(), RefCell::default());
-    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    let (said, errors) = (Mutex::default(), Mutex::default());
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let mut listening = std::pin::pin!(async {
-        tokio::join!(listen(stdout, &said), listen(stderr, &errors));
+        let telling = async {
+            if let Some(mut stdin) = stdin {
+                // A program that does not read it is free not to.
+                let _ = stdin.write_all(input.as_bytes()).await;
+            }
+        };
+        tokio::join!(telling, listen(stdout, &said), listen(stderr, &errors));
     });
     let mut is_silent = false;
     let status = loop {
@@ -110,7 +112,7 @@ pub async fn run(
             status = child.wait() => break Some(status),
             () = &mut listening, if !is_silent => is_silent = true,
             () = tokio::time::sleep_until(deadline) => break None,
-            _ = hung_up.wait_for(|hung_up| *hung_up) => break None,
+            () = is_hung_up(&mut hung_up) => break None,
         }
     };
     match status {
@@ -120,7 +122,7 @@ pub async fn run(
         Some(_) => {}
         None => end(&mut child).await,
     }
-    let last = last_line(&errors.borrow()).or_else(|| last_line(&said.borrow()));
+    let last = last_line(&locked(&errors)).or_else(|| last_line(&locked(&said)));
     let last = last.map_or(String::new(), |line| format!(": {line}"));
     match status {
         Some(Ok(status)) if status.success() => Ok(()),
@@ -166,12 +168,21 @@ async fn end(child: &mut Child) {
     let _ = child.wait().await;
 }
 
+async fn is_hung_up(hung_up: &mut watch::Receiver<bool>) {
+    // Nobody is left to hang up when this fails.
+    let _ = hung_up.wait_for(|hung_up| *hung_up).await;
+}
+
+fn locked(kept: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Reads a stream to its end and keeps the end of it.
-async fn listen(stream: Option<impl AsyncRead + Unpin>, kept: &RefCell<Vec<u8>>) {
+async fn listen(stream: Option<impl AsyncRead + Unpin>, kept: &Mutex<Vec<u8>>) {
     let Some(mut stream) = stream else { return };
     let mut part = [0; 1024];
     while let Ok(count @ 1..) = stream.read(&mut part).await {
-        let mut kept = kept.borrow_mut();
+        let mut kept = locked(kept);
         kept.extend_from_slice(&part[..count]);
         let too_many = kept.len().saturating_sub(KEPT_BYTES);
         kept.drain(..too_many);

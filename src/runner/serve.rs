@@ -17,9 +17,10 @@ use tokio::time::Instant;
 
 use super::book::{Book, Claim};
 use super::message::{Fault, Health, Reply, Request};
+use super::notice::{Notices, State};
 use super::program::{self, Failure};
 use super::state;
-use crate::gate::command::{Commands, Opening, Run};
+use crate::gate::command::{Commands, Notifier, Opening, Run};
 use crate::gate::lease::LeaseName;
 use crate::gate::window::Limits;
 use crate::wire::{FRAME_BYTES, Frame};
@@ -32,6 +33,8 @@ const QUEUE: usize = 4;
 pub struct Orders {
     /// What may be run.
     pub commands: Arc<Commands>,
+    /// What tells of windows, if anything does.
+    pub notifier: Option<Notifier>,
     /// What nobody gets more of.
     pub limits: Limits,
     /// Where it is written down what was opened.
@@ -52,6 +55,7 @@ pub struct Runner {
     state: String,
     /// The last failure of a command; empty if there was none.
     failure: String,
+    notices: Notices,
     hung_up: watch::Receiver<bool>,
 }
 
@@ -80,7 +84,7 @@ impl Runner {
         let mut runner = Self::recover(orders, reload, hung_up);
         let reading = tokio::spawn(read(from_front, frames_in, hang_up));
         let mut told = Health::default();
-        loop {
+        'serving: loop {
             let next = runner.book.next_change();
             let pause = async {
                 match next {
@@ -108,11 +112,13 @@ impl Runner {
             told = health;
             for frame in unasked.into_iter().chain(answer) {
                 if to_front.write_all(&frame).await.is_err() {
-                    return reading.abort();
+                    break 'serving;
                 }
             }
         }
+        // With it the notice of hanging up goes, and so does what waits for that.
         reading.abort();
+        runner.notices.finish().await;
     }
 
     fn recover(orders: Orders, reload: Reload, hung_up: watch::Receiver<bool>) -> Self {
@@ -135,6 +141,7 @@ impl Runner {
             reload,
             prepared: None,
             failure: String::new(),
+            notices: Notices::default(),
             hung_up,
         }
     }
@@ -203,6 +210,15 @@ impl Runner {
                 self.book.close_all(now());
                 self.close_due(None, at + within).await
             }
+            Request::Notice { notice, bytes } => {
+                let notifier = self.orders.notifier.as_ref();
+                self.notices.begin(notifier, &notice, bytes)
+            }
+            Request::Part { at, part } => self.notices.part(at, &part, self.hung_up.clone()),
+            Request::Noticed => match self.notices.state().await {
+                State::Running => return Reply::Running,
+                State::Over(done) => done,
+            },
         };
         match done {
             Ok(()) => Reply::Health(self.health()),

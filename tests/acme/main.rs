@@ -14,6 +14,7 @@ mod ip_identifier;
 mod lego;
 mod manual_hooks;
 mod mod_md;
+mod report;
 mod tls_alpn;
 mod webroot;
 mod without_hooks;

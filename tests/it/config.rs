@@ -167,6 +167,7 @@ fn the_sample_shows_every_key() {
         ("[proxy]", &[]),
         ("[group.office]", &[]),
         ("[log]", &[]),
+        ("[report]", &[]),
         ("[[grant]]", &[]),
         ("[[site]]", &[]),
     ] {

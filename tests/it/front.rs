@@ -12,4 +12,5 @@ mod shortage;
 mod strictness;
 mod tls;
 mod tls_limits;
+mod told;
 mod windows;

@@ -99,6 +99,12 @@ pub struct Event {
     pub thumbprint: Option<String>,
     pub lease: Option<String>,
     pub detail: Option<String>,
+    pub challenge: Option<String>,
+    pub token: Option<String>,
+    pub status: Option<u16>,
+    pub octets: u64,
+    pub is_listed: bool,
+    pub accepted: Instant,
 }
 
 struct Teller(mpsc::UnboundedSender<Event>);
@@ -112,6 +118,12 @@ impl Witness for Teller {
             thumbprint: event.thumbprint.map(|account| account.as_str().to_owned()),
             lease: event.lease.map(ToString::to_string),
             detail: event.detail.map(str::to_owned),
+            challenge: event.challenge.map(|challenge| challenge.to_string()),
+            token: event.token.map(|token| token.as_str().to_owned()),
+            status: event.status,
+            octets: event.octets,
+            is_listed: event.is_listed,
+            accepted: event.accepted,
         });
     }
 }

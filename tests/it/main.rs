@@ -11,6 +11,9 @@ mod hooks;
 mod install_hooks;
 #[path = "../lab/mod.rs"]
 mod lab;
+mod metrics;
+mod report;
 mod seeds;
 mod shipped;
 mod tls_alpn;
+mod watch;

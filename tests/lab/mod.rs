@@ -13,6 +13,7 @@ mod daemon;
 pub mod hasty;
 pub mod hello;
 mod node;
+pub mod perspective;
 mod process;
 pub mod site;
 mod temp;

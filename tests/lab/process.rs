@@ -208,6 +208,7 @@ fn package_of(program: &str) -> &str {
         "unshare" | "nsenter" | "setpriv" => "util-linux",
         "pebble-challtestsrv" => "pebble",
         "apache2" => "apache2-bin",
+        "promtool" => "prometheus",
         "capsh" => "libcap2-bin",
         "firewall-cmd" => "firewalld",
         name if name.starts_with("iptables-") || name.starts_with("ip6tables-") => "iptables",

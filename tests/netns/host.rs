@@ -242,6 +242,12 @@ pub fn try_once(address: &str, port: u16, patience: Duration) -> Seen {
     attempt(&[socket_address(address, port)], patience)[0]
 }
 
+/// The same from an address of one's own choice.
+pub fn try_once_from(from: &str, address: &str, port: u16, patience: Duration) -> Seen {
+    let from = Some(socket_address(from, 0));
+    attempt_from(from, &[socket_address(address, port)], patience)[0]
+}
+
 /// Connects to all at once and says what came of each.
 fn attempt(to: &[SocketAddr], patience: Duration) -> Vec<Seen> {
     attempt_from(None, to, patience)

@@ -256,6 +256,7 @@ fn open(lease: String, length: Duration) -> Ask {
         address: None,
         interface: None,
         dry_run: false,
+        force: false,
     })
 }
 

@@ -49,6 +49,7 @@ fn a_thousand_windows_leave_ruleset_and_descriptors_as_before() {
                 identifiers: None,
                 holder: None,
                 dry_run: false,
+                force: false,
             }));
             ask(Ask::Close { lease, said: None });
         };

@@ -8,7 +8,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-use crate::control::client::{self, Armed, ClientError};
+use crate::control::client::{self, ClientError, Staying};
 use crate::control::protocol::{Ask, Exit, MAX_REQUEST_BYTES, Open, Response};
 
 /// How long a daemon may be gone before it is said: longer than RestartSec= of our unit.
@@ -29,7 +29,7 @@ pub enum News {
     Lost(String),
 }
 
-type Tried = Result<Armed, ClientError>;
+type Tried = Result<Staying, ClientError>;
 
 /// An armed lease.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl Arming {
     ///
     /// # Errors
     /// The system's.
-    pub fn new(runtime_dir: &Path, open: Open, now: bool, armed: Armed) -> std::io::Result<Self> {
+    pub fn new(runtime_dir: &Path, open: Open, now: bool, armed: Staying) -> std::io::Result<Self> {
         Ok(Self {
             runtime_dir: runtime_dir.to_owned(),
             open,
@@ -144,7 +144,7 @@ impl Arming {
                 }
                 Err(error) => (false, error.to_string()),
             },
-            Ok(Ok(Armed { answer, .. })) => (answer.code != Exit::TempFail as u8, answer.message),
+            Ok(Ok(Staying { answer, .. })) => (answer.code != Exit::TempFail as u8, answer.message),
             Ok(Err(error)) => (false, error.to_string()),
             Err(error) => (true, error.to_string()),
         };

@@ -16,12 +16,10 @@ pub fn run(daemon: Daemon<'_>, words: &[OsString]) -> Result<ExitCode, Failure> 
     let Some(event) = words.first().and_then(|word| word.to_str()) else {
         return Ok(ExitCode::SUCCESS);
     };
-    let is_begin = match event {
-        "cert_obtaining" => true,
-        "cert_obtained" | "cert_failed" => false,
-        // Those of today that say nothing about a validation, and those to come.
-        _ => return Ok(ExitCode::SUCCESS),
-    };
+    // Those of today that say nothing about a validation, and those to come.
+    if !["cert_obtaining", "cert_obtained", "cert_failed"].contains(&event) {
+        return Ok(ExitCode::SUCCESS);
+    }
     let name = text("IDENTIFIER", words.get(1).ok_or_else(usage)?)?;
     if name.starts_with('{') {
         return Err(usage());
@@ -31,9 +29,10 @@ pub fn run(daemon: Daemon<'_>, words: &[OsString]) -> Result<ExitCode, Failure> 
         return Ok(ExitCode::SUCCESS);
     }
     let lease = caller::lease_for(caller::client().as_ref(), name)?;
-    let response = match is_begin {
-        true => daemon.open(lease, Some(vec![name.to_owned()])),
-        false => daemon.close(lease),
+    let response = match event {
+        "cert_obtaining" => daemon.open(lease, Some(vec![name.to_owned()])),
+        "cert_failed" => daemon.close_failed(lease, name),
+        _ => daemon.close(lease),
     };
     Ok(say(vec![response?]))
 }

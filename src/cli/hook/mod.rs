@@ -23,7 +23,7 @@ use super::answer::token_of;
 use super::terminal::plain;
 use super::{Failure, caller, finish, granted, open};
 use crate::control::client;
-use crate::control::protocol::{Ask, ChallengeName, DigestWord, Exit, Open, Response};
+use crate::control::protocol::{Ask, ChallengeName, DigestWord, Exit, Open, Response, SaidWord};
 
 /// Whose contract.
 #[derive(Debug, Subcommand)]
@@ -124,6 +124,18 @@ impl Daemon<'_> {
 
     fn close(self, lease: String) -> Result<Response, Failure> {
         self.ask(Ask::Close { lease, said: None })
+    }
+
+    /// The same where the client says that it got no certificate for this identifier.
+    fn close_failed(self, lease: String, identifier: &str) -> Result<Response, Failure> {
+        let said = SaidWord {
+            renewed: Vec::new(),
+            failed: vec![identifier.to_owned()],
+        };
+        self.ask(Ask::Close {
+            lease,
+            said: Some(said),
+        })
     }
 
     fn push(self, identifier: &str, answer: &Answer<'_>) -> Result<Response, Failure> {

@@ -24,9 +24,13 @@ pub fn run(daemon: Daemon<'_>, words: &[OsString]) -> Result<ExitCode, Failure> 
     match event {
         "renewed" | "errored" => {
             let domain = words.get(1).ok_or_else(usage)?;
-            text("DOMAIN", domain)?;
+            let domain = text("DOMAIN", domain)?;
+            let closed = match event {
+                "errored" => daemon.close_failed(lease()?, domain),
+                _ => daemon.close(lease()?),
+            };
             // The renewal is over, well or not: the window's end must not undo it.
-            Ok(match daemon.close(lease()?) {
+            Ok(match closed {
                 Ok(closed) => say(vec![closed]),
                 Err(failure) => told(&failure, "the window closes by itself"),
             })

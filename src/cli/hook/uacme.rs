@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use super::{Answer, Daemon, bounded, key_authorization_of, lease, say, text};
 use crate::cli::Failure;
 use crate::cli::terminal::plain;
-use crate::control::protocol::Exit;
+use crate::control::protocol::{Exit, Response};
 
 pub fn run(daemon: Daemon<'_>, words: &[OsString]) -> Result<ExitCode, Failure> {
     let [method, kind, identifier, token, auth] = words else {
@@ -38,13 +38,14 @@ pub fn run(daemon: Daemon<'_>, words: &[OsString]) -> Result<ExitCode, Failure> 
     let identifier = text("IDENT", identifier)?;
     match text("METHOD", method)? {
         "begin" => begin(daemon, identifier, &answer),
-        "done" => end(daemon, identifier, &answer),
+        "done" => end(daemon, daemon.close(lease()?), identifier, &answer),
         "failed" => {
             eprintln!(
                 "acmegate: the CA did not get the challenge of {}; `acmegate status` and the log say who came",
                 plain(identifier)
             );
-            end(daemon, identifier, &answer)
+            let closed = daemon.close_failed(lease()?, identifier);
+            end(daemon, closed, identifier, &answer)
         }
         other => Err(usage(format!("no method {}", other.escape_debug()))),
     }
@@ -63,8 +64,12 @@ fn begin(daemon: Daemon<'_>, identifier: &str, answer: &Answer<'_>) -> Result<Ex
 }
 
 /// Both, whatever comes of the first.
-fn end(daemon: Daemon<'_>, identifier: &str, answer: &Answer<'_>) -> Result<ExitCode, Failure> {
-    let closed = daemon.close(lease()?);
+fn end(
+    daemon: Daemon<'_>,
+    closed: Result<Response, Failure>,
+    identifier: &str,
+    answer: &Answer<'_>,
+) -> Result<ExitCode, Failure> {
     let withdrawn = daemon.withdraw(identifier, answer);
     Ok(say(vec![closed?, withdrawn?]))
 }

@@ -181,6 +181,13 @@ impl Lists {
         problems.cloned().collect()
     }
 
+    /// When the oldest of the lists in use was written; of several files that make one, the youngest
+    /// counts.
+    pub fn oldest(&self) -> Option<SystemTime> {
+        let parts = self.sources.iter().flat_map(|source| source.parts.values());
+        parts.filter_map(|good| good.written).min()
+    }
+
     /// What was read from where: a name, and how many ranges of IPv4 and of IPv6.
     pub fn sources(&self) -> impl Iterator<Item = (String, usize, usize)> {
         self.sources.iter().flat_map(|source| {

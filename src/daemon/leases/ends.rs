@@ -91,6 +91,7 @@ pub async fn watch_deadlines(leases: Arc<Leases>) {
         tokio::select! {
             () = sleep => {
                 leases.windows.send_modify(|windows| Arc::make_mut(windows).expire(now()));
+                leases.recorder.expired();
             }
             changed = windows.changed() => {
                 if changed.is_err() {

@@ -30,6 +30,7 @@ fn open(daemon: &Daemon, lease: &str, holder: u32, caller_pid: u32) {
             caller_pid,
         }),
         dry_run: false,
+        force: false,
     });
     let response = client::ask(daemon.runtime_dir().as_ref(), ask).expect("an answer");
     assert_eq!(response.code, 0, "{response:?}");

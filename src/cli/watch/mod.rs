@@ -1,0 +1,227 @@
+//! `acmegate watch`: windows and who comes, as it happens. On a terminal a screen that follows; into
+//! a pipe one line for each event.
+//!
+//! The daemon tells all windows of the moment whenever something changes; nothing is asked again and
+//! again. What peers chose is escaped before it is drawn.
+
+mod arrival;
+mod feed;
+mod lines;
+mod screen;
+mod view;
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use self::feed::{Feed, News};
+use self::lines::Told;
+use self::screen::Screen;
+use self::view::View;
+use super::Failure;
+use crate::control::client;
+use crate::control::protocol::Exit;
+
+/// How often the screen is drawn at most because of news: a scan must not fill a slow line.
+const DRAW_EVERY: Duration = Duration::from_millis(100);
+/// How many of these pass until the times on the screen are drawn anew.
+const DRAWS_A_SECOND: u32 = 10;
+/// How many lines a page key moves.
+const PAGE: usize = 10;
+
+pub fn run(runtime_dir: &Path) -> Result<ExitCode, Failure> {
+    let staying = client::watch(runtime_dir)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(system)?;
+    let code = runtime.block_on(async {
+        let feed = Feed::new(runtime_dir, staying)?;
+        match screen::is_there() {
+            true => on_screen(feed).await,
+            false => in_lines(feed).await,
+        }
+    });
+    // A daemon that hangs while it is asked again is nothing to wait for.
+    runtime.shutdown_background();
+    code
+}
+
+/// Writes lines until nobody reads them or the daemon refuses.
+async fn in_lines(mut feed: Feed) -> Result<ExitCode, Failure> {
+    let mut told = Told::new();
+    let mut is_lost = false;
+    loop {
+        let lines = match feed.next().await {
+            News::Windows(records) => {
+                let mut lines = Vec::new();
+                if std::mem::take(&mut is_lost) {
+                    lines.push("acmegate is there again".to_owned());
+                }
+                lines.extend(told.news(&records));
+                lines
+            }
+            News::Lost(why) => {
+                is_lost = true;
+                vec![format!("{why}; waiting for it")]
+            }
+            News::Refused(failure) => return Err(failure),
+        };
+        let mut out = std::io::stdout().lock();
+        for line in lines {
+            if writeln!(out, "{line}").is_err() {
+                return Ok(ExitCode::SUCCESS);
+            }
+        }
+        // Whoever reads has gone.
+        if out.flush().is_err() {
+            return Ok(ExitCode::SUCCESS);
+        }
+    }
+}
+
+/// Draws until a key or a signal ends it, or the daemon refuses.
+async fn on_screen(mut feed: Feed) -> Result<ExitCode, Failure> {
+    let mut signals = Signals::listen().map_err(system)?;
+    let mut screen = Screen::take().map_err(system)?;
+    let mut events = screen::events();
+    let mut view = View {
+        is_coloured: std::env::var_os("NO_COLOR").is_none(),
+        ..View::default()
+    };
+    let mut draws = tokio::time::interval(DRAW_EVERY);
+    draws.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let (mut has_news, mut still) = (true, 0);
+    loop {
+        tokio::select! {
+            news = feed.next() => {
+                has_news = true;
+                match news {
+                    News::Windows(records) => {
+                        view.records = records;
+                        view.lost = None;
+                    }
+                    News::Lost(why) => view.lost = Some(why),
+                    News::Refused(failure) => return Err(failure),
+                }
+            }
+            event = events.recv() => match event {
+                // The terminal is gone.
+                None => return Ok(ExitCode::SUCCESS),
+                Some(event) => match meaning(&event) {
+                    Meaning::Leave => return Ok(ExitCode::SUCCESS),
+                    Meaning::Scroll(by) => {
+                        view.scrolled = view.scrolled.saturating_add_signed(by);
+                        screen.draw(&mut view, now()).map_err(system)?;
+                    }
+                    Meaning::Draw => screen.draw(&mut view, now()).map_err(system)?,
+                    Meaning::Nothing => {}
+                },
+            },
+            code = signals.next() => return Ok(ExitCode::from(code)),
+            _ = draws.tick() => {
+                still += 1;
+                if has_news || still >= DRAWS_A_SECOND {
+                    screen.draw(&mut view, now()).map_err(system)?;
+                    (has_news, still) = (false, 0);
+                }
+            }
+        }
+    }
+}
+
+/// What a key, or a change of size, means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meaning {
+    Leave,
+    Scroll(isize),
+    Draw,
+    Nothing,
+}
+
+fn meaning(event: &Event) -> Meaning {
+    let key = match event {
+        Event::Resize(..) => return Meaning::Draw,
+        Event::Key(
+            key @ KeyEvent {
+                kind: KeyEventKind::Press | KeyEventKind::Repeat,
+                ..
+            },
+        ) => key,
+        _ => return Meaning::Nothing,
+    };
+    let page = isize::try_from(PAGE).unwrap_or(isize::MAX);
+    match key.code {
+        KeyCode::Char('c' | 'd') if key.modifiers.contains(KeyModifiers::CONTROL) => Meaning::Leave,
+        KeyCode::Char('q') | KeyCode::Esc => Meaning::Leave,
+        KeyCode::Up | KeyCode::Char('k') => Meaning::Scroll(-1),
+        KeyCode::Down | KeyCode::Char('j') => Meaning::Scroll(1),
+        KeyCode::PageUp => Meaning::Scroll(-page),
+        KeyCode::PageDown | KeyCode::Char(' ') => Meaning::Scroll(page),
+        KeyCode::Home => Meaning::Scroll(isize::MIN),
+        KeyCode::End => Meaning::Scroll(isize::MAX),
+        _ => Meaning::Nothing,
+    }
+}
+
+/// Signals that end it, so that the terminal is given back before.
+struct Signals([(Signal, u8); 3]);
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self([
+            (signal(SignalKind::terminate())?, 128 + 15),
+            (signal(SignalKind::hangup())?, 128 + 1),
+            (signal(SignalKind::interrupt())?, 128 + 2),
+        ]))
+    }
+
+    /// What a shell says of whoever was ended by the one that came.
+    async fn next(&mut self) -> u8 {
+        let [(terminate, first), (hang_up, second), (interrupt, third)] = &mut self.0;
+        tokio::select! {
+            _ = terminate.recv() => *first,
+            _ = hang_up.recv() => *second,
+            _ = interrupt.recv() => *third,
+        }
+    }
+}
+
+fn system(error: std::io::Error) -> Failure {
+    Failure::new(Exit::Os, error)
+}
+
+/// Milliseconds after 1970.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long ago something was is shown, and decides nothing"
+)]
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, super::milliseconds)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn q_escape_and_control_c_leave_and_a_c_alone_does_not() {
+        let press = |code, modifiers| meaning(&Event::Key(KeyEvent::new(code, modifiers)));
+        for (code, modifiers, means) in [
+            (KeyCode::Char('q'), KeyModifiers::NONE, Meaning::Leave),
+            (KeyCode::Esc, KeyModifiers::NONE, Meaning::Leave),
+            (KeyCode::Char('c'), KeyModifiers::CONTROL, Meaning::Leave),
+            (KeyCode::Char('c'), KeyModifiers::NONE, Meaning::Nothing),
+            (KeyCode::Down, KeyModifiers::NONE, Meaning::Scroll(1)),
+        ] {
+            assert_eq!(press(code, modifiers), means, "{code:?}");
+        }
+        assert_eq!(meaning(&Event::Resize(1, 1)), Meaning::Draw);
+        assert_eq!(meaning(&Event::FocusGained), Meaning::Nothing);
+    }
+}

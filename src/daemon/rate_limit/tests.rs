@@ -1,0 +1,126 @@
+use super::*;
+use crate::observe::record::Said;
+
+fn identifier(name: &str) -> Identifier {
+    Identifier::parse(name).unwrap()
+}
+
+fn names(names: &[&str]) -> BTreeSet<Identifier> {
+    names.iter().map(|name| identifier(name)).collect()
+}
+
+fn said(renewed: &[&str], failed: &[&str]) -> Option<Said> {
+    let list = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+    Some(Said {
+        renewed: list(renewed),
+        failed: list(failed),
+    })
+}
+
+#[test]
+fn what_the_client_says_is_more_than_what_was_seen() {
+    let unanswered = names(&["a.test", "b.test"]);
+    let record = Record::default();
+    assert_eq!(failed(&record, unanswered.clone()), unanswered);
+    assert_eq!(failed(&record, BTreeSet::new()), BTreeSet::new());
+    let record = Record {
+        said: said(&["b.test"], &["c.test"]),
+        ..record
+    };
+    assert_eq!(failed(&record, unanswered), names(&["a.test", "c.test"]));
+}
+
+#[test]
+fn a_window_answers_for_what_it_covers_alone() {
+    let record = Record {
+        identifiers: Some(vec!["a.test".to_owned()]),
+        beside: vec!["other".to_owned()],
+        said: said(&[], &["a.test", "b.test", "not a name"]),
+        ..Record::default()
+    };
+    assert_eq!(failed(&record, BTreeSet::new()), names(&["a.test"]));
+    assert!(covers(&record, &identifier("a.test"), true));
+    assert!(!covers(&record, &identifier("b.test"), false));
+    let open_to_all = Record {
+        identifiers: None,
+        ..record
+    };
+    // Whose token it is cannot be told from another window's.
+    assert!(!covers(&open_to_all, &identifier("a.test"), true));
+    assert!(covers(&open_to_all, &identifier("a.test"), false));
+}
+
+#[test]
+fn a_history_is_taken_over_with_its_age_and_an_end_is_news_once() {
+    let rate_limit = RateLimit::default();
+    let record = Record {
+        lease: "certbot-812".to_owned(),
+        holder: Some("certbot (pid 812)".to_owned()),
+        failed: vec!["a.test".to_owned(), "no name".to_owned()],
+        ..Record::default()
+    };
+    let lease = LeaseName::parse("certbot").unwrap();
+    let refusal = |rate_limit: &RateLimit, limit| {
+        let attempt = Attempt {
+            lease: &lease,
+            caller: 0,
+            identifiers: None,
+        };
+        rate_limit.lock().refuse(attempt, limit, now())
+    };
+    for minutes in [50, 70, 10] {
+        rate_limit.remember(&record, Duration::from_secs(60 * minutes));
+    }
+    let two = refusal(&rate_limit, 2).unwrap();
+    assert_eq!((two.count, two.since.as_secs() / 60), (2, 50));
+    assert_eq!(two.again_in.as_secs().div_ceil(60), 10);
+    assert_eq!(refusal(&rate_limit, 3), None);
+
+    assert!(rate_limit.is_news(&record) && !rate_limit.is_news(&record));
+    for opened_at in 1..1000 {
+        let record = Record {
+            opened_at,
+            ..record.clone()
+        };
+        assert!(rate_limit.is_news(&record));
+    }
+    assert_eq!(locked(&rate_limit.ended).len(), MAX_ENDED);
+}
+
+#[test]
+fn all_runs_of_one_client_are_one() {
+    for (holder, counted) in [
+        (Some("certbot (pid 812)"), "certbot"),
+        (Some("certbot 812"), "certbot"),
+        (Some("python3 (pid 9)"), "certbot-812"),
+        (Some("certbot"), "certbot-812"),
+        (None, "certbot-812"),
+    ] {
+        let record = Record {
+            holder: holder.map(str::to_owned),
+            ..Record::default()
+        };
+        let lease = LeaseName::parse("certbot-812").unwrap();
+        assert_eq!(
+            lease.counted(holder_of(&record)).as_str(),
+            counted,
+            "{holder:?}"
+        );
+    }
+}
+
+#[test]
+fn a_refusal_says_all_that_is_to_be_known_in_one_line() {
+    let refusal = Refusal {
+        identifier: identifier("a.test"),
+        count: 4,
+        since: Duration::from_millis(47 * 60_000),
+        again_in: Duration::from_millis(12 * 60_000 + 1),
+    };
+    assert_eq!(
+        explain(&refusal),
+        "4 windows for a.test have failed in the last 47m, and a CA soon refuses every order for it \
+         (Let's Encrypt: after five an hour): `acmegate status` and the log say what failed; the next attempt \
+         is allowed in 12m1s, or at once with --force (see [budget] failures_per_hour)"
+    );
+}

@@ -1,0 +1,325 @@
+//! The recorder: tells the book of records what happens to windows, and hands on what the book says.
+//!
+//! It sways nothing: a record that cannot be kept stops no validation. With no window open the path of
+//! a request loads one flag here.
+
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Poll, ready};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tokio::sync::{mpsc, watch};
+
+use super::desk::Desk;
+use super::history::{History, HistoryError};
+use super::now;
+use super::rate_limit::RateLimit;
+use crate::gate::event::{Ended, Evidence, Witness};
+use crate::gate::identifier::Identifier;
+use crate::gate::lease::{Lease, LeaseName};
+use crate::gate::token::Token;
+use crate::gate::window::Windows;
+use crate::observe::Observer;
+use crate::observe::book::{Book, Draft, judge};
+use crate::observe::history::message::Query;
+use crate::observe::record::{EndedBy, Record, Said, Why};
+
+/// How often what changed is handed on at most: a validation brings a dozen changes at once.
+const SETTLE: Duration = Duration::from_millis(500);
+
+/// How long a window that failed counts, and the longest that one may have lasted (`[window] max`).
+const RECALLED_MILLIS: u64 = 25 * 3600 * 1000;
+
+/// The front's one recorder.
+pub struct Recorder {
+    book: Mutex<Book>,
+    is_open: AtomicBool,
+    /// Counts changes, for those who follow.
+    changes: watch::Sender<u64>,
+    observer: Arc<Observer>,
+    history: Arc<History>,
+    evidence: Mutex<mpsc::Receiver<Evidence>>,
+}
+
+impl Recorder {
+    /// A recorder with an empty book. What it writes is counted by `observer` and kept by `history`; what
+    /// the kernel saw comes by `evidence`.
+    pub fn new(
+        observer: Arc<Observer>,
+        history: Arc<History>,
+        evidence: mpsc::Receiver<Evidence>,
+    ) -> Self {
+        Self {
+            evidence: Mutex::new(evidence),
+            book: Mutex::default(),
+            is_open: AtomicBool::new(false),
+            changes: watch::Sender::new(0),
+            observer,
+            history,
+        }
+    }
+
+    /// Takes up the records of leases that lived before this process did, and ends those of all others.
+    pub async fn adopt(&self, windows: &Windows) {
+        let stored = match self.history.query(&Query::Open).await {
+            Ok(found) => found.records,
+            Err(HistoryError::Off) => Vec::new(),
+            Err(error) => {
+                tracing::warn!(%error, "what is known of open windows begins anew");
+                Vec::new()
+            }
+        };
+        let mut going_on = Vec::new();
+        for lease in windows.leases() {
+            let is_its = |record: &&Record| {
+                record.lease == lease.name.as_str() && record.caller == lease.caller
+            };
+            let stored = stored.iter().rev().find(is_its);
+            going_on.extend(stored.and_then(|record| record.number));
+            self.change(|book| book.taken_up(lease, stored.cloned(), now(), wall()));
+        }
+        // What cannot be done now the next start does.
+        let _ = self.history.settle(&going_on).await;
+    }
+
+    /// Tells the rate limit of the windows that ended in the last hour, before this process began.
+    pub async fn recall_failures(&self, rate_limit: &RateLimit) {
+        let now = wall();
+        let since = Query::Since(now.saturating_sub(RECALLED_MILLIS));
+        // Without them the limit begins anew, as it would without a history.
+        let Ok(found) = self.history.query(&since).await else {
+            return;
+        };
+        for record in &found.records {
+            if let Some(end) = record.end {
+                let ago = now.saturating_sub(record.opened_at.saturating_add(end.at));
+                rate_limit.remember(record, Duration::from_millis(ago));
+            }
+        }
+    }
+
+    /// A lease was acquired or renewed, at this instant.
+    pub fn opened(&self, lease: &Lease, at: Instant) {
+        self.change(|book| book.opened(lease, Why::Asked, at, wall()));
+    }
+
+    /// It was a token that opened it.
+    pub fn opened_for_token(&self, name: &LeaseName) {
+        self.change(|book| book.opened_for_token(name));
+    }
+
+    /// A lease ended before its time.
+    pub fn closed(&self, name: &LeaseName, by: EndedBy) {
+        self.change(|book| book.ended(name, by, now()));
+    }
+
+    /// Every lease ended that is not among these.
+    pub fn ended_all_but<'a>(&self, kept: impl Iterator<Item = &'a Lease>, by: EndedBy) {
+        let kept: Vec<&LeaseName> = kept.map(|lease| &lease.name).collect();
+        self.change(|book| book.ended_all_but(&kept, by, now()));
+    }
+
+    /// Leases ended by their deadlines.
+    pub fn expired(&self) {
+        self.change(|book| book.expire(now()));
+    }
+
+    /// The client said how it went.
+    pub fn said(&self, name: &LeaseName, said: Said) {
+        self.change(|book| book.said(name, said));
+    }
+
+    /// A window that ended counts as a failed attempt for these.
+    pub fn failed(&self, ended: &Record, identifiers: &[Identifier]) {
+        self.change(|book| book.failed(ended, identifiers));
+    }
+
+    /// A token was announced.
+    pub fn announced(&self, identifier: &Identifier, token: &Token) {
+        if self.is_open.load(Ordering::Relaxed) {
+            self.change(|book| book.announced(identifier, token));
+        }
+    }
+
+    /// Writes down everything that the kernel is known to have seen by now.
+    pub fn take_evidence(&self) {
+        let mut evidence = locked(&self.evidence);
+        while let Ok(seen) = evidence.try_recv() {
+            self.change(|book| book.witnessed(&seen, now()));
+        }
+    }
+
+    /// The record of the last window of this name, if it is here yet.
+    pub fn last_of(&self, name: &LeaseName) -> Option<Record> {
+        self.lock().last_of(name)
+    }
+
+    /// Every record that is here: those of open windows, and a few that ended; the oldest first.
+    pub fn all(&self) -> Vec<Record> {
+        self.lock().all()
+    }
+
+    /// Counts changes, for those who want to follow.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    fn change<T>(&self, change: impl FnOnce(&mut Book) -> T) -> T {
+        let mut book = self.lock();
+        let changed = change(&mut book);
+        self.is_open.store(book.is_open(), Ordering::Relaxed);
+        drop(book);
+        self.changes
+            .send_modify(|count| *count = count.wrapping_add(1));
+        changed
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Book> {
+        locked(&self.book)
+    }
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing in here panics half-way through a change.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Witness for Recorder {
+    fn ended(&self, event: &Ended<'_>) {
+        if self.is_open.load(Ordering::Relaxed) {
+            self.change(|book| book.visited(event, now()));
+        }
+    }
+}
+
+/// Writes down what the kernel sees, as it comes. Runs until dropped.
+pub async fn watch_evidence(recorder: Arc<Recorder>) {
+    loop {
+        // Taken and written down in one turn, so that nobody finds it in neither place.
+        let written = poll_fn(|cx| {
+            let seen = ready!(locked(&recorder.evidence).poll_recv(cx));
+            if let Some(seen) = &seen {
+                recorder.change(|book| book.witnessed(seen, now()));
+            }
+            Poll::Ready(seen.is_some())
+        });
+        if !written.await {
+            return;
+        }
+    }
+}
+
+/// Hands on what changes in the book, and tells the desk of each window that ended. Runs until dropped.
+pub async fn watch_records(recorder: Arc<Recorder>, desk: Arc<Desk>) {
+    let mut changes = recorder.changes();
+    loop {
+        let next = recorder.lock().next_change();
+        let sleep = async {
+            match next {
+                Some(next) => tokio::time::sleep_until(next.into()).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = sleep => {}
+            changed = changes.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                tokio::time::sleep(SETTLE).await;
+                changes.mark_unchanged();
+            }
+        }
+        for draft in recorder.take_changed() {
+            // At once: the next attempt does not wait until everything is known.
+            if draft.record.end.is_some() {
+                desk.window_ended(&draft.record);
+            }
+            recorder.hand_on(draft).await;
+        }
+    }
+}
+
+impl Recorder {
+    /// Hands on what has changed of this lease's window, now. Dropped half-way nothing is lost: the
+    /// history tries again by itself.
+    pub async fn hand_on_changed_of(&self, name: &LeaseName) {
+        let draft = self.lock().take_changed_of(name);
+        if let Some(draft) = draft {
+            self.hand_on(draft).await;
+        }
+    }
+
+    /// Hands on what has changed, because the daemon ends.
+    pub async fn hand_on_changed(&self) {
+        for draft in self.take_changed() {
+            self.hand_on(draft).await;
+        }
+    }
+
+    fn take_changed(&self) -> Vec<Draft> {
+        let mut book = self.lock();
+        book.expire(now());
+        let drafts = book.take_changed(now());
+        self.is_open.store(book.is_open(), Ordering::Relaxed);
+        drafts
+    }
+
+    async fn hand_on(&self, draft: Draft) {
+        self.observer.metrics().follow(&draft);
+        let Draft {
+            id,
+            mut record,
+            is_complete,
+        } = draft;
+        // What goes wrong with it the history says itself, in the status.
+        if let Ok(stored) = self.history.store(&record).await {
+            let places = stored.sources.iter();
+            let places = places.filter_map(|source| Some((source.address, source.place.clone()?)));
+            self.lock().stored(id, stored.number, &places.collect());
+            if is_complete {
+                record = self.last_word(stored).await;
+            }
+        }
+        if is_complete {
+            self.lock().completed(&record);
+            self.completed(&record);
+        }
+    }
+
+    /// A complete record with all that its places tell, which were learnt when it was stored.
+    async fn last_word(&self, stored: Record) -> Record {
+        let mut record = stored.clone();
+        judge(&mut record);
+        if record != stored {
+            let _ = self.history.store(&record).await;
+        }
+        record
+    }
+
+    /// A record is complete: tells the log.
+    fn completed(&self, record: &Record) {
+        let assessment = &record.assessment;
+        tracing::info!(
+            number = record.number,
+            lease = %record.lease,
+            outcome = assessment.outcome.word(),
+            networks = assessment.networks,
+            answered = assessment.answered,
+            dropped = assessment.dropped,
+            "window"
+        );
+    }
+}
+
+/// The clock of the host in milliseconds after 1970, for people alone: nothing is decided by it.
+pub(super) fn wall() -> u64 {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a record says when it was, and that is what the host's clock says"
+    )]
+    let now = SystemTime::now();
+    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

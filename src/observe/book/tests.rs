@@ -1,0 +1,365 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::gate::Reason;
+use crate::gate::lease::{Families, Scope, Trigger};
+use crate::observe::quorum::Outcome;
+
+const SECOND: Duration = Duration::from_secs(1);
+const WALL: u64 = 1_795_000_000_000;
+
+fn lease(name: &str, now: Instant) -> Lease {
+    Lease {
+        id: 1,
+        name: LeaseName::parse(name).unwrap(),
+        holder: None,
+        caller: 0,
+        trigger: Trigger::Asked,
+        scope: Scope {
+            ports: vec![80],
+            families: Families::BOTH,
+            entrance: Entrance::Any,
+            identifiers: None,
+        },
+        deadline: now + 600 * SECOND,
+    }
+}
+
+fn identifier(text: &str) -> Identifier {
+    Identifier::parse(text).unwrap()
+}
+
+fn token(number: u64) -> Token {
+    Token::parse(format!("{number:043}").as_bytes()).unwrap()
+}
+
+/// A connection that ended.
+struct Came<'a> {
+    peer: &'a str,
+    reason: Reason,
+    name: &'a str,
+    token: Option<u64>,
+}
+
+impl Came<'_> {
+    fn tell(&self, book: &mut Book, now: Instant) {
+        let name = identifier(self.name);
+        let token = self.token.map(token);
+        book.visited(
+            &Ended {
+                reason: self.reason,
+                accepted: now,
+                peer: self.peer.parse().unwrap(),
+                is_listed: false,
+                local_port: 80,
+                identifier: Some(&name),
+                challenge: self.token.map(|_| ChallengeType::Http01),
+                token: token.as_ref(),
+                thumbprint: None,
+                lease: None,
+                status: self.reason.status(),
+                octets: 250,
+                detail: None,
+            },
+            now + Duration::from_millis(3),
+        );
+    }
+}
+
+fn answered<'a>(peer: &'a str, name: &'a str) -> Came<'a> {
+    Came {
+        peer,
+        reason: Reason::Answered,
+        name,
+        token: Some(1),
+    }
+}
+
+fn seen(source: &str, packets: u64) -> Seen {
+    Seen::Sighted(Sighting {
+        source: source.parse().unwrap(),
+        port: 80,
+        sight: Sight::Seen {
+            packets,
+            ago: Duration::ZERO,
+        },
+    })
+}
+
+/// A book with one open window.
+fn open_book(now: Instant) -> (Book, LeaseName) {
+    let mut book = Book::default();
+    let lease = lease("certbot-1", now);
+    book.opened(&lease, Why::Asked, now, WALL);
+    (book, lease.name)
+}
+
+/// What the book says once the window is over.
+fn complete(book: &mut Book, name: &LeaseName, now: Instant) -> Record {
+    book.ended(name, EndedBy::Close, now);
+    let drafts = book.take_changed(now + SETTLE);
+    let last = drafts.into_iter().next_back().unwrap();
+    assert!(last.is_complete && !book.is_open());
+    last.record
+}
+
+#[test]
+fn a_window_whose_every_network_was_answered_is_told_so() {
+    let start = Instant::now();
+    let (mut book, name) = open_book(start);
+    for peer in ["192.0.2.1", "198.51.100.1", "203.0.113.1", "2001:db8::1"] {
+        answered(peer, "example.com").tell(&mut book, start + SECOND);
+    }
+    let record = complete(&mut book, &name, start + 2 * SECOND);
+    assert_eq!(record.assessment.outcome, Outcome::Answered);
+    assert_eq!(record.assessment.answered, 4);
+    assert_eq!(record.sources.len(), 4);
+    let visit = &record.sources[0].visits[0];
+    assert_eq!(
+        (visit.at, visit.took, visit.status),
+        (1000, 3000, Some(200))
+    );
+    assert_eq!(visit.token.as_deref().map(str::len), Some(8));
+    assert_eq!(record.end.unwrap().by, EndedBy::Close);
+    assert_eq!(record.end.unwrap().at, 2000);
+}
+
+#[test]
+fn a_token_that_nobody_has_makes_no_validator_where_another_was_answered() {
+    let start = Instant::now();
+    let (mut book, name) = open_book(start);
+    answered("192.0.2.1", "example.com").tell(&mut book, start);
+    let stranger = Came {
+        peer: "198.51.100.9",
+        reason: Reason::UnknownToken,
+        name: "example.com",
+        token: Some(9),
+    };
+    stranger.tell(&mut book, start);
+    // Alone it may be the CA's first look, which fails.
+    let alone = Came {
+        name: "other.example.com",
+        peer: "203.0.113.9",
+        ..stranger
+    };
+    alone.tell(&mut book, start);
+    let record = complete(&mut book, &name, start + SECOND);
+    let role = |peer: &str| {
+        let mut sources = record.sources.iter();
+        let of = sources.find(|source| source.address.to_string() == peer);
+        of.unwrap().role
+    };
+    assert_eq!(role("192.0.2.1"), Role::Validator);
+    assert_eq!(role("198.51.100.9"), Role::Visitor);
+    assert_eq!(role("203.0.113.9"), Role::Validator);
+}
+
+#[test]
+fn who_was_seen_and_never_got_through_is_dropped_and_who_came_once_is_nobody() {
+    let start = Instant::now();
+    let (mut book, name) = open_book(start);
+    answered("192.0.2.1", "example.com").tell(&mut book, start);
+    book.witnessed(&seen("198.51.100.1", 3), start + SECOND);
+    book.witnessed(&seen("203.0.113.1", 1), start + SECOND);
+    book.witnessed(
+        &Seen::Sighted(Sighting {
+            source: "198.51.100.1".parse().unwrap(),
+            port: 80,
+            sight: Sight::Dropped {
+                table: "inet filter".to_owned(),
+                chain: "input".to_owned(),
+                rule: None,
+            },
+        }),
+        start + 2 * SECOND,
+    );
+    let record = complete(&mut book, &name, start + 3 * SECOND);
+    assert_eq!(record.assessment.dropped, 1);
+    let dropped = &record.sources[1];
+    assert_eq!(dropped.dropped.as_ref().unwrap().chain, "input");
+    assert!(dropped.is_stopped() && !dropped.reached);
+}
+
+#[test]
+fn what_is_seen_of_a_port_or_family_that_is_shut_is_not_written_down() {
+    let start = Instant::now();
+    let mut book = Book::default();
+    let only_v4 = Lease {
+        scope: Scope {
+            families: Families {
+                v4: true,
+                v6: false,
+            },
+            ..lease("a", start).scope
+        },
+        ..lease("a", start)
+    };
+    book.opened(&only_v4, Why::Asked, start, WALL);
+    book.witnessed(&seen("2001:db8::1", 2), start);
+    answered("2001:db8::2", "example.com").tell(&mut book, start);
+    assert_eq!(book.all()[0].sources, []);
+}
+
+#[test]
+fn what_was_admitted_is_still_written_down_after_the_end_and_what_came_later_is_not() {
+    let start = Instant::now();
+    let (mut book, name) = open_book(start);
+    book.ended(&name, EndedBy::Close, start + SECOND);
+    let admitted = answered("192.0.2.1", "example.com");
+    admitted.tell(&mut book, start + SECOND);
+    answered("192.0.2.2", "example.com").tell(&mut book, start + 2 * SECOND);
+    assert_eq!(book.take_changed(start + 3 * SECOND).len(), 1);
+    let record = book.last_of(&name).unwrap();
+    assert_eq!(record.sources.len(), 1);
+}
+
+#[test]
+fn nobody_closing_it_is_told_with_how_late_it_was() {
+    let start = Instant::now();
+    let (mut book, _) = open_book(start);
+    let late = start + 600 * SECOND + Duration::from_millis(40);
+    book.expire(start + 599 * SECOND);
+    assert!(book.all()[0].end.is_none());
+    book.expire(late);
+    let end = book.all()[0].end.unwrap();
+    assert_eq!((end.by, end.late), (EndedBy::Deadline, 40));
+    assert!(book.all()[0].assessment.was_cut);
+}
+
+#[test]
+fn a_renewal_goes_on_and_a_new_lease_of_the_name_begins_anew() {
+    let start = Instant::now();
+    let (mut book, name) = open_book(start);
+    book.opened(
+        &lease("certbot-1", start + SECOND),
+        Why::Asked,
+        start + SECOND,
+        WALL,
+    );
+    assert_eq!(book.all().len(), 1);
+    assert_eq!(book.all()[0].renewals, 1);
+    book.ended(&name, EndedBy::Close, start + 2 * SECOND);
+    book.opened(
+        &lease("certbot-1", start + 3 * SECOND),
+        Why::Asked,
+        start + 3 * SECOND,
+        WALL + 3000,
+    );
+    answered("192.0.2.1", "example.com").tell(&mut book, start + 4 * SECOND);
+    let all = book.all();
+    assert_eq!(all.len(), 2);
+    assert_eq!((all[0].sources.len(), all[1].sources.len()), (0, 1));
+}
+
+#[test]
+fn of_two_windows_at_once_each_has_what_its_identifiers_are_for() {
+    let start = Instant::now();
+    let mut book = Book::default();
+    for (name, identifiers) in [("a", "a.test"), ("b", "b.test")] {
+        let lease = Lease {
+            scope: Scope {
+                identifiers: Some(vec![identifier(identifiers)]),
+                ..lease(name, start).scope
+            },
+            ..lease(name, start)
+        };
+        book.opened(&lease, Why::Asked, start, WALL);
+    }
+    answered("192.0.2.1", "b.test").tell(&mut book, start);
+    answered("192.0.2.2", "neither.test").tell(&mut book, start);
+    let all = book.all();
+    assert_eq!(all[0].beside, ["b"]);
+    assert_eq!(all[1].beside, ["a"]);
+    assert_eq!(all[0].sources.len(), 1, "who is for neither is in both");
+    assert_eq!(all[1].sources.len(), 2);
+}
+
+#[test]
+fn evidence_counts_from_the_opening_to_the_last_look() {
+    let start = Instant::now();
+    let tally = |packets| {
+        Seen::Tallied(Tally {
+            is_kept: true,
+            packets,
+            seen: packets / 10,
+            reached: 2,
+            incomplete: (packets > 1000).then(|| "more than are kept".to_owned()),
+        })
+    };
+    let mut book = Book::default();
+    book.witnessed(&tally(100), start);
+    book.opened(&lease("a", start), Why::Asked, start, WALL);
+    book.witnessed(&tally(1500), start + SECOND);
+    book.ended(
+        &LeaseName::parse("a").unwrap(),
+        EndedBy::Close,
+        start + SECOND,
+    );
+    book.witnessed(&tally(1600), start + SECOND);
+    book.witnessed(&tally(9000), start + 4 * SECOND);
+    let evidence = book.all()[0].evidence.clone();
+    assert_eq!(
+        (evidence.packets, evidence.seen, evidence.reached),
+        (1500, 150, 0)
+    );
+    assert!(evidence.is_kept && evidence.incomplete.is_some());
+}
+
+#[test]
+fn a_window_of_another_run_goes_on_where_the_history_left_it() {
+    let start = Instant::now() + 100 * SECOND;
+    let (mut book, name) = open_book(start);
+    answered("192.0.2.1", "example.com").tell(&mut book, start + SECOND);
+    let stored = Record {
+        number: Some(7),
+        ..book.last_of(&name).unwrap()
+    };
+    let mut later = Book::default();
+    let (now, wall) = (start + 9 * SECOND, WALL + 9000);
+    later.taken_up(&lease("certbot-1", now), Some(stored), now, wall);
+    answered("192.0.2.2", "example.com").tell(&mut later, now + SECOND);
+    let record = complete(&mut later, &name, now + 2 * SECOND);
+    assert_eq!((record.number, record.opened_at), (Some(7), WALL));
+    assert_eq!(record.sources.len(), 2);
+    assert_eq!(record.sources[1].first, 10_000);
+    assert_eq!(record.end.unwrap().at, 11_000);
+}
+
+proptest! {
+    /// Whatever comes, in whatever order: the book is bounded, loses no answer to a flood, and counts
+    /// what it leaves out.
+    #[test]
+    fn a_flood_hides_no_validation(
+        strangers in prop::collection::vec((any::<u32>(), 0..4u8), 0..3000),
+        validators in 1..40u8,
+    ) {
+        let start = Instant::now();
+        let (mut book, name) = open_book(start);
+        let every = strangers.len() / usize::from(validators) + 1;
+        let mut told = 0;
+        for (at, (address, kind)) in strangers.iter().enumerate() {
+            let peer = std::net::Ipv4Addr::from(*address).to_string();
+            match kind {
+                0 => book.witnessed(&seen(&peer, 1), start),
+                1 => book.witnessed(&seen(&peer, 2), start),
+                2 => Came { peer: &peer, reason: Reason::Redirected, name: "example.com", token: None }
+                    .tell(&mut book, start),
+                _ => Came { peer: &peer, reason: Reason::UnknownHost, name: "x.test", token: None }
+                    .tell(&mut book, start),
+            }
+            if at % every == 0 && told < validators {
+                answered(&format!("2001:db8:{told:x}::1"), "example.com").tell(&mut book, start);
+                told += 1;
+            }
+        }
+        for rest in told..validators {
+            answered(&format!("2001:db8:{rest:x}::1"), "example.com").tell(&mut book, start);
+        }
+        let record = complete(&mut book, &name, start + SECOND);
+        prop_assert!(record.sources.len() <= MAX_SOURCES);
+        let kept = record.sources.iter().filter(|source| source.is_answered()).count();
+        prop_assert_eq!(kept, usize::from(validators));
+        let visits: usize = record.sources.iter().map(|source| source.visits.len()).sum();
+        prop_assert!(visits <= MAX_VALIDATIONS + MAX_SOURCES * MAX_OTHER_VISITS);
+    }
+}

@@ -1,0 +1,207 @@
+//! Records of windows, by a real daemon in front of real peers: who came, what they got, what ended it,
+//! and who may read it.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use acmegate::control::client;
+use acmegate::control::protocol::{Ask, CONTROL_SOCKET, ReportWord, Response};
+use acmegate::observe::quorum::Outcome;
+use acmegate::observe::record::{EndedBy, Record, Role, Source, Why};
+use rustix::process::Signal;
+
+use crate::host::{HOST_4, HOST_6, HOST_PRIVATE, Host};
+use crate::lab::perspective::{DIAL, Question};
+use crate::lab::{Daemon, inside, ip, wait_for};
+
+pub const NAME: &str = "www.example.com";
+pub const TOKEN: &str = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0";
+pub const ANSWER: &str =
+    "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0.9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI";
+pub const SOON: Duration = Duration::from_secs(20);
+const FOUR: [&str; 4] = ["198.51.100.7", "203.0.113.7", "100.64.9.7", "3fff:1::7"];
+
+/// A host that is asked from these sources.
+pub fn host_asked_from(sources: &'static [&'static str]) -> Host {
+    let host = Host::new();
+    host.outside(move || {
+        for address in sources {
+            let length = if address.contains(':') { 128 } else { 32 };
+            ip(&format!("addr add {address}/{length} dev lo"));
+        }
+    });
+    ip("route add default via 192.0.2.2");
+    ip("-6 route add default via 2001:db8:1::2");
+    host
+}
+
+/// What a perspective at `from` asks for a token of [`NAME`].
+pub fn question(from: &str, token: &str) -> Question {
+    Question {
+        from: from.to_owned(),
+        to: if from.contains(':') { HOST_6 } else { HOST_4 }.to_owned(),
+        name: NAME.to_owned(),
+        path: format!("/.well-known/acme-challenge/{token}"),
+        dial: DIAL,
+    }
+}
+
+/// The records that a daemon tells.
+#[track_caller]
+pub fn records(daemon: &Daemon, which: ReportWord) -> Vec<Record> {
+    let runtime_dir = daemon.runtime_dir();
+    let response = client::ask(Path::new(&runtime_dir), Ask::Report(which)).expect("it answers");
+    assert_eq!(response.code, 0, "{response:?}");
+    let values = response.report.into_iter();
+    values
+        .map(|value| serde_json::from_value(value).expect("a record"))
+        .collect()
+}
+
+/// The last window's.
+#[track_caller]
+pub fn last(daemon: &Daemon) -> Record {
+    let last = records(daemon, ReportWord::default());
+    last.into_iter().next_back().expect("a window was opened")
+}
+
+#[track_caller]
+fn source<'a>(record: &'a Record, address: &str) -> &'a Source {
+    let mut sources = record.sources.iter();
+    let found = sources.find(|source| source.address.to_string() == address);
+    found.unwrap_or_else(|| panic!("{address} is not in {record:#?}"))
+}
+
+#[test]
+fn a_window_is_recorded_from_its_opening_to_its_end() {
+    inside(|| {
+        let host = host_asked_from(&FOUR);
+        let daemon = Daemon::start("[[site]]\ndefault = true\nredirect = \"www.example.com\"\n");
+        daemon
+            .cli(&["open", "--lease", "a", "--for", "5m"])
+            .success();
+        daemon.cli(&["answer", "add", NAME, ANSWER]).success();
+        for from in &FOUR[..3] {
+            assert_eq!(host.outside(move || question(from, TOKEN).ask()), Some(200));
+        }
+        // Somebody who wants something else, and the host's own network, which needs no window.
+        let visitor = Question {
+            path: "/".to_owned(),
+            ..question(FOUR[3], TOKEN)
+        };
+        assert_eq!(host.outside(move || visitor.ask()), Some(301));
+        let neighbour = Question {
+            to: HOST_PRIVATE.to_owned(),
+            ..question("10.0.0.2", TOKEN)
+        };
+        assert_eq!(host.outside(move || neighbour.ask()), Some(200));
+        let open = last(&daemon);
+        assert!(open.end.is_none() && open.assessment.outcome == Outcome::Open);
+        daemon.cli(&["close", "--lease", "a"]).success();
+        let record = last(&daemon);
+        assert_eq!((record.lease.as_str(), record.caller), ("a", 0));
+        assert_eq!(
+            (record.why, record.ports.as_slice()),
+            (Why::Asked, &[80][..])
+        );
+        assert_eq!(record.deadline, 300_000);
+        assert_eq!(record.end.expect("it ended").by, EndedBy::Close);
+        assert_eq!(record.assessment.outcome, Outcome::Answered);
+        assert_eq!(record.assessment.answered, 3);
+        assert_eq!(record.sources.len(), 4, "{record:#?}");
+        for from in &FOUR[..3] {
+            let came = source(&record, from);
+            assert_eq!(came.role, Role::Validator);
+            let visit = &came.visits[0];
+            assert_eq!(
+                (visit.reason.as_str(), visit.status),
+                ("answered", Some(200))
+            );
+            assert_eq!(visit.identifier.as_deref(), Some(NAME));
+            assert!(visit.octets > 87 && visit.took > 0);
+        }
+        assert_eq!(source(&record, FOUR[3]).role, Role::Visitor);
+        // Neither the token nor the key authorization is in it.
+        let text = serde_json::to_string(&record).expect("JSON");
+        assert!(
+            !text.contains(TOKEN) && !text.contains("9jg46WB3rR"),
+            "{text}"
+        );
+    });
+}
+
+#[test]
+fn what_ended_a_window_is_told() {
+    inside(|| {
+        let _host = host_asked_from(&[]);
+        let mut daemon = Daemon::start("");
+        daemon
+            .cli(&["open", "--lease", "cut", "--for", "1s"])
+            .success();
+        let cut = wait_for(SOON, "the window ends", || {
+            let record = last(&daemon);
+            record.end.map(|end| (end, record.assessment))
+        });
+        assert_eq!(cut.0.by, EndedBy::Deadline);
+        assert!(cut.1.was_cut && cut.0.late < 500, "{cut:?}");
+
+        let before = daemon.config();
+        let before = std::fs::read_to_string(before).expect("its configuration");
+        let by = |name: &str| {
+            let word = ReportWord {
+                lease: Some(name.to_owned()),
+                ..ReportWord::default()
+            };
+            records(&daemon, word)[0].end.map(|end| end.by)
+        };
+        daemon.cli(&["open", "--lease", "removed"]).success();
+        daemon.cli(&["firewall", "remove"]).success();
+        assert_eq!(by("removed"), Some(EndedBy::Removed));
+        daemon.cli(&["firewall", "apply"]).success();
+
+        daemon.cli(&["open", "--lease", "kept"]).success();
+        daemon.write_config(&format!("[firewall]\nports = [80, 81]\n{before}"));
+        daemon.signal(Signal::HUP);
+        wait_for(SOON, "it reloads", || {
+            daemon
+                .log()
+                .contains("configuration reloaded")
+                .then_some(())
+        });
+        assert_eq!(by("kept"), None);
+        // The kernel keeps it through a restart, and so does the record.
+        assert_eq!(daemon.end_by(Signal::USR1), 0);
+        daemon.start_again();
+        assert_eq!(last(&daemon).lease, "kept");
+        assert!(last(&daemon).end.is_none());
+    });
+}
+
+#[test]
+fn whoever_may_watch_sees_windows_come_and_go() {
+    inside(|| {
+        let _host = host_asked_from(&[]);
+        let daemon = Daemon::start("");
+        let socket = Path::new(&daemon.runtime_dir()).join(CONTROL_SOCKET);
+        let mut stream = UnixStream::connect(socket).expect("the socket");
+        stream
+            .write_all(b"{\"version\":1,\"ask\":\"watch\"}\n")
+            .expect("it listens");
+        let mut lines = BufReader::new(stream).lines();
+        let mut next = || -> Vec<Record> {
+            let line = lines.next().expect("it goes on").expect("a line");
+            let response: Response = serde_json::from_str(&line).expect("a response");
+            let values = response.report.into_iter();
+            values
+                .map(|value| serde_json::from_value(value).expect("a record"))
+                .collect()
+        };
+        assert_eq!(next(), []);
+        daemon.cli(&["open", "--lease", "a"]).success();
+        assert_eq!(next()[0].lease, "a");
+        daemon.cli(&["close", "--lease", "a"]).success();
+        while next()[0].end.is_none() {}
+    });
+}
