@@ -3,7 +3,9 @@
 //! It sways nothing: a record that cannot be kept stops no validation. With no window open the path of
 //! a request loads one flag here.
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, ready};
@@ -24,7 +26,7 @@ use crate::gate::window::Windows;
 use crate::observe::Observer;
 use crate::observe::book::{Book, Draft, judge};
 use crate::observe::history::message::Query;
-use crate::observe::record::{EndedBy, Record, Said, Why};
+use crate::observe::record::{EndedBy, Place, Record, Said, Why};
 
 /// How often what changed is handed on at most: a validation brings a dozen changes at once.
 const SETTLE: Duration = Duration::from_millis(500);
@@ -281,9 +283,11 @@ impl Recorder {
         if let Ok(stored) = self.history.store(&record).await {
             let places = stored.sources.iter();
             let places = places.filter_map(|source| Some((source.address, source.place.clone()?)));
-            self.lock().stored(id, stored.number, &places.collect());
+            let places = places.collect();
+            self.lock().stored(id, stored.number, &places);
             if is_complete {
-                record = self.last_word(stored).await;
+                record.number = stored.number;
+                self.store_last_word(&mut record, &places).await;
             }
         }
         if is_complete {
@@ -292,14 +296,16 @@ impl Recorder {
         }
     }
 
-    /// A complete record with all that its places tell, which were learnt when it was stored.
-    async fn last_word(&self, stored: Record) -> Record {
-        let mut record = stored.clone();
-        judge(&mut record);
-        if record != stored {
-            let _ = self.history.store(&record).await;
+    /// Where sources are was learnt when the record was stored, and may say more of it.
+    async fn store_last_word(&self, record: &mut Record, places: &BTreeMap<IpAddr, Place>) {
+        let before = record.clone();
+        for source in &mut record.sources {
+            source.place = places.get(&source.address).cloned();
         }
-        record
+        judge(record);
+        if *record != before {
+            let _ = self.history.store(record).await;
+        }
     }
 
     /// A record is complete: tells the log, and whoever is to be told.

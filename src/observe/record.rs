@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 
 use super::quorum::Assessment;
 
-/// The version of this schema. Fields are only ever added to one version.
+/// The version of this schema. Fields are only ever added to one version, and what reads records takes one
+/// that is missing for nothing.
 pub const VERSION: u32 = 1;
 /// How many sources a record keeps by name; more are counted.
 pub const MAX_SOURCES: usize = 256;
@@ -29,6 +30,7 @@ pub const MAX_SAID: usize = 128;
 
 /// One window, from its opening to its end: the life of one lease.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Record {
     /// [`VERSION`].
     pub version: u32,

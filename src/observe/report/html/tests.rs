@@ -34,7 +34,7 @@ fn elements(page: &str) -> Vec<String> {
 fn a_page_has_what_the_text_has_and_nothing_that_acts() {
     for (name, _) in EXAMPLES {
         let record = example(name);
-        let page = page(&[record.clone()], None, NOW);
+        let page = page(std::slice::from_ref(&record), None, NOW);
         let known = [
             "head",
             "body",
