@@ -55,7 +55,7 @@ fn a_thousand_kills_during_writes_lose_nothing_that_was_acknowledged() {
         // What the one before acknowledged at last is there for this one.
         for (number, record) in acknowledged.iter().rev().take(3) {
             let found = historian.find(Query::Number(*number)).records;
-            assert_eq!(found, std::slice::from_ref(&record), "round {round}");
+            assert_eq!(found.iter().collect::<Vec<_>>(), [record], "round {round}");
         }
         let delay = Duration::from_micros(random(&mut seed) % 150_000);
         let pid = historian.child.id();
