@@ -4,6 +4,7 @@
 //! Everything in it is bounded, whatever peers do: who is left out is counted, and whoever asked for a
 //! validation takes the place of who did not.
 
+use std::cmp::{Ordering, Reverse};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -32,6 +33,10 @@ const SETTLE: Duration = Duration::from_secs(GRACE.as_secs() + 1);
 const LAST_LOOK: Duration = Duration::from_secs(1);
 /// How many records are kept that ended.
 const MAX_RECENT: usize = 16;
+/// The rank of who came, of who asked for a token, be it one that he made up, and of who knew one.
+const CAME: u8 = 1;
+const ASKED: u8 = 3;
+const ANSWERED: u8 = 4;
 
 /// The records of this moment.
 #[derive(Debug, Default)]
@@ -443,9 +448,21 @@ impl Open {
         {
             self.know(token.clone());
         }
-        let is_full = self.validations >= MAX_VALIDATIONS;
-        let Some(source) = self.source(event.peer, at, is_validation) else {
+        let is_answer = visit.is_answer();
+        let own = match (is_answer, is_validation) {
+            (true, _) => ANSWERED,
+            (false, true) => ASKED,
+            (false, false) => CAME,
+        };
+        if self.source(event.peer, at, own).is_none() {
             self.is_changed = true;
+            return;
+        }
+        if is_validation && self.validations >= MAX_VALIDATIONS {
+            self.make_room(event.peer, is_answer);
+        }
+        let is_full = self.validations >= MAX_VALIDATIONS;
+        let Some(source) = self.source(event.peer, at, own) else {
             return;
         };
         source.reached = true;
@@ -469,7 +486,7 @@ impl Open {
             Sight::Seen { ago, .. } => self.offset(now).saturating_sub(millis(*ago)),
             _ => self.offset(now),
         };
-        let Some(source) = self.source(sighting.source, first, false) else {
+        let Some(source) = self.source(sighting.source, first, CAME) else {
             self.is_changed = true;
             return;
         };
@@ -507,32 +524,48 @@ impl Open {
         self.record.evidence = evidence;
     }
 
-    /// The source of this address; a new one finds a place, or is counted.
-    fn source(&mut self, address: IpAddr, first: u64, is_validation: bool) -> Option<&mut Source> {
+    /// Lets go of one validation that was not answered, of whoever has most of them: a stranger may make
+    /// up tokens without end. A request that was not answered itself takes no place from who has no more.
+    fn make_room(&mut self, of: IpAddr, is_answer: bool) {
+        let in_vain = |source: &Source| {
+            source
+                .visits
+                .iter()
+                .filter(|visit| is_in_vain(visit))
+                .count()
+        };
+        let sources = &mut self.record.sources;
+        let own = sources.iter().find(|source| source.address == of);
+        let own = own.map_or(0, in_vain);
+        let most = sources.iter_mut().max_by_key(|source| in_vain(source));
+        let Some(source) = most.filter(|source| is_answer || in_vain(source) > own + 1) else {
+            return;
+        };
+        if let Some(last) = source.visits.iter().rposition(is_in_vain) {
+            source.visits.remove(last);
+            source.more_visits += 1;
+            self.validations -= 1;
+        }
+    }
+
+    /// The source of this address, of such a rank at least; a new one finds a place, or is counted.
+    fn source(&mut self, address: IpAddr, first: u64, own: u8) -> Option<&mut Source> {
         let sources = &mut self.record.sources;
         let known = sources.iter().position(|source| source.address == address);
         let at = match known {
             Some(at) => at,
             None => {
+                let network = network(address);
                 if sources.len() >= MAX_SOURCES {
                     self.record.more_sources += 1;
-                    // The last of those who asked for less.
-                    let weight = |source: &Source| match source.role {
-                        Role::Unheard => u8::from(source.packets > 1),
-                        Role::Visitor => 2,
-                        Role::Validator => 3,
-                    };
-                    let own = if is_validation { 3 } else { 1 };
-                    let least = (sources.iter().enumerate())
-                        .rev()
-                        .min_by_key(|(_, source)| weight(source))
-                        .filter(|(_, source)| weight(source) < own)
-                        .map(|(at, _)| at)?;
-                    sources.remove(least);
+                    let least = least(sources, own, &network)?;
+                    let left = sources.remove(least);
+                    let left = left.visits.iter().filter(|visit| visit.challenge.is_some());
+                    self.validations -= left.count();
                 }
                 sources.push(Source {
                     address,
-                    network: network(address),
+                    network,
                     place: None,
                     role: Role::Unheard,
                     first,
@@ -548,7 +581,7 @@ impl Open {
         };
         let source = sources.get_mut(at)?;
         source.first = source.first.min(first);
-        if is_validation {
+        if own >= ASKED {
             source.role = Role::Validator;
         }
         Some(source)
@@ -585,6 +618,40 @@ impl Open {
     fn knows(&self, visit: &Visit) -> bool {
         (visit.token.as_ref()).is_some_and(|token| self.tokens.contains(token))
     }
+}
+
+/// Whose place a new source of such a rank and network takes: the last of those of the lowest rank, in the
+/// network that has most of them. Of its own rank only that of a network that has more than its own: one
+/// host may have a whole network's addresses.
+fn least(sources: &[Source], own: u8, network: &str) -> Option<usize> {
+    let mut crowds: BTreeMap<&str, usize> = BTreeMap::new();
+    for source in sources {
+        *crowds.entry(&source.network).or_default() += 1;
+    }
+    let crowd = |network: &str| crowds.get(network).copied().unwrap_or_default();
+    let (at, source) = (sources.iter().enumerate().rev())
+        .min_by_key(|(_, source)| (rank(source), Reverse(crowd(&source.network))))?;
+    let is_less = match rank(source).cmp(&own) {
+        Ordering::Less => true,
+        Ordering::Equal => own < ANSWERED && crowd(&source.network) > crowd(network) + 1,
+        Ordering::Greater => false,
+    };
+    is_less.then_some(at)
+}
+
+/// How much somebody's place on the record is worth.
+fn rank(source: &Source) -> u8 {
+    match source.role {
+        _ if source.is_answered() => ANSWERED,
+        Role::Unheard => u8::from(source.packets > 1),
+        Role::Visitor => CAME + 1,
+        Role::Validator => ASKED,
+    }
+}
+
+/// Whether this asked for an answer and got none.
+fn is_in_vain(visit: &Visit) -> bool {
+    visit.challenge.is_some() && !visit.is_answer()
 }
 
 /// Says what a record comes to, by all that is in it: where sources are may have been learnt since.

@@ -325,12 +325,74 @@ fn a_window_of_another_run_goes_on_where_the_history_left_it() {
     assert_eq!(record.end.unwrap().at, 11_000);
 }
 
+/// Somebody who asks for a token that he made up.
+fn made_up(peer: &str) -> Came<'_> {
+    Came {
+        peer,
+        reason: Reason::UnknownToken,
+        name: "example.com",
+        token: Some(9),
+    }
+}
+
+#[test]
+fn tokens_that_one_address_makes_up_leave_room_for_who_knows_one_and_for_who_was_refused() {
+    let start = Instant::now();
+    let (mut book, name) = open_book(start);
+    for _ in 0..2 * MAX_VALIDATIONS {
+        made_up("192.0.2.9").tell(&mut book, start);
+    }
+    for peer in ["198.51.100.1", "203.0.113.1", "100.64.0.1", "2001:db8::1"] {
+        answered(peer, "example.com").tell(&mut book, start);
+    }
+    made_up("172.16.0.1").tell(&mut book, start);
+    let record = complete(&mut book, &name, start + SECOND);
+    assert_eq!(record.assessment.outcome, Outcome::Answered);
+    assert_eq!(record.assessment.answered, 4);
+    let refused = record
+        .sources
+        .iter()
+        .find(|source| source.network == "172.16.0.0/16");
+    assert_eq!(refused.unwrap().visits.len(), 1);
+    let visits = |source: &Source| source.visits.len() as u64 + source.more_visits;
+    assert_eq!(
+        record.sources.iter().map(visits).sum::<u64>(),
+        2 * MAX_VALIDATIONS as u64 + 5
+    );
+}
+
+#[test]
+fn tokens_that_are_made_up_from_every_address_of_a_network_leave_room_for_others() {
+    let start = Instant::now();
+    let (mut book, name) = open_book(start);
+    for number in 0..2 * MAX_SOURCES {
+        made_up(&format!("2001:db8::{number:x}")).tell(&mut book, start);
+    }
+    for peer in ["198.51.100.1", "203.0.113.1", "100.64.0.1", "3fff::1"] {
+        answered(peer, "example.com").tell(&mut book, start);
+    }
+    made_up("172.16.0.1").tell(&mut book, start);
+    let record = complete(&mut book, &name, start + SECOND);
+    assert_eq!(record.assessment.outcome, Outcome::Answered);
+    assert_eq!(record.assessment.answered, 4);
+    assert_eq!(record.sources.len(), MAX_SOURCES);
+    assert_eq!(record.more_sources, MAX_SOURCES as u64 + 5);
+    assert!(
+        record
+            .sources
+            .iter()
+            .any(|source| source.network == "172.16.0.0/16")
+    );
+}
+
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// Whatever comes, in whatever order: the book is bounded, loses no answer to a flood, and counts
     /// what it leaves out.
     #[test]
     fn a_flood_hides_no_validation(
-        strangers in prop::collection::vec((any::<u32>(), 0..4u8), 0..3000),
+        strangers in prop::collection::vec((any::<u32>(), 0..6u8), 0..3000),
         validators in 1..40u8,
     ) {
         let start = Instant::now();
@@ -344,7 +406,12 @@ proptest! {
                 1 => book.witnessed(&seen(&peer, 2), start),
                 2 => Came { peer: &peer, reason: Reason::Redirected, name: "example.com", token: None }
                     .tell(&mut book, start),
-                _ => Came { peer: &peer, reason: Reason::UnknownHost, name: "x.test", token: None }
+                3 => Came { peer: &peer, reason: Reason::UnknownHost, name: "x.test", token: None }
+                    .tell(&mut book, start),
+                // Tokens that are made up, from anywhere and from one address again and again.
+                4 => Came { peer: &peer, reason: Reason::UnknownToken, name: "example.com", token: Some(9) }
+                    .tell(&mut book, start),
+                _ => Came { peer: "192.0.2.9", reason: Reason::UnknownToken, name: "example.com", token: Some(9) }
                     .tell(&mut book, start),
             }
             if at % every == 0 && told < validators {
