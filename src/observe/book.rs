@@ -161,10 +161,13 @@ impl Book {
             renewals: stored.renewals,
             ..stored
         };
-        open.validations = (open.record.sources.iter())
-            .flat_map(|source| &source.visits)
+        let visits = (open.record.sources.iter()).flat_map(|source| &source.visits);
+        let (answers, others): (Vec<&Visit>, Vec<&Visit>) = visits
             .filter(|visit| visit.challenge.is_some())
-            .count();
+            .partition(|visit| visit.is_answer());
+        open.validations = answers.len() + others.len();
+        let tokens = answers.into_iter().filter_map(|visit| visit.token.clone());
+        open.tokens = tokens.take(MAX_TOKENS).collect();
         open.follow(lease);
     }
 
@@ -599,11 +602,18 @@ impl Open {
             .filter(|(_, is_known)| *is_known)
             .map(|(name, _)| (*name).to_owned())
             .collect();
+        // Whoever opened it for some names asked for no validation of others.
+        let own: Option<BTreeSet<String>> = (self.identifiers.as_ref())
+            .map(|names| names.iter().map(Identifier::to_string).collect());
         for source in &mut record.sources {
             let is_validator = source.visits.iter().any(|visit| {
-                let name = visit.identifier.as_deref().unwrap_or_default();
-                visit.challenge.is_some()
-                    && (visit.token.is_none() || self.knows(visit) || !named.contains(name))
+                let name = visit.identifier.as_deref();
+                let is_own = name.is_none_or(|name| {
+                    own.as_ref().is_none_or(|own| own.contains(name)) || visit.is_answer()
+                });
+                let is_named = name.is_some_and(|name| named.contains(name));
+                let is_known = visit.token.is_none() || self.knows(visit);
+                visit.challenge.is_some() && is_own && (is_known || !is_named)
             });
             source.role = match (is_validator, source.visits.is_empty()) {
                 (true, _) => Role::Validator,

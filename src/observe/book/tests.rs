@@ -275,6 +275,29 @@ fn of_two_windows_at_once_each_has_what_its_identifiers_are_for() {
 }
 
 #[test]
+fn a_name_that_the_window_was_not_opened_for_is_no_validation_of_it() {
+    let start = Instant::now();
+    let mut book = Book::default();
+    let lease = Lease {
+        scope: Scope {
+            identifiers: Some(vec![identifier("example.com")]),
+            ..lease("a", start).scope
+        },
+        ..lease("a", start)
+    };
+    book.opened(&lease, Why::Asked, start, WALL);
+    answered("192.0.2.1", "example.com").tell(&mut book, start);
+    let stranger = Came {
+        name: "192.0.2.99",
+        ..made_up("198.51.100.9")
+    };
+    stranger.tell(&mut book, start);
+    let record = complete(&mut book, &lease.name, start + SECOND);
+    assert_eq!(record.sources[1].role, Role::Visitor);
+    assert_eq!(record.assessment.outcome, Outcome::Answered);
+}
+
+#[test]
 fn evidence_counts_from_the_opening_to_the_last_look() {
     let start = Instant::now();
     let tally = |packets| {
@@ -310,6 +333,7 @@ fn a_window_of_another_run_goes_on_where_the_history_left_it() {
     let start = Instant::now() + 100 * SECOND;
     let (mut book, name) = open_book(start);
     answered("192.0.2.1", "example.com").tell(&mut book, start + SECOND);
+    made_up("198.51.100.9").tell(&mut book, start + SECOND);
     let stored = Record {
         number: Some(7),
         ..book.last_of(&name).unwrap()
@@ -317,11 +341,18 @@ fn a_window_of_another_run_goes_on_where_the_history_left_it() {
     let mut later = Book::default();
     let (now, wall) = (start + 9 * SECOND, WALL + 9000);
     later.taken_up(&lease("certbot-1", now), Some(stored), now, wall);
+    let known = later.last_of(&name).unwrap();
     answered("192.0.2.2", "example.com").tell(&mut later, now + SECOND);
     let record = complete(&mut later, &name, now + 2 * SECOND);
     assert_eq!((record.number, record.opened_at), (Some(7), WALL));
-    assert_eq!(record.sources.len(), 2);
-    assert_eq!(record.sources[1].first, 10_000);
+    assert_eq!(known.sources.len(), 2);
+    let roles = known.sources.iter().map(|source| source.role);
+    assert!(
+        roles.eq([Role::Validator, Role::Visitor]),
+        "whose tokens are known is too"
+    );
+    assert_eq!(record.sources.len(), 3);
+    assert_eq!(record.sources[2].first, 10_000);
     assert_eq!(record.end.unwrap().at, 11_000);
 }
 
