@@ -33,6 +33,9 @@ const SETTLE: Duration = Duration::from_secs(GRACE.as_secs() + 1);
 const LAST_LOOK: Duration = Duration::from_secs(1);
 /// How many records are kept that ended.
 const MAX_RECENT: usize = 16;
+/// Why nobody can say that a record has everything that the kernel saw.
+const RESTARTED: &str =
+    "acmegate was started anew while it was open, and who came before may be missing";
 /// The rank of who came, of who asked for a token, be it one that he made up, and of who knew one.
 const CAME: u8 = 1;
 const ASKED: u8 = 3;
@@ -64,6 +67,8 @@ struct Open {
     validations: usize,
     /// What the kernel had counted at the opening.
     tally: Tally,
+    /// What it had counted before this process began.
+    before: Evidence,
     is_changed: bool,
 }
 
@@ -133,6 +138,7 @@ impl Book {
             tokens: BTreeSet::new(),
             validations: 0,
             tally: self.tally.clone(),
+            before: Evidence::default(),
             is_changed: true,
         };
         open.follow(lease);
@@ -149,9 +155,14 @@ impl Book {
     /// A window that was open before this process was: its record goes on where the history left it.
     pub fn taken_up(&mut self, lease: &Lease, stored: Option<Record>, now: Instant, wall: u64) {
         self.opened(lease, Why::Adopted, now, wall);
-        let Some(stored) = stored else { return };
         let Some(open) = self.living(&lease.name) else {
             return;
+        };
+        open.record.evidence.incomplete = Some(RESTARTED.to_owned());
+        let Some(stored) = stored else { return };
+        open.before = Evidence {
+            incomplete: None,
+            ..stored.evidence.clone()
         };
         let since = Duration::from_millis(wall.saturating_sub(stored.opened_at));
         // A clock that was set meanwhile must not make a window older than the host is.
@@ -159,6 +170,10 @@ impl Book {
         open.record = Record {
             end: None,
             renewals: stored.renewals,
+            evidence: Evidence {
+                incomplete: Some(RESTARTED.to_owned()),
+                ..stored.evidence
+            },
             ..stored
         };
         let visits = (open.record.sources.iter()).flat_map(|source| &source.visits);
@@ -512,12 +527,14 @@ impl Open {
         if self.ended.is_some_and(|ended| now > ended + LAST_LOOK) {
             return;
         }
-        let since = &self.tally;
+        let (since, before) = (&self.tally, &self.before);
+        let counted =
+            |before: u64, now: u64, then: u64| before.saturating_add(now.saturating_sub(then));
         let evidence = Evidence {
             is_kept: tally.is_kept,
-            packets: tally.packets.saturating_sub(since.packets),
-            seen: tally.seen.saturating_sub(since.seen),
-            reached: tally.reached.saturating_sub(since.reached),
+            packets: counted(before.packets, tally.packets, since.packets),
+            seen: counted(before.seen, tally.seen, since.seen),
+            reached: counted(before.reached, tally.reached, since.reached),
             incomplete: tally
                 .incomplete
                 .clone()

@@ -334,6 +334,16 @@ fn a_window_of_another_run_goes_on_where_the_history_left_it() {
     let (mut book, name) = open_book(start);
     answered("192.0.2.1", "example.com").tell(&mut book, start + SECOND);
     made_up("198.51.100.9").tell(&mut book, start + SECOND);
+    let tally = |packets| {
+        Seen::Tallied(Tally {
+            is_kept: true,
+            packets,
+            seen: 2,
+            reached: 2,
+            ..Tally::default()
+        })
+    };
+    book.witnessed(&tally(3), start + SECOND);
     let stored = Record {
         number: Some(7),
         ..book.last_of(&name).unwrap()
@@ -341,7 +351,14 @@ fn a_window_of_another_run_goes_on_where_the_history_left_it() {
     let mut later = Book::default();
     let (now, wall) = (start + 9 * SECOND, WALL + 9000);
     later.taken_up(&lease("certbot-1", now), Some(stored), now, wall);
+    later.witnessed(&tally(4), now);
     let known = later.last_of(&name).unwrap();
+    let evidence = &known.evidence;
+    assert_eq!(
+        (evidence.packets, evidence.seen, evidence.reached),
+        (7, 4, 4)
+    );
+    assert_eq!(evidence.incomplete.as_deref(), Some(RESTARTED));
     answered("192.0.2.2", "example.com").tell(&mut later, now + SECOND);
     let record = complete(&mut later, &name, now + 2 * SECOND);
     assert_eq!((record.number, record.opened_at), (Some(7), WALL));
@@ -354,6 +371,20 @@ fn a_window_of_another_run_goes_on_where_the_history_left_it() {
     assert_eq!(record.sources.len(), 3);
     assert_eq!(record.sources[2].first, 10_000);
     assert_eq!(record.end.unwrap().at, 11_000);
+}
+
+#[test]
+fn of_a_window_that_is_found_open_nobody_says_that_nothing_is_wrong() {
+    let now = Instant::now();
+    let mut book = Book::default();
+    let lease = lease("certbot-1", now);
+    book.taken_up(&lease, None, now, WALL);
+    let record = complete(&mut book, &lease.name, now + SECOND);
+    let line = &crate::observe::report::two_lines(&record)[0];
+    assert_eq!(
+        line,
+        "window (certbot-1): no validation came after acmegate was started anew"
+    );
 }
 
 /// Somebody who asks for a token that he made up.

@@ -6,7 +6,7 @@ use super::advice::advice;
 use super::fate::{Fate, culprit, part_of_the_world, unanswered};
 use super::words::{length, many, name, names, took};
 use crate::observe::quorum::{Outcome, Rules, tolerated};
-use crate::observe::record::{Record, Role, Source, Visit};
+use crate::observe::record::{Record, Role, Source, Visit, Why};
 
 /// How much of a rule's text is shown in a headline.
 const BRIEF_RULE: usize = 48;
@@ -77,6 +77,9 @@ fn who_came(record: &Record) -> String {
         (0, _) if assessment.outcome == Outcome::Failed => {
             return "no validation came: it was stopped before this host, or led elsewhere"
                 .to_owned();
+        }
+        (0, _) if record.why == Why::Adopted => {
+            return "no validation came after acmegate was started anew".to_owned();
         }
         (0, _) => {
             return "no validation came, which is normal where the CA remembers an earlier one"
