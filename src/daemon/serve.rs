@@ -45,6 +45,8 @@ const REMOVAL: Duration = Duration::from_secs(8);
 /// How often the observer looks whether something was left unwritten, and the service manager hears
 /// what is new.
 const TICK: Duration = Duration::from_secs(10);
+/// How long the end of a daemon that cannot go on waits for its records to be written.
+const LAST_WORD: Duration = Duration::from_secs(1);
 
 /// How the status begins to tell of a configuration that was refused.
 const NOT_ACCEPTED: &str = "the configuration file was changed but not accepted";
@@ -261,14 +263,21 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
                     daemon.notify.status(&line);
                 }
             }
-            _ = &mut lost => return Err(enforcer_lost(daemon.child).await),
-            _ = &mut runner_lost => return Err(runner_lost_by(runner_child).await),
+            _ = &mut lost => {
+                keep_records(&recorder).await;
+                return Err(enforcer_lost(daemon.child).await);
+            }
+            _ = &mut runner_lost => {
+                keep_records(&recorder).await;
+                return Err(runner_lost_by(runner_child).await);
+            }
             Some(served) = serving.join_next() => {
                 let error = match served {
                     Ok(Ok(())) => "a listener ended".to_owned(),
                     Ok(Err(error)) => error.to_string(),
                     Err(error) => error.to_string(),
                 };
+                keep_records(&recorder).await;
                 return Err(Fatal::new(Exit::Software, format!("cannot go on serving: {error}")));
             }
         }
@@ -306,6 +315,12 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         reap(child).await;
     }
     Ok(())
+}
+
+/// Has the records kept of a daemon that cannot go on: the next one takes them up.
+async fn keep_records(recorder: &Recorder) {
+    // What is late is written as far as the historian goes on by itself.
+    let _ = tokio::time::timeout(LAST_WORD, recorder.hand_on_changed()).await;
 }
 
 impl Desk {

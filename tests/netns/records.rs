@@ -14,7 +14,7 @@ use rustix::process::Signal;
 
 use crate::host::{HOST_4, HOST_6, HOST_PRIVATE, Host};
 use crate::lab::perspective::{DIAL, Question};
-use crate::lab::{Daemon, inside, ip, wait_for};
+use crate::lab::{Daemon, inside, ip, send, wait_for};
 
 pub const NAME: &str = "www.example.com";
 pub const TOKEN: &str = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0";
@@ -176,6 +176,26 @@ fn what_ended_a_window_is_told() {
         daemon.start_again();
         assert_eq!(last(&daemon).lease, "kept");
         assert!(last(&daemon).end.is_none());
+    });
+}
+
+#[test]
+fn what_came_just_before_the_enforcer_died_is_on_the_record_of_the_next_run() {
+    inside(|| {
+        let host = host_asked_from(&FOUR);
+        let mut daemon = Daemon::start("");
+        daemon.cli(&["open", "--lease", "a"]).success();
+        daemon.cli(&["answer", "add", NAME, ANSWER]).success();
+        let answered = host.outside(|| question(FOUR[0], TOKEN).ask());
+        assert_eq!(answered, Some(200));
+        send(daemon.enforcer(), Signal::KILL);
+        assert_ne!(daemon.gone(), 0);
+        daemon.start_again();
+        daemon.cli(&["close", "--lease", "a"]).success();
+        let record = last(&daemon);
+        assert_eq!(record.why, Why::Asked, "{record:#?}");
+        assert!(source(&record, FOUR[0]).is_answered(), "{record:#?}");
+        assert!(record.evidence.incomplete.is_some(), "{record:#?}");
     });
 }
 
