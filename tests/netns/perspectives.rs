@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use acmegate::control::protocol::ReportWord;
-use acmegate::observe::quorum::Outcome;
+use acmegate::observe::record::Outcome;
 use acmegate::observe::record::{Record, Role, Source};
 
 use crate::host::{HOST_4, Host, try_once_from};
