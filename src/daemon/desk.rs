@@ -321,7 +321,7 @@ impl Desk {
             .close(&name)
             .await
             .map_err(|error| self.explain(error))?;
-        self.lease_ended(&name);
+        self.recorder.lease_ended(&name);
         Ok(match (was_there, self.closing_words(&name).await) {
             (true, Some([first, second])) => Response {
                 more: vec![second],

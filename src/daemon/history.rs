@@ -18,8 +18,8 @@ use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::child::reap;
 use super::framed;
-use super::serve::reap;
 use crate::observe::history::Health;
 use crate::observe::history::message::{
     Answer, Ask, Found, MAX_ANSWER_BYTES, MAX_QUESTION_BYTES, Query, Question, Reply, decode,

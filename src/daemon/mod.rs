@@ -7,7 +7,9 @@
 
 pub mod armed;
 mod asked_ports;
+mod attempts;
 mod authority;
+mod child;
 pub mod commands;
 pub mod desk;
 pub mod early;
@@ -32,6 +34,7 @@ pub mod rate_limit;
 pub mod reader;
 pub mod recorder;
 mod refused;
+mod reload;
 mod reporting;
 pub mod runner;
 pub mod seal;

@@ -24,7 +24,7 @@ use super::link::{Link, Running};
 use crate::config::{Config, Webhook, When};
 use crate::gate::command::Notice;
 use crate::gate::lease::LeaseName;
-use crate::observe::quorum::Outcome;
+use crate::observe::record::Outcome;
 use crate::observe::record::Record;
 use crate::observe::report::{escape, two_lines};
 use crate::runner::message::{MAX_EVENT_BYTES, MAX_PART_BYTES, Reply, Request};

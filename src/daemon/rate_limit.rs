@@ -16,17 +16,13 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::desk::Desk;
 use super::now;
-use super::refused::Refused;
-use crate::config::format_duration;
-use crate::control::protocol::Exit;
 use crate::gate::Reason;
 use crate::gate::event::{Ended, Witness};
 use crate::gate::failures::{Attempt, Failures, Refusal};
 use crate::gate::identifier::Identifier;
 use crate::gate::lease::LeaseName;
-use crate::gate::site::site_for;
+use crate::gate::site::{Site, site_for};
 use crate::observe::record::Record;
 
 /// How long before a window's opening its token may have been pushed: uacme's hook pushes first, and a
@@ -69,6 +65,29 @@ impl RateLimit {
         self.lock().pushed(identifier, caller, now());
     }
 
+    /// Learns how a window ended, as soon as it did; what is told twice counts once. The answer is for
+    /// which identifiers, of those that a site has, it failed.
+    pub fn window_ended(&self, record: &Record, sites: &[Site]) -> Vec<Identifier> {
+        let lease = LeaseName::parse(&record.lease).filter(|_| self.is_news(record));
+        let Some(lease) = lease else {
+            return Vec::new();
+        };
+        let now = now();
+        let lasted = Duration::from_millis(record.end.map_or(0, |end| end.at));
+        let opened = now.checked_sub(lasted + PUSHED_BEFORE).unwrap_or(now);
+        let is_its = |identifier: &Identifier| covers(record, identifier, true);
+        let unanswered = self.lock().take_unanswered(record.caller, opened, is_its);
+        let mut failed: Vec<Identifier> = failed(record, unanswered).into_iter().collect();
+        failed.retain(|identifier| site_for(sites, identifier).is_some());
+        self.note(record, &lease, &failed, now);
+        failed
+    }
+
+    /// Why an attempt is refused, if it is.
+    pub fn refuse(&self, attempt: Attempt<'_>, limit: u32) -> Option<Refusal> {
+        self.lock().refuse(attempt, limit, now())
+    }
+
     /// Takes over what a history tells at the start of a window that ended so long ago.
     pub fn remember(&self, record: &Record, ago: Duration) {
         let (lease, at) = (LeaseName::parse(&record.lease), now().checked_sub(ago));
@@ -105,85 +124,6 @@ impl Witness for RateLimit {
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // No code in here can leave either book half changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Desk {
-    /// Learns how the window of a lease ended that was just released: the next attempt may come before
-    /// anybody hears of it otherwise.
-    pub(super) fn lease_ended(&self, name: &LeaseName) {
-        let last = self.recorder.last_of(name);
-        if let Some(record) = last.filter(|record| record.end.is_some()) {
-            self.window_ended(&record);
-        }
-    }
-
-    /// Learns how a window ended, as soon as it did; what is told twice counts once.
-    pub(super) fn window_ended(&self, record: &Record) {
-        let lease = LeaseName::parse(&record.lease).filter(|_| self.rate_limit.is_news(record));
-        let Some(lease) = lease else {
-            return;
-        };
-        let (now, sites) = (now(), self.config.borrow().gate_sites());
-        let lasted = Duration::from_millis(record.end.map_or(0, |end| end.at));
-        let opened = now.checked_sub(lasted + PUSHED_BEFORE).unwrap_or(now);
-        let is_its = |identifier: &Identifier| covers(record, identifier, true);
-        let unanswered = self
-            .rate_limit
-            .lock()
-            .take_unanswered(record.caller, opened, is_its);
-        let mut failed: Vec<Identifier> = failed(record, unanswered).into_iter().collect();
-        failed.retain(|identifier| site_for(&sites, identifier).is_some());
-        if !failed.is_empty() {
-            self.rate_limit.note(record, &lease, &failed, now);
-            self.recorder.failed(record, &failed);
-        }
-    }
-
-    /// Refuses an attempt that the CA would soon refuse as well. `about` is what is known of its
-    /// purpose besides the identifiers that it names.
-    pub(super) fn within_failures(
-        &self,
-        (lease, holder): (&LeaseName, Option<u32>),
-        caller: u32,
-        identifiers: Option<&[Identifier]>,
-        about: Option<&Identifier>,
-    ) -> Result<(), Refused> {
-        let Some(limit) = self.config.borrow().failures_per_hour else {
-            return Ok(());
-        };
-        let attempt = Attempt {
-            lease: &lease.counted(holder),
-            caller,
-            identifiers: about.map(std::slice::from_ref).or(identifiers),
-        };
-        match self.rate_limit.lock().refuse(attempt, limit, now()) {
-            None => Ok(()),
-            Some(refusal) => Err(Refused::new(Exit::TempFail, explain(&refusal))),
-        }
-    }
-}
-
-/// One line: which identifier, how often since when, when again, and the way past it.
-fn explain(refusal: &Refusal) -> String {
-    let Refusal {
-        identifier,
-        count,
-        since,
-        again_in,
-    } = refusal;
-    format!(
-        "{count} windows for {identifier} have failed in the last {}, and a CA soon refuses every order for it \
-         (Let's Encrypt: after five an hour): `acmegate status` and the log say what failed; the next attempt is \
-         allowed in {}, or at once with --force (see [budget] failures_per_hour)",
-        whole_seconds(*since),
-        whole_seconds(*again_in),
-    )
-}
-
-/// In whole seconds, rounded up: whoever waits so long waits long enough.
-fn whole_seconds(length: Duration) -> String {
-    let seconds = length.as_secs() + u64::from(length.subsec_nanos() > 0);
-    format_duration(Duration::from_secs(seconds.max(1))).to_string()
 }
 
 /// For which identifiers a window failed, where for some of them tokens were pushed and nobody answered.

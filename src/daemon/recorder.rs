@@ -13,11 +13,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, watch};
 
-use super::desk::Desk;
 use super::history::{History, HistoryError};
 use super::notices::Notices;
 use super::now;
 use super::rate_limit::RateLimit;
+use crate::config::Config;
 use crate::gate::event::{Ended, Evidence, Witness};
 use crate::gate::identifier::Identifier;
 use crate::gate::lease::{Lease, LeaseName};
@@ -43,18 +43,35 @@ pub struct Recorder {
     observer: Arc<Observer>,
     history: Arc<History>,
     notices: Arc<Notices>,
+    rate_limit: Arc<RateLimit>,
+    config: watch::Receiver<Arc<Config>>,
     evidence: Mutex<mpsc::Receiver<Evidence>>,
 }
 
+/// Whom the recorder tells, and asks.
+pub struct Around {
+    /// Counts what it writes.
+    pub observer: Arc<Observer>,
+    /// Keeps it.
+    pub history: Arc<History>,
+    /// Tells of it.
+    pub notices: Arc<Notices>,
+    /// Learns what failed.
+    pub rate_limit: Arc<RateLimit>,
+    /// The configuration in force.
+    pub config: watch::Receiver<Arc<Config>>,
+}
+
 impl Recorder {
-    /// A recorder with an empty book. What it writes is counted by `observer`, kept by `history`, and
-    /// told by `notices`; what the kernel saw comes by `evidence`.
-    pub fn new(
-        observer: Arc<Observer>,
-        history: Arc<History>,
-        notices: Arc<Notices>,
-        evidence: mpsc::Receiver<Evidence>,
-    ) -> Self {
+    /// A recorder with an empty book; what the kernel saw comes by `evidence`.
+    pub fn new(around: Around, evidence: mpsc::Receiver<Evidence>) -> Self {
+        let Around {
+            observer,
+            history,
+            notices,
+            rate_limit,
+            config,
+        } = around;
         Self {
             evidence: Mutex::new(evidence),
             book: Mutex::default(),
@@ -63,6 +80,8 @@ impl Recorder {
             observer,
             history,
             notices,
+            rate_limit,
+            config,
         }
     }
 
@@ -90,7 +109,7 @@ impl Recorder {
     }
 
     /// Tells the rate limit of the windows that ended in the last hour, before this process began.
-    pub async fn recall_failures(&self, rate_limit: &RateLimit) {
+    pub async fn recall_failures(&self) {
         let now = wall();
         let since = Query::Since(now.saturating_sub(RECALLED_MILLIS));
         // Without them the limit begins anew, as it would without a history.
@@ -100,7 +119,7 @@ impl Recorder {
         for record in &found.records {
             if let Some(end) = record.end {
                 let ago = now.saturating_sub(record.opened_at.saturating_add(end.at));
-                rate_limit.remember(record, Duration::from_millis(ago));
+                self.rate_limit.remember(record, Duration::from_millis(ago));
             }
         }
     }
@@ -136,9 +155,21 @@ impl Recorder {
         self.change(|book| book.said(name, said));
     }
 
-    /// A window that ended counts as a failed attempt for these.
-    pub fn failed(&self, ended: &Record, identifiers: &[Identifier]) {
-        self.change(|book| book.failed(ended, identifiers));
+    /// The window of a lease was just closed: the next attempt may come before anybody hears of its end
+    /// otherwise.
+    pub fn lease_ended(&self, name: &LeaseName) {
+        let last = self.last_of(name);
+        if let Some(record) = last.filter(|record| record.end.is_some()) {
+            self.window_ended(&record);
+        }
+    }
+
+    fn window_ended(&self, record: &Record) {
+        let sites = self.config.borrow().gate_sites();
+        let failed = self.rate_limit.window_ended(record, &sites);
+        if !failed.is_empty() {
+            self.change(|book| book.failed(record, &failed));
+        }
     }
 
     /// A token was announced.
@@ -216,8 +247,8 @@ pub async fn watch_evidence(recorder: Arc<Recorder>) {
     }
 }
 
-/// Hands on what changes in the book, and tells the desk of each window that ended. Runs until dropped.
-pub async fn watch_records(recorder: Arc<Recorder>, desk: Arc<Desk>) {
+/// Hands on what changes in the book. Runs until dropped.
+pub async fn watch_records(recorder: Arc<Recorder>) {
     let mut changes = recorder.changes();
     loop {
         let next = recorder.lock().next_change();
@@ -240,7 +271,7 @@ pub async fn watch_records(recorder: Arc<Recorder>, desk: Arc<Desk>) {
         for draft in recorder.take_changed() {
             // At once: the next attempt does not wait until everything is known.
             if draft.record.end.is_some() {
-                desk.window_ended(&draft.record);
+                recorder.window_ended(&draft.record);
             }
             recorder.hand_on(draft).await;
         }

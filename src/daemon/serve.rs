@@ -10,25 +10,27 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::armed::Armed;
+use super::child::reap;
 use super::desk::Desk;
 use super::early::{EarlyClose, Overheard, watch_early};
 use super::history::History;
 use super::lease_error::LeaseError;
 use super::leases::{Leases, watch_commands, watch_deadlines, watch_holders};
 use super::link::{Link, Lost};
-use super::lists::{FrontLists, refreshed, watch_lists};
+use super::lists::{FrontLists, watch_lists};
 use super::measure::{wall_clock, watch_exposure};
 use super::notices::{Notices, send_notices};
 use super::notify::Notify;
-use super::parts::{self, Remembered, Room};
+use super::parts::{Remembered, Room};
 use super::privilege::HostAccounts;
 use super::rate_limit::RateLimit;
-use super::recorder::{Recorder, watch_evidence, watch_records};
+use super::recorder::{Around, Recorder, watch_evidence, watch_records};
+use super::reload::Reloader;
 use super::seal::Landlocked;
-use super::{ControlSockets, Fatal, Listener, Options, Scraped, landlock_word, now, unnamed_ports};
+use super::{ControlSockets, Fatal, Listener, Options, Scraped, landlock_word, now};
 use crate::answer::Pushed;
-use crate::config::lists::{Lists, Trust};
-use crate::config::{Config, Unchecked};
+use crate::config::Config;
+use crate::config::lists::Lists;
 use crate::control::protocol::Exit;
 use crate::control::server::{Authority, serve_control, serve_observe};
 use crate::front::{self, Front, Rules};
@@ -47,9 +49,6 @@ const REMOVAL: Duration = Duration::from_secs(8);
 const TICK: Duration = Duration::from_secs(10);
 /// How long the end of a daemon that cannot go on waits for its records to be written.
 const LAST_WORD: Duration = Duration::from_secs(1);
-
-/// How the status begins to tell of a configuration that was refused.
-const NOT_ACCEPTED: &str = "the configuration file was changed but not accepted";
 
 /// Everything that was prepared before the seal.
 pub struct Daemon {
@@ -116,13 +115,15 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let observer = Arc::new(Observer::new(metrics, now()));
     let (notices, to_tell) = Notices::new(config.clone());
     let notices = Arc::new(notices);
-    let recorder = Recorder::new(
-        Arc::clone(&observer),
-        Arc::clone(&history),
-        Arc::clone(&notices),
-        evidence,
-    );
-    let recorder = Arc::new(recorder);
+    let rate_limit = Arc::new(RateLimit::default());
+    let around = Around {
+        observer: Arc::clone(&observer),
+        history: Arc::clone(&history),
+        notices: Arc::clone(&notices),
+        rate_limit: Arc::clone(&rate_limit),
+        config: config.clone(),
+    };
+    let recorder = Arc::new(Recorder::new(around, evidence));
     let runner = runner.map(Arc::new);
     let (leases, to_watch) =
         Leases::new(link, runner.clone(), config.clone(), Arc::clone(&recorder));
@@ -137,8 +138,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     let (rules_tx, rules) = watch::channel(Arc::new(daemon.rules));
     let (stop_tx, stop) = watch::channel(false);
     let early = Arc::new(EarlyClose::new(&daemon.config));
-    let rate_limit = Arc::new(RateLimit::default());
-    recorder.recall_failures(&rate_limit).await;
+    recorder.recall_failures().await;
     let witness = Arc::new(Overheard::new(
         Arc::clone(&observer),
         Arc::clone(&early),
@@ -208,7 +208,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     watching.spawn(watch_deadlines(Arc::clone(&leases)));
     watching.spawn(watch_early(early, Arc::clone(&leases)));
     watching.spawn(send_notices(notices, to_tell, runner));
-    watching.spawn(watch_records(Arc::clone(&recorder), Arc::clone(&desk)));
+    watching.spawn(watch_records(Arc::clone(&recorder)));
     watching.spawn(watch_evidence(Arc::clone(&recorder)));
     watching.spawn(watch_exposure(Arc::clone(&observer), leases.windows()));
     let watched = Arc::clone(&desk);
@@ -324,7 +324,7 @@ async fn keep_records(recorder: &Recorder) {
 }
 
 impl Desk {
-    fn problems(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
+    pub(super) fn problems(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
         self.problems
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
@@ -393,17 +393,6 @@ async fn enforcer_lost(child: Child) -> Fatal {
     )
 }
 
-/// Waits a moment for a child that is about to end; it is killed by the kernel when we end anyway.
-pub(super) async fn reap(mut child: Child) -> Option<std::process::ExitStatus> {
-    for _ in 0..100 {
-        if let Ok(Some(status)) = child.try_wait() {
-            return Some(status);
-        }
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-    None
-}
-
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -439,148 +428,6 @@ impl Signals {
             _ = self.terminate.recv() => End::Stop,
             _ = self.interrupt.recv() => End::Stop,
             _ = self.hand_over.recv() => End::HandOver,
-        }
-    }
-}
-
-/// A runner that was not started cannot be.
-fn needs_a_runner(before: &Config, config: &Config) -> bool {
-    let has_none = before.firewall.commands.is_none() && before.notify.notifier.is_none();
-    has_none && config.notify.notifier.is_some()
-}
-
-/// What is run for leases a runner is started with, and keeps.
-fn needs_another_runner(before: &Config, config: &Config) -> bool {
-    match (&before.firewall.commands, &config.firewall.commands) {
-        (_, None) => false,
-        (None, Some(_)) => true,
-        (Some(before), Some(now)) => before.net_admin != now.net_admin,
-    }
-}
-
-struct Reloader {
-    options: Options,
-    accounts: Remembered<HostAccounts>,
-    upstream_ports: Vec<u16>,
-    room: Room,
-    started_with: Arc<Config>,
-    pushed: Arc<Pushed>,
-    desk: Arc<Desk>,
-    lists: Arc<FrontLists>,
-    config: watch::Sender<Arc<Config>>,
-    rules: watch::Sender<Arc<Rules>>,
-}
-
-impl Reloader {
-    /// Reads everything again; keeps the old configuration, loudly, when the new one is bad.
-    async fn reload(&self) {
-        let mut problems = Vec::new();
-        match self.try_reload(&mut problems).await {
-            Ok(()) => {
-                for problem in &problems {
-                    tracing::warn!("{problem}");
-                }
-                tracing::info!("configuration reloaded");
-            }
-            Err(error) => {
-                tracing::error!("the new configuration is not used, the old one stays:\n{error}");
-                let line = error
-                    .lines()
-                    .next()
-                    .unwrap_or_default()
-                    .trim_start_matches("error: ");
-                // What was wrong with the old configuration still is.
-                problems.clone_from(&self.desk.problems());
-                problems.retain(|problem| !problem.starts_with(NOT_ACCEPTED));
-                problems.push(format!(
-                    "{NOT_ACCEPTED}: {line}; `acmegate config check` shows more"
-                ));
-            }
-        }
-        *self.desk.problems() = problems;
-    }
-
-    async fn try_reload(&self, problems: &mut Vec<String>) -> Result<(), String> {
-        let path = self
-            .started_with
-            .source
-            .as_deref()
-            .or(self.options.config.as_deref());
-        let config = Config::load_with(path, &self.accounts, &Unchecked).map_err(|error| {
-            match self.accounts.take_missed() {
-                Some(name) => format!(
-                    "a [[grant]] names `{}`, which none did at start: that needs a restart, because a sealed \
-                     process can look up no account",
-                    name.escape_debug()
-                ),
-                None => error.to_string(),
-            }
-        })?;
-        self.compare(&config, problems)?;
-        problems.extend(parts::missing_programs(&config));
-        problems.extend(unnamed_ports(&config, self.desk.listeners.iter().copied()));
-        let mut held = self.lists.turn().await;
-        let lists = refreshed(&held, &config.allow, Trust::Asked).await?;
-        let rules = parts::rules(&config, lists.list(), &self.pushed, self.room, problems)
-            .map_err(|error| error.to_string())?;
-        // The enforcer reads the same files itself; if it refuses, nobody changes.
-        self.desk
-            .leases
-            .reload()
-            .await
-            .map_err(|error| match error {
-                LeaseError::Command(..) => format!("the runner refuses: {error}"),
-                error => format!("the enforcer refuses: {error}"),
-            })?;
-        self.desk.early.configure(&config);
-        self.desk.tell_of_lists(&lists);
-        *held = lists;
-        self.rules.send_replace(Arc::new(rules));
-        self.config.send_replace(Arc::new(config));
-        // Last, because it may wait for a disk. What it cannot do stands in the status.
-        let _ = self.desk.history.reload().await;
-        Ok(())
-    }
-
-    /// What only a restart can change is told, and what the seal no longer allows is refused.
-    fn compare(&self, config: &Config, problems: &mut Vec<String>) -> Result<(), String> {
-        let before = &self.started_with;
-        let needs_restart = [
-            ("[http] listen", before.http.listen != config.http.listen),
-            ("[tls] listen", before.tls.listen != config.tls.listen),
-            (
-                "[metrics] listen",
-                before.metrics.listen != config.metrics.listen,
-            ),
-            ("[daemon]", before.daemon != config.daemon),
-            ("[log]", before.log != config.log),
-            (
-                "[report] history",
-                before.report.history != config.report.history,
-            ),
-            (
-                "the first [[grant]]",
-                before.grants.is_empty() && !config.grants.is_empty(),
-            ),
-            (
-                "the first command of [firewall], or command_net_admin,",
-                needs_another_runner(before, config),
-            ),
-            ("the command of [notify]", needs_a_runner(before, config)),
-        ];
-        for (what, changed) in needs_restart {
-            if changed {
-                problems.push(format!("{what} was changed: that needs a restart"));
-            }
-        }
-        let new_port = parts::upstream_ports(config)
-            .into_iter()
-            .find(|port| !self.upstream_ports.contains(port));
-        match new_port {
-            Some(port) => Err(format!(
-                "an upstream, a server or a webhook on port {port}, which none had at start: the sealed process may not connect there before a restart"
-            )),
-            None => Ok(()),
         }
     }
 }

@@ -194,7 +194,7 @@ impl Desk {
         if let Err(error) = self.leases.close(name).await {
             tracing::error!(lease = %name, %error, "a lease could not be released");
         }
-        self.lease_ended(name);
+        self.recorder.lease_ended(name);
     }
 }
 

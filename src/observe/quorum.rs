@@ -13,9 +13,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
-
-use super::record::{EndedBy, Record, Region, Role, Source, Visit};
+use super::record::{Assessment, ByIdentifier, EndedBy, Outcome, Record, Role, Source, Visit};
 
 /// From when, in days after 1970, so many remote perspectives are required (BR §3.2.2.9). From
 /// 2025-03-15 there had to be two as well, but they might fail.
@@ -64,77 +62,6 @@ pub fn tolerated(remote: u32) -> u32 {
         2..=5 => 1,
         _ => 2,
     }
-}
-
-/// What a record comes to.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Assessment {
-    /// In one word.
-    pub outcome: Outcome,
-    /// By identifier, in the order in which they were asked for; at most 100.
-    pub identifiers: Vec<ByIdentifier>,
-    /// Networks whose packets came and from which no connection came about, although they tried more
-    /// than once or a rule was found that dropped them; without those that came over IPv4 afterwards, or
-    /// from another address. No network is counted here and in `networks`.
-    pub dropped: u32,
-    /// Networks from which somebody asked for an answer, and so are validators as far as that can be
-    /// told.
-    pub networks: u32,
-    /// Networks that were answered.
-    pub answered: u32,
-    /// How many networks have to be answered at that day.
-    pub needed: u32,
-    /// Nobody closed the window: it was cut by its deadline.
-    pub was_cut: bool,
-}
-
-/// What a window came to.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    /// It is still open.
-    #[default]
-    Open,
-    /// No validation came, which is normal where the CA remembers an earlier one.
-    Quiet,
-    /// Every network that came was answered.
-    Answered,
-    /// Some failed, and no more than a CA may tolerate.
-    Tolerated,
-    /// More were dropped than a CA may tolerate, if all of them were its perspectives; whoever asked was
-    /// answered.
-    Doubtful,
-    /// More failed, or nobody was answered, or the client says that it failed.
-    Failed,
-}
-
-impl Outcome {
-    /// The word for logs, metrics and reports.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Open => "open",
-            Self::Quiet => "quiet",
-            Self::Answered => "answered",
-            Self::Tolerated => "tolerated",
-            Self::Doubtful => "doubtful",
-            Self::Failed => "failed",
-        }
-    }
-}
-
-/// What came of one identifier.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ByIdentifier {
-    /// Which one.
-    pub identifier: String,
-    /// Networks that asked for it.
-    pub networks: u32,
-    /// Networks that were answered.
-    pub answered: u32,
-    /// The regions of these; empty where no data are there.
-    pub regions: Vec<Region>,
-    /// Whether it failed.
-    pub has_failed: bool,
 }
 
 /// How many identifiers an assessment tells of: what a CA's order may have.

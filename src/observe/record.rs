@@ -9,8 +9,6 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::quorum::Assessment;
-
 /// The version of this schema. Fields are only ever added to one version, and what reads records takes one
 /// that is missing for nothing.
 pub const VERSION: u32 = 1;
@@ -252,6 +250,77 @@ pub struct Said {
     pub renewed: Vec<String>,
     /// Identifiers of certificates that it could not renew.
     pub failed: Vec<String>,
+}
+
+/// What a record comes to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Assessment {
+    /// In one word.
+    pub outcome: Outcome,
+    /// By identifier, in the order in which they were asked for; at most 100.
+    pub identifiers: Vec<ByIdentifier>,
+    /// Networks whose packets came and from which no connection came about, although they tried more
+    /// than once or a rule was found that dropped them; without those that came over IPv4 afterwards, or
+    /// from another address. No network is counted here and in `networks`.
+    pub dropped: u32,
+    /// Networks from which somebody asked for an answer, and so are validators as far as that can be
+    /// told.
+    pub networks: u32,
+    /// Networks that were answered.
+    pub answered: u32,
+    /// How many networks have to be answered at that day.
+    pub needed: u32,
+    /// Nobody closed the window: it was cut by its deadline.
+    pub was_cut: bool,
+}
+
+/// What a window came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It is still open.
+    #[default]
+    Open,
+    /// No validation came, which is normal where the CA remembers an earlier one.
+    Quiet,
+    /// Every network that came was answered.
+    Answered,
+    /// Some failed, and no more than a CA may tolerate.
+    Tolerated,
+    /// More were dropped than a CA may tolerate, if all of them were its perspectives; whoever asked was
+    /// answered.
+    Doubtful,
+    /// More failed, or nobody was answered, or the client says that it failed.
+    Failed,
+}
+
+impl Outcome {
+    /// The word for logs, metrics and reports.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Quiet => "quiet",
+            Self::Answered => "answered",
+            Self::Tolerated => "tolerated",
+            Self::Doubtful => "doubtful",
+            Self::Failed => "failed",
+        }
+    }
+}
+
+/// What came of one identifier.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ByIdentifier {
+    /// Which one.
+    pub identifier: String,
+    /// Networks that asked for it.
+    pub networks: u32,
+    /// Networks that were answered.
+    pub answered: u32,
+    /// The regions of these; empty where no data are there.
+    pub regions: Vec<Region>,
+    /// Whether it failed.
+    pub has_failed: bool,
 }
 
 impl Source {

@@ -80,7 +80,7 @@ impl<'a> Apache<'a> {
             apache.wait(SOON);
         });
         assert!(
-            daemon.log().contains("closed: lease apache2-"),
+            daemon.log().contains("(apache2-") && daemon.log().contains("nothing wrong"),
             "{}",
             daemon.log()
         );

@@ -13,7 +13,7 @@ use crate::lab::{self, inside, wait_for};
 use crate::raw::{self, SYN, Segment};
 
 /// So many sources at once.
-const SOURCES: u32 = 100_000;
+pub const SOURCES: u32 = 100_000;
 /// What a hook would notice.
 const AT_ONCE: Duration = Duration::from_secs(3);
 
@@ -71,7 +71,7 @@ fn a_flood_from_forged_sources_hides_nobody_and_keeps_nobody_waiting() {
 }
 
 /// One packet of each source, and of some of them more.
-fn flood(round: u32) -> impl Iterator<Item = Segment> {
+pub fn flood(round: u32) -> impl Iterator<Item = Segment> {
     let SocketAddr::V4(to) = crate::host::socket_address(HOST_4, 80) else {
         panic!("an address of IPv4")
     };

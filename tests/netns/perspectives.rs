@@ -4,12 +4,14 @@
 use std::time::Duration;
 
 use acmegate::control::protocol::ReportWord;
-use acmegate::observe::quorum::Outcome;
+use acmegate::observe::record::Outcome;
 use acmegate::observe::record::{Record, Role, Source};
 
+use crate::evidence_flood::{SOURCES, flood};
 use crate::host::{HOST_4, Host, try_once_from};
 use crate::lab::perspective::Question;
 use crate::lab::{Daemon, inside, nft, wait_for};
+use crate::raw;
 use crate::records::{ANSWER, NAME, SOON, TOKEN, host_asked_from, last, question, records};
 
 /// A geo-blocker in prerouting drops it.
@@ -195,5 +197,47 @@ fn where_nothing_is_wrong_one_line_says_so() {
         assert_eq!(record.assessment.outcome, Outcome::Answered);
         assert_eq!((record.evidence.seen, record.evidence.reached), (6, 6));
         assert!(record.evidence.packets >= 6 && record.evidence.incomplete.is_none());
+    });
+}
+
+#[test]
+fn a_flood_and_a_scan_hide_no_perspective_and_stop_none() {
+    inside(|| {
+        let host = host_asked_from(&ALL);
+        let daemon = Daemon::start("");
+        daemon.cli(&["open", "--lease", "certbot-1"]).success();
+        daemon.cli(&["answer", "add", NAME, ANSWER]).success();
+        host.beside(|| raw::send(flood(0)));
+        // A scan: connections that say nothing, and some that ask for what is there.
+        host.beside(|| {
+            let to = crate::host::socket_address(HOST_4, 80);
+            let held: Vec<_> = (0..200).map(|_| std::net::TcpStream::connect(to)).collect();
+            drop(held);
+        });
+        let visitor = Question {
+            path: "/wp-login.php".to_owned(),
+            ..question(NEIGHBOUR, TOKEN)
+        };
+        host.outside(move || visitor.ask());
+        let asked = [GEO, POLICY, LIMIT, EARLY, LATE, V6];
+        for from in asked {
+            assert_eq!(ask(&host, from), Some(200), "{from}");
+        }
+        wait_for(SOON * 5, "all of the flood", || {
+            let seen = last(&daemon).evidence.packets;
+            (seen >= u64::from(SOURCES)).then_some(())
+        });
+        let closed = daemon.cli(&["close", "--lease", "certbot-1"]).success();
+        assert!(closed.stdout.contains("6 networks came"), "{closed}");
+        assert!(closed.stdout.contains("evidence is incomplete"), "{closed}");
+        let record = last(&daemon);
+        assert_eq!(record.assessment.outcome, Outcome::Answered, "{closed}");
+        assert_eq!(record.assessment.answered, 6);
+        assert!(record.sources.len() <= acmegate::observe::record::MAX_SOURCES);
+        for from in asked {
+            assert_eq!(source(&record, from).role, Role::Validator, "{from}");
+        }
+        let visitor = source(&record, NEIGHBOUR);
+        assert_eq!((visitor.role, visitor.visits.len()), (Role::Visitor, 1));
     });
 }

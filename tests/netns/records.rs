@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use acmegate::control::client;
 use acmegate::control::protocol::{Ask, CONTROL_SOCKET, ReportWord, Response};
-use acmegate::observe::quorum::Outcome;
+use acmegate::observe::record::Outcome;
 use acmegate::observe::record::{EndedBy, Record, Role, Source, Why};
 use rustix::process::Signal;
 

@@ -29,7 +29,8 @@ pub const INNER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const INNER_GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 
 const V4_PREFIX_LENGTH: u8 = 26;
-const V6_PREFIX_LENGTH: u8 = 48;
+/// Of 3fff::/20 (RFC 9637): each a network of its own, as perspectives are.
+const V6_PREFIX_LENGTH: u8 = 32;
 
 /// How long an answer may take where nothing is in the way. Packets between namespaces take
 /// microseconds; the rest is for a machine that is busy with something else.
@@ -57,7 +58,7 @@ impl Region {
         Self {
             name,
             v4: Ipv4Addr::new(a, b, c, d),
-            v6: Ipv6Addr::new(0x2001, 0xdb8, v6, 0, 0, 0, 0, 0),
+            v6: Ipv6Addr::new(0x3fff, v6, 0, 0, 0, 0, 0, 0),
         }
     }
 

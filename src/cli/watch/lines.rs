@@ -138,7 +138,7 @@ mod tests {
     use std::net::IpAddr;
 
     use super::*;
-    use crate::observe::quorum::Assessment;
+    use crate::observe::record::Assessment;
     use crate::observe::record::{End, EndedBy};
 
     fn window() -> Record {

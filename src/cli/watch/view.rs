@@ -10,7 +10,8 @@ use ratatui_core::text::{Line, Span};
 
 use super::arrival::{Arrival, Mark, arrivals};
 use crate::cli::terminal::{plain, seconds};
-use crate::observe::quorum::{Assessment, Outcome, assess};
+use crate::observe::quorum::assess;
+use crate::observe::record::{Assessment, Outcome};
 use crate::observe::record::{EndedBy, Record};
 
 /// Below so many columns a line has only what matters most.

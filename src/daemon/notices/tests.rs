@@ -2,7 +2,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
 use super::*;
-use crate::observe::quorum::Assessment;
+use crate::observe::record::Assessment;
 use crate::observe::record::{Role, Source};
 
 fn assessed(outcome: Outcome, dropped: u32, was_cut: bool) -> Record {

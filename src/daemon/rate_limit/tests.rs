@@ -108,19 +108,3 @@ fn all_runs_of_one_client_are_one() {
         );
     }
 }
-
-#[test]
-fn a_refusal_says_all_that_is_to_be_known_in_one_line() {
-    let refusal = Refusal {
-        identifier: identifier("a.test"),
-        count: 4,
-        since: Duration::from_millis(47 * 60_000),
-        again_in: Duration::from_millis(12 * 60_000 + 1),
-    };
-    assert_eq!(
-        explain(&refusal),
-        "4 windows for a.test have failed in the last 47m, and a CA soon refuses every order for it \
-         (Let's Encrypt: after five an hour): `acmegate status` and the log say what failed; the next attempt \
-         is allowed in 12m1s, or at once with --force (see [budget] failures_per_hour)"
-    );
-}

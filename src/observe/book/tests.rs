@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::gate::Reason;
 use crate::gate::lease::{Families, Scope, Trigger};
-use crate::observe::quorum::Outcome;
+use crate::observe::record::Outcome;
 
 const SECOND: Duration = Duration::from_secs(1);
 const WALL: u64 = 1_795_000_000_000;

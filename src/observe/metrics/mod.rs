@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 pub use self::moment::{Budget, History, Moment, Span, Window};
 use super::book::Draft;
-use super::quorum::Outcome;
+use super::record::Outcome;
 use super::record::{EndedBy, Record, Why};
 use crate::gate::challenge::ChallengeType;
 use prometheus::{

@@ -3,7 +3,7 @@ use std::time::SystemTime;
 use super::*;
 use crate::gate::Reason;
 use crate::gate::lease::Family;
-use crate::observe::quorum::Assessment;
+use crate::observe::record::Assessment;
 use crate::observe::record::{End, Evidence};
 
 fn moment() -> Moment {

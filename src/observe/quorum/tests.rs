@@ -3,7 +3,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use proptest::prelude::*;
 
 use super::*;
-use crate::observe::record::{Dropped, End, Place, Said};
+use crate::observe::record::{Dropped, End, Place, Region, Said};
 
 /// 2026-11-22: four remote perspectives are required.
 const NOVEMBER: u64 = 1_795_327_803_000;

@@ -19,7 +19,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use self::escape::clip;
-use crate::observe::quorum::Outcome;
+use crate::observe::record::Outcome;
 use crate::observe::record::{Record, VERSION};
 
 /// The longest line that a hook prints of a window, in characters.

@@ -12,7 +12,7 @@ use super::fate::{Fate, RULE, culprit, place, unanswered};
 use super::text::{Ink, Paint, wrap};
 use super::verdict::{headline, is_fine};
 use super::words::{NAME, day, length, many, plural};
-use crate::observe::quorum::Outcome;
+use crate::observe::record::Outcome;
 use crate::observe::record::{Record, Role, Source};
 
 /// How many rows of one table are shown.

@@ -7,7 +7,7 @@ use super::advice::{about_drop, other_advice};
 use super::fate::{Fate, RULE, address, culprit, notes, place, requests};
 use super::verdict;
 use super::words::{attempts, doors, ended, many, names, offset, opened, plural};
-use crate::observe::quorum::Outcome;
+use crate::observe::record::Outcome;
 use crate::observe::record::{Record, Source};
 
 /// How wide a screen is.

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use super::advice::advice;
 use super::fate::{Fate, culprit, part_of_the_world, unanswered};
 use super::words::{length, many, name, names, took};
-use crate::observe::quorum::{Outcome, Rules, tolerated};
+use crate::observe::quorum::{Rules, tolerated};
+use crate::observe::record::Outcome;
 use crate::observe::record::{Record, Role, Source, Visit, Why};
 
 /// How much of a rule's text is shown in a headline.

@@ -14,7 +14,7 @@ use super::fate::{self, Fate, RULE, address, culprit, notes, part_of_the_world, 
 use super::since::{Summary, Table};
 use super::verdict;
 use super::words::{attempts, doors, ended, instant, many, name, names, offset, opened, plural};
-use crate::observe::quorum::Outcome;
+use crate::observe::record::Outcome;
 use crate::observe::record::{Place, Record, Source};
 
 const STYLE: &str = include_str!("style.css");
