@@ -16,6 +16,7 @@ use acmegate::observe::record::Record;
 use acmegate::observe::report::two_lines;
 use serde_json::{Value, json};
 
+use crate::lab::historian::{self, Historian};
 use crate::lab::perspective::{DIAL, Question};
 use crate::lab::{BINARY, Daemon, Output, TempDir, inside, ip, run};
 
@@ -322,6 +323,42 @@ fn what_a_real_daemon_tells_is_as_the_schema_says() {
         assert!(text.contains(": 1 network came and was answered"), "{text}");
         let text = daemon.cli(&["report", "--since", "1d"]).success().stdout;
         assert!(text.starts_with("1 window since "), "{text}");
+    });
+}
+
+#[test]
+fn what_has_no_room_in_an_answer_is_said_to_be_left_off() {
+    inside(|| {
+        ip("link set lo up");
+        let mut daemon = Daemon::start(&config());
+        assert_eq!(daemon.terminate(), 0);
+        let directory = TempDir::new();
+        let text = format!(
+            "[daemon]\nuser = \"0\"\nstate_dir = \"{}\"\n[http]\nlisten = []\n[firewall]\nmode = \"gate-only\"\n",
+            daemon.state_dir()
+        );
+        let file = directory.write("etc/acmegate.toml", &text);
+        let mut historian = Historian::start(&file);
+        let begun = historian::now() - 60_000;
+        for number in 0..10 {
+            historian.store(&historian::ended(Record {
+                beside: vec!["x".repeat(1000); 950],
+                ..historian::window("big", begun + number)
+            }));
+        }
+        drop(historian);
+        daemon.start_again();
+        let output = daemon.cli(&["report", "--since", "1d", "--json"]).success();
+        let document: Value = serde_json::from_str(&output.stdout).expect("JSON");
+        assert_eq!(document["windows"].as_array().map(Vec::len), Some(8));
+        assert_eq!(document["windows"][7]["opened_at"], begun + 9);
+        assert!(
+            output.stderr.contains("2 older windows are left off"),
+            "{}",
+            output.stderr
+        );
+        let output = daemon.cli(&["report", "big"]).success();
+        assert_eq!(output.stderr, "");
     });
 }
 
