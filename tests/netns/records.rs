@@ -13,6 +13,7 @@ use acmegate::observe::record::{EndedBy, Record, Role, Source, Why};
 use rustix::process::Signal;
 
 use crate::host::{HOST_4, HOST_6, HOST_PRIVATE, Host};
+use crate::kernel::{SHUT, open_ports};
 use crate::lab::perspective::{DIAL, Question};
 use crate::lab::{Daemon, inside, ip, wait_for};
 
@@ -176,6 +177,37 @@ fn what_ended_a_window_is_told() {
         daemon.start_again();
         assert_eq!(last(&daemon).lease, "kept");
         assert!(last(&daemon).end.is_none());
+    });
+}
+
+#[test]
+fn what_ended_while_nobody_watched_or_by_a_stop_is_told_afterwards() {
+    inside(|| {
+        let _host = host_asked_from(&[]);
+        let mut daemon = Daemon::start("");
+        let by = |daemon: &Daemon, name: &str| {
+            let word = ReportWord {
+                lease: Some(name.to_owned()),
+                ..ReportWord::default()
+            };
+            records(daemon, word)[0].end.map(|end| end.by)
+        };
+        daemon
+            .cli(&["open", "--lease", "alone", "--for", "3s"])
+            .success();
+        wait_for(SOON, "it is on disk", || {
+            (daemon.status()["history"]["records"] == 1).then_some(())
+        });
+        daemon.kill();
+        wait_for(SOON, "the kernel shuts", || {
+            (open_ports() == SHUT).then_some(())
+        });
+        daemon.start_again();
+        assert_eq!(by(&daemon, "alone"), Some(EndedBy::Unwatched));
+        daemon.cli(&["open", "--lease", "stopped"]).success();
+        assert_eq!(daemon.terminate(), 0);
+        daemon.start_again();
+        assert_eq!(by(&daemon, "stopped"), Some(EndedBy::Stop));
     });
 }
 
