@@ -119,6 +119,29 @@ fn each_way_to_name_a_window_is_asked_as_such() {
 }
 
 #[test]
+fn what_a_span_is_compared_with_is_not_shown_as_part_of_it() {
+    let hours = |ago: u64| Record {
+        lease: format!("of-{ago}-hours-ago"),
+        opened_at: historian::now() - ago * 3_600_000,
+        ..record(SIX)
+    };
+    let records = [hours(36), hours(1)];
+    let output = told(&records, &["--since", "1d", "--json"]).0.success();
+    let document: Value = serde_json::from_str(&output.stdout).expect("JSON");
+    assert_eq!(document["windows"].as_array().map(Vec::len), Some(1));
+    assert_eq!(document["windows"][0]["lease"], "of-1-hours-ago");
+    let directory = TempDir::new();
+    let page = directory.at("page.html");
+    told(&records, &["--since", "1d", "--html", &page])
+        .0
+        .success();
+    let page = fs::read_to_string(page).expect("it is there");
+    assert!(page.contains("of-1-hours-ago") && !page.contains("of-36-hours-ago"));
+    let text = told(&records, &["--since", "1d"]).0.success().stdout;
+    assert!(text.starts_with("1 window since "), "{text}");
+}
+
+#[test]
 fn colours_are_for_terminals_and_whoever_asks_for_them() {
     let shown = |arguments: &[&str]| told(&[record(SIX)], arguments).0.success().stdout;
     assert!(!shown(&[]).contains('\u{1b}'));
