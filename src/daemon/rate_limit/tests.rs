@@ -123,9 +123,12 @@ fn a_token_counts_that_was_pushed_just_before_the_opening_and_nobody_was_answere
         lease: "a".to_owned(),
         ..Record::default()
     };
-    let failed = rate_limit.window_ended(&record, &[site.clone()]);
+    let failed = rate_limit.window_ended(&record, std::slice::from_ref(&site));
     assert_eq!(failed, [identifier("a.test")]);
-    assert_eq!(rate_limit.window_ended(&record, &[site]), []);
+    assert_eq!(
+        rate_limit.window_ended(&record, std::slice::from_ref(&site)),
+        []
+    );
 }
 
 #[test]
