@@ -22,7 +22,7 @@ mod watch;
 use std::fmt;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::{Args, Parser, Subcommand};
 
@@ -245,6 +245,16 @@ fn length(text: &str) -> Result<Duration, String> {
 /// As the control protocol has it.
 fn milliseconds(length: Duration) -> u64 {
     u64::try_from(length.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The host's clock, in milliseconds after 1970, as records have it.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "how long ago something was is shown, and decides nothing"
+)]
+fn wall() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, milliseconds)
 }
 
 /// FNV-1a of 64 bits: tells texts apart that nobody chose in order to collide.

@@ -6,13 +6,13 @@ use std::io::{self, IsTerminal, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use super::terminal::plain;
-use super::{Failure, finish, length, milliseconds};
+use super::{Failure, finish, length, milliseconds, wall};
 use crate::control::client;
 use crate::control::protocol::{Ask, Exit, ReportWord, Response};
 use crate::control::status::Time;
@@ -62,7 +62,7 @@ pub fn run(runtime_dir: &Path, args: &ReportArgs) -> Result<ExitCode, Failure> {
         eprintln!("acmegate: warning: {}", plain(warning));
     }
     let records = records(&response)?;
-    let now = now();
+    let now = wall();
     let since = args.since.map(|since| {
         let span = milliseconds(since);
         (
@@ -165,13 +165,6 @@ fn budgets(runtime_dir: &Path) -> Vec<Budget> {
         })
     };
     status.budget.time.into_iter().filter_map(budget).collect()
-}
-
-/// The host's clock, in milliseconds after 1970: records have its time, too.
-#[expect(clippy::disallowed_methods, reason = "for display, at the edge")]
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    since.map_or(0, milliseconds)
 }
 
 /// Puts a file in place whole or not at all. It holds addresses: its owner alone may read it.

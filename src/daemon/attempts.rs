@@ -45,8 +45,12 @@ fn explain(refusal: &Refusal) -> String {
         since,
         again_in,
     } = refusal;
+    let failed = match count {
+        1 => format!("1 window for {identifier} has failed"),
+        count => format!("{count} windows for {identifier} have failed"),
+    };
     format!(
-        "{count} windows for {identifier} have failed in the last {}, and a CA soon refuses every order for it \
+        "{failed} in the last {}, and a CA soon refuses every order for it \
          (Let's Encrypt: after five an hour): `acmegate status` and the log say what failed; the next attempt is \
          allowed in {}, or at once with --force (see [budget] failures_per_hour)",
         whole_seconds(*since),

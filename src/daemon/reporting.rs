@@ -9,10 +9,10 @@ use super::history::HistoryError;
 use super::recorder::wall;
 use super::refused::Refused;
 use super::words::{identifier, lease_name};
-use crate::control::protocol::{Exit, ReportWord, Response, SaidWord};
+use crate::control::protocol::{Exit, MAX_RESPONSE_BYTES, ReportWord, Response, SaidWord};
 use crate::gate::caller::{Ask as GateAsk, Caller};
 use crate::gate::lease::LeaseName;
-use crate::observe::history::message::Query;
+use crate::observe::history::message::{Found, Query};
 use crate::observe::record::{MAX_SAID, Record, Said};
 use crate::observe::report::two_lines;
 
@@ -20,6 +20,8 @@ use crate::observe::report::two_lines;
 const A_MOMENT: Duration = Duration::from_secs(1);
 /// How many records of open and past windows whoever watches is told.
 const WATCHED: usize = 16;
+/// How much of an answer is records, in octets; the rest of it is a few words.
+const MAX_TOLD_BYTES: usize = MAX_RESPONSE_BYTES as usize - 64 * 1024;
 
 impl Desk {
     /// The records that are asked for.
@@ -29,15 +31,24 @@ impl Desk {
         which: ReportWord,
     ) -> Result<Response, Refused> {
         self.permit(caller, GateAsk::Report, "read reports")?;
-        let records = self.records(&which).await?;
+        let (records, left_off) = self.records(&which).await?;
         if records.is_empty() && which.since.is_none() {
             return Err(Refused::new(Exit::Unavailable, nothing(&which)));
         }
-        Ok(told(&records))
+        let (mut response, too_much) = told(&records);
+        let left_off = left_off.saturating_add(too_much);
+        if left_off > 0 {
+            response.warnings.push(format!(
+                "{left_off} older windows are left off, for one answer has no room for them: nothing of them is \
+                 counted, and what is told as new may not be; a shorter time tells all of it"
+            ));
+        }
+        Ok(response)
     }
 
-    /// What is here is newer than what the history has of the same windows.
-    async fn records(&self, which: &ReportWord) -> Result<Vec<Record>, Refused> {
+    /// The records, and how many older ones the history has left off. What is here is newer than what
+    /// the history has of the same windows.
+    async fn records(&self, which: &ReportWord) -> Result<(Vec<Record>, u64), Refused> {
         let mut here = self.recorder.all();
         let query = match (which.number, &which.lease, which.since) {
             (Some(number), ..) => {
@@ -59,11 +70,11 @@ impl Desk {
         if which.since.is_none()
             && let Some(last) = here.pop()
         {
-            return Ok(vec![last]);
+            return Ok((vec![last], 0));
         }
         let found = match self.history.query(&query).await {
-            Ok(found) => found.records,
-            Err(HistoryError::Off) => Vec::new(),
+            Ok(found) => found,
+            Err(HistoryError::Off) => Found::default(),
             Err(error) => return Err(Refused::new(Exit::TempFail, error.to_string())),
         };
         let is_here = |record: &Record| {
@@ -72,11 +83,11 @@ impl Desk {
                     == (record.opened_at, &record.lease, record.caller)
             })
         };
-        let mut records: Vec<Record> = found;
+        let mut records = found.records;
         records.retain(|record| !is_here(record));
         records.extend(here);
         records.sort_by_key(|record| record.opened_at);
-        Ok(records)
+        Ok((records, found.left_off))
     }
 
     /// What a hook says of the window that it closed. That is on disk by then, unless the disk is slow:
@@ -90,7 +101,7 @@ impl Desk {
     /// What whoever watches sees at this moment.
     pub(super) fn scene(&self) -> Response {
         let all = self.recorder.all();
-        told(&all[all.len().saturating_sub(WATCHED)..])
+        told(&all[all.len().saturating_sub(WATCHED)..]).0
     }
 
     /// Writes down how the client of a lease says that it went.
@@ -112,14 +123,24 @@ impl Desk {
     }
 }
 
-fn told(records: &[Record]) -> Response {
-    let values = records
-        .iter()
-        .filter_map(|record| serde_json::to_value(record).ok());
-    Response {
-        report: values.collect(),
-        ..Response::done("")
+/// An answer that whoever asked can read whole, and how many of the oldest have no room in it.
+fn told(records: &[Record]) -> (Response, u64) {
+    let mut values = Vec::new();
+    let mut bytes = 0;
+    for record in records.iter().rev() {
+        bytes += serde_json::to_vec(record).map_or(0, |json| json.len() + 1);
+        if bytes > MAX_TOLD_BYTES {
+            break;
+        }
+        values.extend(serde_json::to_value(record));
     }
+    let left_off = (records.len() - values.len()) as u64;
+    values.reverse();
+    let response = Response {
+        report: values,
+        ..Response::done("")
+    };
+    (response, left_off)
 }
 
 fn nothing(which: &ReportWord) -> String {
@@ -134,5 +155,28 @@ fn nothing(which: &ReportWord) -> String {
             lease: Some(lease), ..
         } => format!("there is no record of a window of lease {lease}"),
         _ => "no window has been opened that was recorded".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_can_be_read_whole_and_keeps_the_newest() {
+        let record = |opened_at| Record {
+            opened_at,
+            beside: vec!["x".repeat(1000); 1000],
+            ..Record::default()
+        };
+        let records: Vec<Record> = (1..=12).map(record).collect();
+        let (response, left_off) = told(&records);
+        let bytes = serde_json::to_vec(&response).unwrap().len() as u64;
+        assert!(bytes < MAX_RESPONSE_BYTES, "{bytes}");
+        let kept = response.report.len();
+        assert_eq!((kept, left_off), (8, 4));
+        assert_eq!(response.report[0]["opened_at"], 5);
+        assert_eq!(response.report[7]["opened_at"], 12);
+        assert_eq!(told(&records[..3]).1, 0);
     }
 }

@@ -63,7 +63,7 @@ pub enum Sight {
     Seen {
         /// How many by now.
         packets: u64,
-        /// How long ago the first one of these was noticed, at most the time between two looks.
+        /// How long ago the last one of these came.
         ago: Duration,
     },
     /// One of its handshakes was finished.

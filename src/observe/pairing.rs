@@ -123,6 +123,29 @@ mod tests {
     }
 
     #[test]
+    fn one_that_is_another_perspectives_own_is_nobody_elses() {
+        let there = |address, first| source(address, first, Some("JP"));
+        let told = paired(vec![
+            there("2001:db8::7", 100),
+            there("2001:db8:1::7", 200),
+            there("192.0.2.7", 9000),
+        ]);
+        let one = Some("192.0.2.7".to_owned());
+        assert_eq!(told, [one, None, None], "it is the first one's");
+        let got_through = Source {
+            role: Role::Validator,
+            reached: true,
+            ..there("2001:db8:1::7", 200)
+        };
+        let told = paired(vec![
+            there("2001:db8::7", 100),
+            got_through,
+            there("192.0.2.7", 9000),
+        ]);
+        assert_eq!(told, [None, None, None], "who got through came twice");
+    }
+
+    #[test]
     fn who_came_before_or_much_later_is_somebody_else() {
         for first in [99, 100 + LATEST_MILLIS + 1] {
             let mut all = vec![

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 use acmegate::daemon::history::{DEADLINE, History, HistoryError};
 use acmegate::observe::history::message::{Ask, Query, Reply};
-use acmegate::observe::record::{Record, Region, Role, Source};
+use acmegate::observe::record::{
+    MAX_OTHER_VISITS, MAX_SOURCES, MAX_VALIDATIONS, Record, Region, Role, Source, Visit,
+};
 use rusqlite::Connection;
 use rustix::process::Signal;
 
@@ -193,13 +195,30 @@ fn what_is_beyond_bounds_is_refused_and_the_next_is_kept() {
     let directory = TempDir::new();
     let mut historian = Historian::start(&config(&directory, ""));
     let good = window("a", now());
-    let mut bad = vec![good.clone(); 6];
+    let mut bad = vec![good.clone(); 7];
     bad[0].lease = "x".repeat(41);
     bad[1].families = vec!["ipv4".to_owned(); 3];
     bad[2].holder = Some("x".repeat(5000));
     bad[3].opened_at = u64::MAX;
     bad[4].number = Some(99);
     bad[5].beside = vec![String::new(); 2000];
+    let visit = Visit {
+        at: 0,
+        port: 80,
+        verdict: String::new(),
+        reason: String::new(),
+        challenge: None,
+        identifier: None,
+        token: None,
+        status: None,
+        octets: 0,
+        took: 0,
+        detail: None,
+    };
+    bad[6].sources = vec![Source {
+        visits: vec![visit; MAX_VALIDATIONS + MAX_SOURCES * MAX_OTHER_VISITS + 1],
+        ..source("192.0.2.1")
+    }];
     for record in bad {
         let answer = historian.ask(Ask::Store(Box::new(record.clone())));
         let reply = answer.expect("it goes on").reply;

@@ -16,6 +16,7 @@ use acmegate::observe::record::Record;
 use acmegate::observe::report::two_lines;
 use serde_json::{Value, json};
 
+use crate::lab::historian::{self, Historian};
 use crate::lab::perspective::{DIAL, Question};
 use crate::lab::{BINARY, Daemon, Output, TempDir, inside, ip, run};
 
@@ -115,6 +116,29 @@ fn each_way_to_name_a_window_is_asked_as_such() {
         output.success();
         assert_eq!(ask["report"], asked, "{arguments:?}");
     }
+}
+
+#[test]
+fn what_a_span_is_compared_with_is_not_shown_as_part_of_it() {
+    let hours = |ago: u64| Record {
+        lease: format!("of-{ago}-hours-ago"),
+        opened_at: historian::now() - ago * 3_600_000,
+        ..record(SIX)
+    };
+    let records = [hours(36), hours(1)];
+    let output = told(&records, &["--since", "1d", "--json"]).0.success();
+    let document: Value = serde_json::from_str(&output.stdout).expect("JSON");
+    assert_eq!(document["windows"].as_array().map(Vec::len), Some(1));
+    assert_eq!(document["windows"][0]["lease"], "of-1-hours-ago");
+    let directory = TempDir::new();
+    let page = directory.at("page.html");
+    told(&records, &["--since", "1d", "--html", &page])
+        .0
+        .success();
+    let page = fs::read_to_string(page).expect("it is there");
+    assert!(page.contains("of-1-hours-ago") && !page.contains("of-36-hours-ago"));
+    let text = told(&records, &["--since", "1d"]).0.success().stdout;
+    assert!(text.starts_with("1 window since "), "{text}");
 }
 
 #[test]
@@ -322,6 +346,42 @@ fn what_a_real_daemon_tells_is_as_the_schema_says() {
         assert!(text.contains(": 1 network came and was answered"), "{text}");
         let text = daemon.cli(&["report", "--since", "1d"]).success().stdout;
         assert!(text.starts_with("1 window since "), "{text}");
+    });
+}
+
+#[test]
+fn what_has_no_room_in_an_answer_is_said_to_be_left_off() {
+    inside(|| {
+        ip("link set lo up");
+        let mut daemon = Daemon::start(&config());
+        assert_eq!(daemon.terminate(), 0);
+        let directory = TempDir::new();
+        let text = format!(
+            "[daemon]\nuser = \"0\"\nstate_dir = \"{}\"\n[http]\nlisten = []\n[firewall]\nmode = \"gate-only\"\n",
+            daemon.state_dir()
+        );
+        let file = directory.write("etc/acmegate.toml", &text);
+        let mut historian = Historian::start(&file);
+        let begun = historian::now() - 60_000;
+        for number in 0..10 {
+            historian.store(&historian::ended(Record {
+                beside: vec!["x".repeat(1000); 950],
+                ..historian::window("big", begun + number)
+            }));
+        }
+        drop(historian);
+        daemon.start_again();
+        let output = daemon.cli(&["report", "--since", "1d", "--json"]).success();
+        let document: Value = serde_json::from_str(&output.stdout).expect("JSON");
+        assert_eq!(document["windows"].as_array().map(Vec::len), Some(8));
+        assert_eq!(document["windows"][7]["opened_at"], begun + 9);
+        assert!(
+            output.stderr.contains("2 older windows are left off"),
+            "{}",
+            output.stderr
+        );
+        let output = daemon.cli(&["report", "big"]).success();
+        assert_eq!(output.stderr, "");
     });
 }
 

@@ -19,6 +19,7 @@ const OPENER: u32 = 21001;
 const PUSHER: u32 = 21002;
 const PUSHERS_GROUP: u32 = 22000;
 const STRANGER: u32 = 21003;
+const READER: u32 = 21004;
 /// A token and a thumbprint that are well-formed.
 const ANSWER: &str =
     "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0.9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI";
@@ -80,6 +81,8 @@ fn without_a_grant_root_alone_may_ask() {
             &["answer", "remove", "a.example.com", ANSWER],
             &["firewall", "apply"],
             &["firewall", "remove"],
+            &["report"],
+            &["watch"],
             &["hook", "dehydrated", "startup_hook"],
             &["hook", "mod-md", "challenge-setup:http-01:a.example.com"],
             &["hook", "caddy", "cert_obtaining", "a.example.com"],
@@ -111,8 +114,10 @@ fn a_grant_gives_its_verbs_and_identifiers_and_no_more() {
         let accounts = Accounts::new();
         let (daemon, _state) = daemon(&format!(
             "[[grant]]\nuser = \"{OPENER}\"\nmay = [\"open\", \"close\"]\n\
-             [[grant]]\ngroup = \"{PUSHERS_GROUP}\"\nmay = [\"answer\"]\nidentifiers = [\"*.example.com\"]\n"
+             [[grant]]\ngroup = \"{PUSHERS_GROUP}\"\nmay = [\"answer\"]\nidentifiers = [\"*.example.com\"]\n\
+             [[grant]]\nuser = \"{READER}\"\nmay = [\"report\"]\n"
         ));
+        let reader = |arguments: &[&str]| accounts.ask(&daemon, READER, READER, arguments);
         let opener = |arguments: &[&str]| accounts.ask(&daemon, OPENER, OPENER, arguments);
         let pusher = |arguments: &[&str]| accounts.ask(&daemon, PUSHER, PUSHERS_GROUP, arguments);
         let stranger = |arguments: &[&str]| accounts.ask(&daemon, STRANGER, STRANGER, arguments);
@@ -152,6 +157,19 @@ fn a_grant_gives_its_verbs_and_identifiers_and_no_more() {
         refused(opener(&["answer", "remove", "a.example.com", ANSWER]));
         assert_eq!(daemon.status()["pushed"], 1);
 
+        // Who came is for whom it was granted to, not for whoever opens.
+        for read in [
+            &["report"][..],
+            &["report", "a", "--json"],
+            &["report", "--since", "1d"],
+            &["watch"],
+        ] {
+            refused(opener(read));
+            refused(pusher(read));
+        }
+        reader(&["report", "a"]).success();
+        refused(reader(&["open", "--lease", "b"]));
+        refused(reader(&["close", "--lease", "a"]));
         for verb in ["apply", "remove"] {
             refused(opener(&["firewall", verb]));
             refused(pusher(&["firewall", verb]));

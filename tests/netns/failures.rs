@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::host::{HOST_4, Host};
 use crate::kernel::{SHUT, open_ports};
-use crate::lab::{self, Daemon, Output, inside};
+use crate::lab::{self, Daemon, Output, inside, wait_for};
 
 const SOON: Duration = Duration::from_secs(20);
 const THUMBPRINT: &str = "9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI";
@@ -120,6 +120,30 @@ fn after_four_failures_the_next_window_is_for_who_insists() {
             assert_eq!(ended.stdout.contains("went on"), code == 0, "{ended}");
         }
         assert_eq!(open_ports(), SHUT);
+    });
+}
+
+#[test]
+fn a_window_that_its_deadline_ended_counts_and_a_restart_forgets_none() {
+    inside(|| {
+        let _host = Host::new();
+        let mut daemon = Daemon::start("[budget]\nfailures_per_hour = 1\n");
+        let words = ["open", "--lease", "one", "--identifier", "a.test"];
+        daemon
+            .cli(&[&words[..], &["--for", "1s"]].concat())
+            .success();
+        let answer = format!("{TOKEN}.{THUMBPRINT}");
+        daemon.cli(&["answer", "add", "a.test", &answer]).success();
+        let is_refused = |daemon: &Daemon| {
+            let refused = dry_run(daemon, "one", &["--identifier", "a.test"]);
+            refused.stderr.contains("1 window for a.test has failed")
+        };
+        wait_for(SOON, "its failure is known", || {
+            is_refused(&daemon).then_some(())
+        });
+        assert_eq!(daemon.terminate(), 0);
+        daemon.start_again();
+        assert!(is_refused(&daemon));
     });
 }
 

@@ -110,8 +110,17 @@ fn a_webhook_is_told_by_the_sealed_front() {
         wait_for(SOON, "it is written down", || {
             daemon.log().contains("notified").then_some(())
         });
+        // Somebody who takes it and says nothing is not waited for.
+        daemon.cli(&["open", "--lease", "a"]).success();
+        daemon.cli(&["close", "--lease", "a"]).success();
+        let (silent, _) = listener.accept().expect("it comes");
+        wait_for(SOON, "the status says so", || {
+            let status = daemon.cli(&["status"]).success();
+            let late = "no whole answer within five seconds";
+            status.stdout.contains(late).then_some(())
+        });
         // Nobody there: said, and nothing else is harmed.
-        drop((stream, listener));
+        drop((stream, silent, listener));
         daemon.cli(&["open", "--lease", "a"]).success();
         daemon.cli(&["close", "--lease", "a"]).success();
         wait_for(SOON, "the status says so", || {

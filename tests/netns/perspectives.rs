@@ -82,7 +82,7 @@ fn each_of_six_perspectives_is_told_with_its_true_cause() {
     inside(|| {
         let host = host_asked_from(&ALL);
         nft(FIREWALL);
-        let daemon = Daemon::start(&format!("[report]\ndatabases = [\"{COUNTRIES}\"]\n"));
+        let mut daemon = Daemon::start(&format!("[report]\ndatabases = [\"{COUNTRIES}\"]\n"));
         // The limit is used up by somebody of the same network.
         let neighbour = || try_once_from(NEIGHBOUR, HOST_4, 81, Duration::from_secs(5));
         assert!(host.outside(neighbour).passed());
@@ -172,6 +172,10 @@ fn each_of_six_perspectives_is_told_with_its_true_cause() {
         ] {
             assert!(report.contains(told), "{told}:\n{report}");
         }
+        // The history has the same, judged by the places that it looked up itself.
+        assert_eq!(daemon.terminate(), 0);
+        daemon.start_again();
+        assert_eq!(last(&daemon), record);
     });
 }
 

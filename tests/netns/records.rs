@@ -13,6 +13,7 @@ use acmegate::observe::record::{EndedBy, Record, Role, Source, Why};
 use rustix::process::Signal;
 
 use crate::host::{HOST_4, HOST_6, HOST_PRIVATE, Host};
+use crate::kernel::{SHUT, open_ports};
 use crate::lab::perspective::{DIAL, Question};
 use crate::lab::{Daemon, inside, ip, send, wait_for};
 
@@ -196,6 +197,37 @@ fn what_came_just_before_the_enforcer_died_is_on_the_record_of_the_next_run() {
         assert_eq!(record.why, Why::Asked, "{record:#?}");
         assert!(source(&record, FOUR[0]).is_answered(), "{record:#?}");
         assert!(record.evidence.incomplete.is_some(), "{record:#?}");
+    });
+}
+
+#[test]
+fn what_ended_while_nobody_watched_or_by_a_stop_is_told_afterwards() {
+    inside(|| {
+        let _host = host_asked_from(&[]);
+        let mut daemon = Daemon::start("");
+        let by = |daemon: &Daemon, name: &str| {
+            let word = ReportWord {
+                lease: Some(name.to_owned()),
+                ..ReportWord::default()
+            };
+            records(daemon, word)[0].end.map(|end| end.by)
+        };
+        daemon
+            .cli(&["open", "--lease", "alone", "--for", "3s"])
+            .success();
+        wait_for(SOON, "it is on disk", || {
+            (daemon.status()["history"]["records"] == 1).then_some(())
+        });
+        daemon.kill();
+        wait_for(SOON, "the kernel shuts", || {
+            (open_ports() == SHUT).then_some(())
+        });
+        daemon.start_again();
+        assert_eq!(by(&daemon, "alone"), Some(EndedBy::Unwatched));
+        daemon.cli(&["open", "--lease", "stopped"]).success();
+        assert_eq!(daemon.terminate(), 0);
+        daemon.start_again();
+        assert_eq!(by(&daemon, "stopped"), Some(EndedBy::Stop));
     });
 }
 

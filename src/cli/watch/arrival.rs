@@ -118,3 +118,33 @@ fn took(micros: u64) -> String {
         _ => format!("{} s", micros / 1_000_000),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_came_over_ipv4_after_all_is_no_failure() {
+        let mut source = Source {
+            address: "2001:db8::7".parse().unwrap(),
+            network: "2001:db8::/32".to_owned(),
+            place: None,
+            role: Role::Unheard,
+            first: 100,
+            packets: 3,
+            reached: false,
+            dropped: None,
+            visits: Vec::new(),
+            more_visits: 0,
+            then: None,
+        };
+        assert_eq!(stopped(&source).mark, Mark::Bad);
+        source.then = Some("192.0.2.7".parse().unwrap());
+        let arrival = stopped(&source);
+        assert_eq!(arrival.mark, Mark::Plain);
+        assert_eq!(arrival.more, "3 packets    then by IPv4 as 192.0.2.7");
+        source.then = None;
+        source.packets = 1;
+        assert_eq!(stopped(&source).mark, Mark::Plain, "a stray");
+    }
+}

@@ -13,7 +13,7 @@ mod view;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -22,7 +22,7 @@ use self::feed::{Feed, News};
 use self::lines::Told;
 use self::screen::Screen;
 use self::view::View;
-use super::Failure;
+use super::{Failure, wall};
 use crate::control::client;
 use crate::control::protocol::Exit;
 
@@ -116,9 +116,9 @@ async fn on_screen(mut feed: Feed) -> Result<ExitCode, Failure> {
                     Meaning::Leave => return Ok(ExitCode::SUCCESS),
                     Meaning::Scroll(by) => {
                         view.scrolled = view.scrolled.saturating_add_signed(by);
-                        screen.draw(&mut view, now()).map_err(system)?;
+                        screen.draw(&mut view, wall()).map_err(system)?;
                     }
-                    Meaning::Draw => screen.draw(&mut view, now()).map_err(system)?,
+                    Meaning::Draw => screen.draw(&mut view, wall()).map_err(system)?,
                     Meaning::Nothing => {}
                 },
             },
@@ -126,7 +126,7 @@ async fn on_screen(mut feed: Feed) -> Result<ExitCode, Failure> {
             _ = draws.tick() => {
                 still += 1;
                 if has_news || still >= DRAWS_A_SECOND {
-                    screen.draw(&mut view, now()).map_err(system)?;
+                    screen.draw(&mut view, wall()).map_err(system)?;
                     (has_news, still) = (false, 0);
                 }
             }
@@ -193,16 +193,6 @@ impl Signals {
 
 fn system(error: std::io::Error) -> Failure {
     Failure::new(Exit::Os, error)
-}
-
-/// Milliseconds after 1970.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "how long ago something was is shown, and decides nothing"
-)]
-fn now() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, super::milliseconds)
 }
 
 #[cfg(test)]

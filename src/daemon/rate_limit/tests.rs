@@ -1,4 +1,6 @@
 use super::*;
+use crate::gate::identifier::Pattern;
+use crate::gate::site::Redirect;
 use crate::observe::record::Said;
 
 fn identifier(name: &str) -> Identifier {
@@ -85,6 +87,48 @@ fn a_history_is_taken_over_with_its_age_and_an_end_is_news_once() {
         assert!(rate_limit.is_news(&record));
     }
     assert_eq!(locked(&rate_limit.ended).len(), MAX_ENDED);
+}
+
+#[test]
+fn a_token_counts_that_was_pushed_just_before_the_opening_and_nobody_was_answered_for() {
+    let site = Site {
+        identifiers: ["a.test", "b.test"]
+            .map(|name| Pattern::parse(name).unwrap())
+            .into(),
+        is_default: false,
+        redirect: Redirect::Off,
+        accounts: Vec::new(),
+    };
+    let rate_limit = RateLimit::default();
+    for name in ["a.test", "b.test", "elsewhere.test"] {
+        rate_limit.pushed(&identifier(name), 0);
+    }
+    // By an upstream of its own: the answer is as good.
+    rate_limit.ended(&Ended {
+        reason: Reason::Relayed,
+        accepted: now(),
+        peer: "192.0.2.1".parse().unwrap(),
+        is_listed: false,
+        local_port: 443,
+        identifier: Some(&identifier("b.test")),
+        challenge: None,
+        token: None,
+        thumbprint: None,
+        lease: None,
+        status: None,
+        octets: 0,
+        detail: None,
+    });
+    let record = Record {
+        lease: "a".to_owned(),
+        ..Record::default()
+    };
+    let failed = rate_limit.window_ended(&record, std::slice::from_ref(&site));
+    assert_eq!(failed, [identifier("a.test")]);
+    assert_eq!(
+        rate_limit.window_ended(&record, std::slice::from_ref(&site)),
+        []
+    );
 }
 
 #[test]

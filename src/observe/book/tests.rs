@@ -43,6 +43,10 @@ struct Came<'a> {
 
 impl Came<'_> {
     fn tell(&self, book: &mut Book, now: Instant) {
+        self.tell_of(book, now, false);
+    }
+
+    fn tell_of(&self, book: &mut Book, now: Instant, is_listed: bool) {
         let name = identifier(self.name);
         let token = self.token.map(token);
         book.visited(
@@ -50,7 +54,7 @@ impl Came<'_> {
                 reason: self.reason,
                 accepted: now,
                 peer: self.peer.parse().unwrap(),
-                is_listed: false,
+                is_listed,
                 local_port: 80,
                 identifier: Some(&name),
                 challenge: self.token.map(|_| ChallengeType::Http01),
@@ -444,6 +448,97 @@ fn tokens_that_are_made_up_from_every_address_of_a_network_leave_room_for_others
             .sources
             .iter()
             .any(|source| source.network == "172.16.0.0/16")
+    );
+}
+
+#[test]
+fn who_came_before_the_opening_or_is_on_the_allow_list_is_in_no_record() {
+    let before = Instant::now();
+    let start = before + SECOND;
+    let (mut book, name) = open_book(start);
+    answered("192.0.2.1", "example.com").tell(&mut book, before);
+    answered("192.0.2.2", "example.com").tell_of(&mut book, start, true);
+    assert_eq!(book.last_of(&name).unwrap().sources, []);
+    answered("192.0.2.3", "example.com").tell(&mut book, start);
+    assert_eq!(book.last_of(&name).unwrap().sources.len(), 1);
+}
+
+#[test]
+fn whoever_gets_through_after_all_was_not_dropped() {
+    let start = Instant::now();
+    let (mut book, name) = open_book(start);
+    let dropped = Seen::Sighted(Sighting {
+        source: "192.0.2.1".parse().unwrap(),
+        port: 80,
+        sight: Sight::Dropped {
+            table: "inet filter".to_owned(),
+            chain: "input".to_owned(),
+            rule: None,
+        },
+    });
+    book.witnessed(&dropped, start);
+    assert!(book.last_of(&name).unwrap().sources[0].dropped.is_some());
+    answered("192.0.2.1", "example.com").tell(&mut book, start + SECOND);
+    let source = book.last_of(&name).unwrap().sources.remove(0);
+    assert_eq!((source.dropped, source.reached), (None, true));
+}
+
+#[test]
+fn what_is_seen_is_written_down_until_a_moment_after_the_end() {
+    let start = Instant::now();
+    let (mut book, name) = open_book(start);
+    book.ended(&name, EndedBy::Close, start + SECOND);
+    book.witnessed(&seen("192.0.2.1", 2), start + SECOND + GRACE);
+    let late = start + SECOND + GRACE + Duration::from_millis(1);
+    book.witnessed(&seen("192.0.2.2", 2), late);
+    let sources = book.last_of(&name).unwrap().sources;
+    let addresses: Vec<_> = sources
+        .iter()
+        .map(|source| source.address.to_string())
+        .collect();
+    assert_eq!(addresses, ["192.0.2.1"]);
+}
+
+#[test]
+fn requests_tokens_leases_and_past_windows_are_bounded() {
+    let start = Instant::now();
+    let (mut book, name) = open_book(start);
+    for _ in 0..MAX_OTHER_VISITS + 3 {
+        let visitor = Came {
+            peer: "192.0.2.1",
+            reason: Reason::Redirected,
+            name: "example.com",
+            token: None,
+        };
+        visitor.tell(&mut book, start);
+    }
+    let source = book.last_of(&name).unwrap().sources.remove(0);
+    assert_eq!(
+        (source.visits.len(), source.more_visits),
+        (MAX_OTHER_VISITS, 3)
+    );
+    for number in 0..MAX_TOKENS as u64 + 3 {
+        book.announced(&identifier("example.com"), &token(number));
+    }
+    assert_eq!(book.open[0].tokens.len(), MAX_TOKENS);
+    // The same one again is no other one.
+    for number in [0, 0].into_iter().chain(1..MAX_BESIDE + 3) {
+        let (name, now) = (format!("other-{number}"), start + SECOND);
+        book.opened(&lease(&name, now), Why::Asked, now, WALL);
+        book.ended(&LeaseName::parse(&name).unwrap(), EndedBy::Close, now);
+    }
+    let beside = book.all().remove(0).beside;
+    assert_eq!(beside.len(), MAX_BESIDE);
+    assert_eq!(beside[..2], ["other-0", "other-1"]);
+    book.ended(&name, EndedBy::Close, start + SECOND);
+    let drafts = book.take_changed(start + SECOND + SETTLE);
+    assert_eq!(drafts[0].record.beside, beside);
+    let all = book.all();
+    assert_eq!(all.len(), MAX_RECENT);
+    assert_eq!(
+        all[MAX_RECENT - 1].lease,
+        format!("other-{}", MAX_BESIDE + 2),
+        "the newest stay"
     );
 }
 

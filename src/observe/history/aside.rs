@@ -66,3 +66,29 @@ fn modified(place: &Path) -> u64 {
         .and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     u64::try_from(since.unwrap_or(Duration::ZERO).as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_journal_is_left_beside_a_file_that_is_not_its_own() {
+        let name = format!("acmegate-aside-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        fs::create_dir_all(&directory).unwrap();
+        let file = directory.join("history.db");
+        fs::write(&file, "1").unwrap();
+        fs::write(journal(&file), "of 1").unwrap();
+        let first = put(&directory, &file).unwrap();
+        assert_eq!(fs::read(journal(&first)).unwrap(), b"of 1");
+        // Until the first place is the oldest again.
+        for number in 2..=4 {
+            fs::write(&file, number.to_string()).unwrap();
+            let place = put(&directory, &file).unwrap();
+            assert_eq!(fs::read(&place).unwrap(), number.to_string().as_bytes());
+        }
+        assert_eq!(fs::read(&first).unwrap(), b"4");
+        assert!(!journal(&first).exists() && !file.exists());
+        fs::remove_dir_all(&directory).unwrap();
+    }
+}

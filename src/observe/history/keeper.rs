@@ -13,7 +13,7 @@ use super::message::{Answer, Ask, Question, Reply, check};
 use super::place::Places;
 use super::store::{Clock, FILE, Store};
 use super::{Health, Settings, StoreError, aside};
-use crate::observe::quorum::assess;
+use crate::observe::book::judge;
 use crate::observe::record::Record;
 
 /// How often what is too old is looked for, besides at every record.
@@ -149,11 +149,11 @@ impl Keeper {
         }
     }
 
-    /// With what the databases know, and judged by it: regions count.
+    /// With what the databases know, and judged by it: regions count, and who came twice is told by places.
     fn placed(&mut self, mut record: Record) -> Result<Record, StoreError> {
         check(&record)?;
         if self.places.fill(&mut record) {
-            record.assessment = assess(&record);
+            judge(&mut record);
         }
         Ok(record)
     }

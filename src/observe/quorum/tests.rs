@@ -271,6 +271,10 @@ fn the_client_has_it_from_the_ca() {
         (Outcome::Failed, true)
     );
     assert_eq!(with(vec![], &[], &["a.test"]).outcome, Outcome::Failed);
+    // Its CA was answered elsewhere, or remembers an earlier validation.
+    let elsewhere = with(vec![stopped(1)], &["a.test"], &[]);
+    assert_eq!(elsewhere.outcome, Outcome::Tolerated);
+    assert_eq!(outcome(vec![stopped(1)]), Outcome::Failed);
     // It says nothing of either.
     assert_eq!(with(vec![], &[], &[]).outcome, Outcome::Quiet);
 }
