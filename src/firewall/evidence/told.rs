@@ -47,6 +47,8 @@ struct Known {
     /// Of earlier stays in the set.
     earlier: u64,
     noticed: Instant,
+    /// It came in an earlier session already: until it comes again its connections are of that one.
+    is_old: bool,
     reached: bool,
     dropped: bool,
     traces: u8,
@@ -89,6 +91,7 @@ impl Known {
             before: 0,
             earlier: 0,
             noticed,
+            is_old: false,
             reached: false,
             dropped: false,
             traces: 0,
@@ -126,6 +129,7 @@ impl Told {
             *known = Known {
                 read: known.read,
                 before: known.read.map_or(0, |read| read.packets),
+                is_old: true,
                 ..Known::new(known.noticed)
             };
         }
@@ -238,7 +242,7 @@ impl Told {
                     .told_at
                     .is_none_or(|at| now.saturating_duration_since(at) >= PACKETS_EVERY);
             (known.packets() > known.told_packets && is_time)
-                || (known.reached && !known.told_reached)
+                || (known.reached && !known.told_reached && (!known.is_old || known.packets() > 0))
         };
         let mut new: Vec<(&Peer, &mut Known)> = (self.sources.iter_mut())
             .filter(|(_, known)| is_new(known))
@@ -400,6 +404,23 @@ mod tests {
         told.seen(peer(1), reading(4, later + SECOND));
         let news = told.news(9, false, later + SECOND);
         assert_eq!(sights(news), [seen(1, Duration::ZERO)]);
+    }
+
+    #[test]
+    fn who_came_a_moment_before_the_window_is_told_when_it_comes_again() {
+        let now = Instant::now();
+        let mut told = told(now);
+        told.seen(peer(1), reading(1, now));
+        told.reached(peer(1), reading(2, now));
+        assert_eq!(told.news(9, true, now).len(), 2);
+        let later = now + TICK / 2;
+        told.begin(later);
+        told.seen(peer(1), reading(1, now));
+        told.reached(peer(1), reading(3, later));
+        assert_eq!(told.news(9, true, later), []);
+        told.seen(peer(1), reading(2, later + SECOND));
+        let news = sights(told.news(9, true, later + SECOND));
+        assert_eq!(news, [seen(1, Duration::ZERO), Sight::Reached]);
     }
 
     #[test]
