@@ -31,6 +31,11 @@ use crate::observe::record::{EndedBy, Place, Record, Said, Why};
 /// How often what changed is handed on at most: a validation brings a dozen changes at once.
 const SETTLE: Duration = Duration::from_millis(500);
 
+/// So many sources and requests make the pause longer by one; a validation by six perspectives has 12.
+const ENTRIES_PER_PAUSE: usize = 32;
+/// What is known of a window is on disk so soon, whoever comes.
+const MAX_PAUSE: Duration = Duration::from_secs(20);
+
 /// How long a window that failed counts, and the longest that one may have lasted (`[window] max`).
 const RECALLED_MILLIS: u64 = 25 * 3600 * 1000;
 
@@ -247,9 +252,28 @@ pub async fn watch_evidence(recorder: Arc<Recorder>) {
     }
 }
 
+/// How long until what changes is handed on again: each time all of a record is written, so a window to
+/// which many come is written less often.
+fn pace(drafts: &[Draft]) -> Duration {
+    let entries = |draft: &Draft| {
+        let visits = draft
+            .record
+            .sources
+            .iter()
+            .map(|source| source.visits.len());
+        draft.record.sources.len() + visits.sum::<usize>()
+    };
+    let all: usize = drafts.iter().map(entries).sum();
+    let pauses = 1 + all / ENTRIES_PER_PAUSE;
+    SETTLE
+        .saturating_mul(u32::try_from(pauses).unwrap_or(u32::MAX))
+        .min(MAX_PAUSE)
+}
+
 /// Hands on what changes in the book. Runs until dropped.
 pub async fn watch_records(recorder: Arc<Recorder>) {
     let mut changes = recorder.changes();
+    let mut pause = SETTLE;
     loop {
         let next = recorder.lock().next_change();
         let sleep = async {
@@ -264,11 +288,20 @@ pub async fn watch_records(recorder: Arc<Recorder>) {
                 if changed.is_err() {
                     return;
                 }
-                tokio::time::sleep(SETTLE).await;
+                // An end by itself is not waited out.
+                let end = async {
+                    match next {
+                        Some(next) => tokio::time::sleep_until(next.into()).await,
+                        None => std::future::pending().await,
+                    }
+                };
+                let _ = tokio::time::timeout(pause, end).await;
                 changes.mark_unchanged();
             }
         }
-        for draft in recorder.take_changed() {
+        let drafts = recorder.take_changed();
+        pause = pace(&drafts);
+        for draft in drafts {
             // At once: the next attempt does not wait until everything is known.
             if draft.record.end.is_some() {
                 recorder.window_ended(&draft.record);

@@ -243,8 +243,8 @@ impl Page {
         }
         if record.more_sources > 0 {
             let said = format!(
-                "{} came that are not on the record",
-                many(record.more_sources, "address")
+                "{} others came, who are not on the record",
+                many(record.more_sources, "time")
             );
             self.lines("", &said, Ink::Warning);
         }

@@ -245,11 +245,11 @@ fn sources(out: &mut String, record: &Record) {
         paragraph(out, "faint", &said);
     }
     if record.more_sources > 0 {
-        let more = many(record.more_sources, "address");
+        let more = many(record.more_sources, "time");
         paragraph(
             out,
             "warn",
-            &format!("{more} came that are not on the record."),
+            &format!("{more} others came, who are not on the record."),
         );
     }
 }
