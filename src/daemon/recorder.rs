@@ -398,3 +398,31 @@ pub(super) fn wall() -> u64 {
     let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::observe::record::Source;
+
+    #[test]
+    fn a_crowded_window_is_written_less_often_and_never_seldom() {
+        let source = r#"{"address":"192.0.2.1","network":"192.0.0.0/16","place":null,"role":"unheard","first":0,
+            "packets":1,"reached":false,"dropped":null,"visits":[],"more_visits":0,"then":null}"#;
+        let draft = |sources: usize| {
+            let source: Source = serde_json::from_str(source).unwrap();
+            Draft {
+                id: 1,
+                record: Record {
+                    sources: vec![source; sources],
+                    ..Record::default()
+                },
+                is_complete: false,
+            }
+        };
+        assert_eq!(pace(&[]), SETTLE);
+        assert_eq!(pace(&[draft(6)]), SETTLE);
+        assert_eq!(pace(&[draft(64)]), SETTLE * 3);
+        let crowded: Vec<Draft> = (0..5).map(|_| draft(256)).collect();
+        assert_eq!(pace(&crowded), MAX_PAUSE);
+    }
+}
