@@ -11,15 +11,15 @@ use crate::firewall::{fight, inspect};
 impl Enforcer {
     /// Makes sure that everything of ours is in the kernel, with the time that is left.
     pub(super) async fn assert(&mut self) -> Result<Ensured, KernelError> {
-        let now = now();
-        self.windows.expire(now);
+        self.windows.expire(now());
         if self.is_withdrawn || self.orders.settings.mode == Mode::GateOnly {
             return Ok(Ensured::Untouched);
         }
         let mut done = self.ensure().await;
         let settings = &self.orders.settings;
         if done.is_ok() {
-            let written = self.kernel.write_all(settings, &self.windows, now).await;
+            // The time that is left now: making sure may have taken a while, and nothing shuts later for that.
+            let written = self.kernel.write_all(settings, &self.windows, now()).await;
             done = written.and(done);
         }
         self.health.is_installed = done.is_ok();
