@@ -228,7 +228,7 @@ fn a_table_that_is_flushed_while_a_list_is_filled_is_back_at_once_and_filled_aga
     inside(|| {
         let host = Host::new();
         let _listener = listen();
-        let [standing, next] = [list(1, 5_000), list(2, 60_000)];
+        let [standing, next] = [list(1, 5_000), list(2, 150_000)];
         let enforcing = Enforcing::start(orders(standing.clone()));
         enforcing.wait_for_the_list();
         enforcing.change_list(&next);
@@ -249,7 +249,7 @@ fn a_table_that_is_flushed_while_a_list_is_filled_is_back_at_once_and_filled_aga
         );
         enforcing.wait_for_the_list();
         stands_alone(&next);
-        assert_eq!(count_in_kernel(&next.names()[0]), 60_001);
+        assert_eq!(count_in_kernel(&next.names()[0]), 150_001);
     });
 }
 
