@@ -1,14 +1,13 @@
 //! The enforcer as a process: from its first instruction to its sealed loop.
 
 use std::io;
-use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
 use std::path::Path;
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::CapabilitySet;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::child::{by_run_alone, front};
 use super::reader::ReaderThread;
 use super::seal::{Calls, Seal};
 use super::{Fatal, parts};
@@ -23,16 +22,7 @@ use crate::firewall::error::KernelError;
 /// # Errors
 /// [`Fatal`]; a front that went away is none.
 pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
-    let front = io::stdin()
-        .as_fd()
-        .try_clone_to_owned()
-        .map(UnixStream::from)
-        .map_err(|error| {
-            Fatal::new(
-                Exit::Usage,
-                format!("this is started by `acmegate run` alone: {error}"),
-            )
-        })?;
+    let front = front()?;
     // Killing the front at any moment ends this process too, even between two frames.
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| Fatal::new(Exit::Os, error))?;
@@ -50,12 +40,7 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
         front
             .set_nonblocking(true)
             .map_err(|error| Fatal::new(Exit::Os, error))?;
-        let front = tokio::net::UnixStream::from_std(front).map_err(|error| {
-            Fatal::new(
-                Exit::Usage,
-                format!("this is started by `acmegate run` alone: {error}"),
-            )
-        })?;
+        let front = tokio::net::UnixStream::from_std(front).map_err(by_run_alone)?;
         let _deaf = hear_no_signal().map_err(|error| Fatal::new(Exit::Os, error))?;
         let unsealed = |error| {
             Fatal::new(

@@ -6,7 +6,6 @@
 //! the daemon goes on without: a validation does not wait for a disk.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Child;
@@ -16,6 +15,7 @@ use rustix::fs::Mode;
 use rustix::process::{Resource, Rlimit, setrlimit, umask};
 use rustix::thread::CapabilitySet;
 
+use super::child::{by_run_alone, front};
 use super::enforcer::hear_no_signal;
 use super::seal::{Calls, Seal};
 use super::{Fatal, framed, parts};
@@ -34,17 +34,7 @@ const REST: Duration = Duration::from_secs(60);
 /// [`Fatal`]; a front that went away is none.
 pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
     let os = |error: io::Error| Fatal::new(Exit::Os, error);
-    let by_run_alone = |error: io::Error| {
-        Fatal::new(
-            Exit::Usage,
-            format!("this is started by `acmegate run` alone: {error}"),
-        )
-    };
-    let front = io::stdin()
-        .as_fd()
-        .try_clone_to_owned()
-        .map(UnixStream::from)
-        .map_err(by_run_alone)?;
+    let front = front()?;
     front.set_nonblocking(true).map_err(by_run_alone)?;
     let config = load(config_path).map_err(|error| Fatal::new(Exit::Config, error))?;
     super::start_log(&config);

@@ -1,7 +1,7 @@
 //! The metrics of the moment: what every part knows, put together. Nothing is changed here.
 
 use std::sync::{Arc, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::sync::watch;
 
@@ -126,13 +126,4 @@ pub async fn watch_exposure(observer: Arc<Observer>, mut windows: watch::Receive
             }
         }
     }
-}
-
-/// Now, by the clock on the wall.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "shown as the program's start, and decides nothing"
-)]
-pub fn wall_clock() -> SystemTime {
-    SystemTime::now()
 }

@@ -53,6 +53,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
@@ -429,6 +430,15 @@ fn start_beside(name: &str, config: &Config) -> Result<(UnixStream, Child), Fata
 /// Now, by the clock that tests can pause. Wall-clock time moves; this does not.
 fn now() -> std::time::Instant {
     tokio::time::Instant::now().into_std()
+}
+
+/// Now, by the clock on the wall.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "said of starts and of records, and decides nothing"
+)]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
 }
 
 /// Executing /proc/self/exe leaves `exe` as the name that ps and `nft list` show.

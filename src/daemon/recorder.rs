@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Poll, ready};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use tokio::sync::{mpsc, watch};
 
@@ -17,6 +17,7 @@ use super::history::{History, HistoryError};
 use super::notices::Notices;
 use super::now;
 use super::rate_limit::RateLimit;
+use super::wall_clock;
 use crate::config::Config;
 use crate::gate::event::{Ended, Evidence, Witness};
 use crate::gate::identifier::Identifier;
@@ -390,12 +391,7 @@ impl Recorder {
 
 /// The clock of the host in milliseconds after 1970, for people alone: nothing is decided by it.
 pub(super) fn wall() -> u64 {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a record says when it was, and that is what the host's clock says"
-    )]
-    let now = SystemTime::now();
-    let since = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = wall_clock().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -6,7 +6,6 @@
 //! it: which files a command needs only its author knows.
 
 use std::io;
-use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Child;
@@ -14,6 +13,7 @@ use std::process::Child;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 
+use super::child::{by_run_alone, front};
 use super::enforcer::hear_no_signal;
 use super::seal::{Calls, Seal};
 use super::{Fatal, parts, privilege};
@@ -31,17 +31,7 @@ const DESCRIPTORS: u64 = 1024;
 /// [`Fatal`]; a front that went away is none.
 pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
     let os = |error: io::Error| Fatal::new(Exit::Os, error);
-    let by_run_alone = |error: io::Error| {
-        Fatal::new(
-            Exit::Usage,
-            format!("this is started by `acmegate run` alone: {error}"),
-        )
-    };
-    let front = io::stdin()
-        .as_fd()
-        .try_clone_to_owned()
-        .map(UnixStream::from)
-        .map_err(by_run_alone)?;
+    let front = front()?;
     let config = load(config_path).map_err(|error| Fatal::new(Exit::Config, error))?;
     super::start_log(&config);
     super::name_process(c"acmegate-run");
