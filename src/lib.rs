@@ -11,13 +11,14 @@
 //! | [`control`] | obeys | hooks and operators, by their credentials |
 //! | [`observe`] | tells | log and status |
 //! | [`daemon`] | wires | processes, seals, start and stop |
+//! | [`doctor`] | proves | whether a validation will get through, before a CA is asked |
 //! | [`cli`] | asks | one file per subcommand |
 //!
 //! **Dependency rule.** `gate` uses nothing of ours. `config`, `answer`, `front`, `firewall`,
 //! `runner`, `control` and `observe` may use `gate`, not each other; `firewall` and `runner` share
 //! the octets of their frames, [`wire`], `front` and `answer` those of the PROXY protocol,
-//! [`proxy_protocol`]. `daemon` alone knows them all; `cli` starts it or talks to
-//! it.
+//! [`proxy_protocol`]. `daemon` alone knows them all; `doctor` looks at what they made of a host, from outside, and may use
+//! them; `cli` starts these or talks to them.
 #![forbid(unsafe_code)]
 
 pub mod answer;
@@ -25,6 +26,7 @@ pub mod cli;
 pub mod config;
 pub mod control;
 pub mod daemon;
+pub mod doctor;
 pub mod firewall;
 pub mod front;
 pub mod gate;

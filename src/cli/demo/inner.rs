@@ -11,9 +11,9 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::namespaces::Netns;
 use super::peer;
 use super::world::{HTTP, INNER};
+use crate::doctor::namespaces::Netns;
 
 /// How long the edge's own visit may take.
 const PATIENCE: Duration = Duration::from_secs(2);

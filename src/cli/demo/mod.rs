@@ -7,7 +7,6 @@
 //!
 //! | file | |
 //! | --- | --- |
-//! | `namespaces` | where all this happens |
 //! | `world`, `edge_filter`, `inner` | what stands there |
 //! | `processes` | the gate and its hooks |
 //! | `peer` | who comes from outside |
@@ -18,7 +17,6 @@
 
 mod edge_filter;
 mod inner;
-mod namespaces;
 mod peer;
 mod processes;
 mod screen;
@@ -36,12 +34,12 @@ use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use self::inner::InnerServer;
-use self::namespaces::Refusal;
 use self::processes::Processes;
 use self::screen::Screen;
 use self::step::{Mismatch, Step};
 use self::story::{INNER_IDENTIFIER, Story};
 use self::world::{INNER, World, WorldError};
+use crate::doctor::namespaces::{self, Refusal};
 
 /// Arguments of `acmegate demo`.
 #[derive(Debug, Default, clap::Args)]

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 
-use super::namespaces::Netns;
+use crate::doctor::namespaces::Netns;
 
 /// More than any answer of the gate needs; a longer one is cut and then fails its comparison.
 const MAX_ANSWER_BYTES: u64 = 16 * 1024;

@@ -15,8 +15,8 @@ use nlink::netlink::route::{Ipv4Route, Ipv6Route};
 use nlink::netlink::{Connection, Route};
 
 use super::edge_filter;
-use super::namespaces::Netns;
 use super::peer::{self, Knock};
+use crate::doctor::namespaces::Netns;
 
 /// The port that everything is about.
 pub const HTTP: u16 = 80;

@@ -13,7 +13,7 @@ mod verdict;
 mod words;
 
 pub use self::html::page;
-pub use self::text::{Paint, text};
+pub use self::text::{Ink, Paint, text, wrap};
 
 use serde::Serialize;
 use serde_json::Value;

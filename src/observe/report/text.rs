@@ -34,17 +34,24 @@ pub struct Paint {
     pub is_on: bool,
 }
 
+/// What a colour means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Ink {
+pub enum Ink {
+    /// Nothing.
     Plain,
+    /// All is well.
     Good,
+    /// Something failed.
     Bad,
+    /// Something may fail.
     Warning,
+    /// Of less weight.
     Faint,
 }
 
 impl Paint {
-    pub(super) fn ink(self, ink: Ink, text: &str) -> String {
+    /// The text in the colour of what it means.
+    pub fn ink(self, ink: Ink, text: &str) -> String {
         let code = match ink {
             _ if !self.is_on => return text.to_owned(),
             Ink::Plain => return text.to_owned(),
@@ -314,7 +321,7 @@ fn of<'record>(record: &'record Record, fates: &[Fate]) -> Vec<&'record Source> 
 
 /// Breaks a line at spaces; a word that is longer than a line is broken where that ends. Spaces before
 /// the first word stand before every line.
-pub(super) fn wrap(text: &str, columns: usize) -> Vec<String> {
+pub fn wrap(text: &str, columns: usize) -> Vec<String> {
     let indent: String = text
         .chars()
         .take_while(|character| *character == ' ')

@@ -1,4 +1,4 @@
-//! Namespaces to throw away: one user namespace, and as many networks as the demo's world needs.
+//! Namespaces to throw away: one user namespace, and as many networks as a small world needs.
 //!
 //! What it is for: power over a network of one's own, without root (user_namespaces(7),
 //! network_namespaces(7)). What it never does: touch the network, the firewall or a file of the
@@ -116,16 +116,27 @@ impl Refusal {
     }
 }
 
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(
-            f,
+impl Refusal {
+    /// What the administrator can do about it, the likeliest first.
+    pub fn ways_out(&self) -> Vec<&'static str> {
+        self.host.ways_out()
+    }
+
+    /// What was refused, in one line.
+    pub fn reason(&self) -> String {
+        format!(
             "this system refuses namespaces ({}: {})",
             self.what, self.error
-        )?;
+        )
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "{}", self.reason())?;
         writeln!(
             f,
-            "  The demo builds its small world in a user namespace of its own. To allow that, one of:"
+            "  What is tried out is tried in a user namespace of its own. To allow that, one of:"
         )?;
         for way in self.host.ways_out() {
             writeln!(f, "    {way}")?;
@@ -166,7 +177,8 @@ impl Host {
         const COUNT: &str = "anywhere: sudo sysctl user.max_user_namespaces=15000";
         const CONTAINER: &str = "in a container: docker run --cap-add SYS_ADMIN --cap-add NET_ADMIN \
                                  --security-opt seccomp=unconfined --security-opt apparmor=unconfined";
-        const ROOT: &str = "or as root, with all of root's capabilities: sudo acmegate demo";
+        const ROOT: &str =
+            "or run the same as root, with all of root's capabilities: sudo acmegate …";
 
         let mut ways = Vec::new();
         if self.unprivileged_userns_clone == Some(0) {

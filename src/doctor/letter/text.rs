@@ -1,0 +1,139 @@
+//! The letter as text: a screen of 80 columns.
+
+use std::fmt::Write as _;
+
+use super::Letter;
+use crate::doctor::finding::{Finding, Severity};
+use crate::observe::report::escape::plain;
+use crate::observe::report::{Ink, Paint, wrap};
+
+/// How wide a screen is.
+const COLUMNS: usize = 80;
+/// Where what is said begins; before it stand labels.
+const INDENT: usize = 10;
+
+/// The letter. The first line says what it comes to; with nothing wrong it is short.
+pub fn text(letter: &Letter, paint: Paint) -> String {
+    let mut page = Page {
+        out: String::new(),
+        paint,
+    };
+    page.title(&headline(letter), ink(letter.severity));
+    for finding in &letter.findings {
+        if finding.severity > Severity::Fine {
+            page.finding(finding);
+        }
+    }
+    let fine: Vec<&Finding> = letter
+        .findings
+        .iter()
+        .filter(|finding| finding.severity == Severity::Fine)
+        .collect();
+    if !fine.is_empty() {
+        page.out.push('\n');
+    }
+    for (at, finding) in fine.into_iter().enumerate() {
+        page.said(
+            if at == 0 { "fine" } else { "" },
+            &sentence(finding),
+            Ink::Good,
+        );
+    }
+    if letter.looked_at.iter().any(|looked| !looked.at.is_empty()) {
+        page.out.push('\n');
+    }
+    let looked = letter
+        .looked_at
+        .iter()
+        .filter(|looked| !looked.at.is_empty());
+    for (at, looked) in looked.enumerate() {
+        let said = format!("{}: {}", looked.area, looked.at.join("; "));
+        page.said(if at == 0 { "examined" } else { "" }, &said, Ink::Faint);
+    }
+    for (at, line) in letter.not_covered.iter().enumerate() {
+        page.said(if at == 0 { "not seen" } else { "" }, line, Ink::Warning);
+    }
+    page.out
+}
+
+fn headline(letter: &Letter) -> String {
+    let who = match letter.names.as_slice() {
+        [] => "this host".to_owned(),
+        [one] => one.clone(),
+        [one, two] => format!("{one} and {two}"),
+        [one, rest @ ..] => format!("{one} and {} others", rest.len()),
+    };
+    let count = |severity| {
+        let of = letter
+            .findings
+            .iter()
+            .filter(|finding| finding.severity == severity);
+        of.count()
+    };
+    let many = |count: usize, one: &str| match count {
+        1 => format!("1 {one}"),
+        _ => format!("{count} {one}s"),
+    };
+    match letter.severity {
+        Severity::Fault => {
+            let faults = many(count(Severity::Fault), "fault");
+            format!("A validation of {who} fails: {faults}")
+        }
+        Severity::Doubt => match (count(Severity::Doubt), letter.not_covered.len()) {
+            (0, _) => format!("Nothing was found in the way of {who}, and not everything was seen"),
+            (doubts, _) => format!("A validation of {who} may fail: {}", many(doubts, "doubt")),
+        },
+        Severity::Advice | Severity::Fine => format!("Nothing is in the way of {who}"),
+    }
+}
+
+/// The names it is true of, and what was found.
+fn sentence(finding: &Finding) -> String {
+    match finding.names.as_slice() {
+        [] => finding.finding.clone(),
+        names => format!("{}: {}", names.join(", "), finding.finding),
+    }
+}
+
+fn ink(severity: Severity) -> Ink {
+    match severity {
+        Severity::Fine => Ink::Good,
+        Severity::Advice => Ink::Plain,
+        Severity::Doubt => Ink::Warning,
+        Severity::Fault => Ink::Bad,
+    }
+}
+
+struct Page {
+    out: String,
+    paint: Paint,
+}
+
+impl Page {
+    fn title(&mut self, said: &str, ink: Ink) {
+        for line in wrap(&plain(said), COLUMNS) {
+            let _ = writeln!(self.out, "{}", self.paint.ink(ink, &line));
+        }
+    }
+
+    fn finding(&mut self, finding: &Finding) {
+        self.out.push('\n');
+        let label = finding.severity.as_str();
+        self.said(label, &sentence(finding), ink(finding.severity));
+        for (at, line) in finding.evidence.iter().enumerate() {
+            self.said(if at == 0 { "seen" } else { "" }, line, Ink::Plain);
+        }
+        for (at, line) in finding.remedy.iter().enumerate() {
+            self.said(if at == 0 { "do" } else { "" }, line, Ink::Plain);
+        }
+    }
+
+    /// A label and what is said, wrapped.
+    fn said(&mut self, label: &str, said: &str, ink: Ink) {
+        for (at, line) in wrap(&plain(said), COLUMNS - INDENT).iter().enumerate() {
+            let label = if at == 0 { label } else { "" };
+            let line = self.paint.ink(ink, line);
+            let _ = writeln!(self.out, "{label:<INDENT$}{line}");
+        }
+    }
+}

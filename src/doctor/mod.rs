@@ -1,0 +1,22 @@
+//! Proves: will a validation get through, before a CA is asked?
+//!
+//! CAs do not repeat a failed validation, and limit how many may fail in an hour. So a host is examined
+//! beforehand, as a physician does it: each exam looks at one part of the way from a perspective to the answer, and
+//! what it finds it says with the evidence and the remedy. What cannot be examined is said, never assumed.
+//!
+//! Nothing here changes the host's firewall, its configuration or its state; what is tried out is tried in
+//! namespaces that are thrown away, or with a random token that nobody asked a CA for. None of it runs in
+//! the daemon: everything belongs to the command line, with the caller's own power.
+//!
+//! | file | |
+//! | --- | --- |
+//! | `case.rs` | what is examined: a configuration, and the names that are to be validated |
+//! | `finding.rs` `letter.rs` | what was found, and how it is told |
+//! | `path.rs` | what became of a packet, by the kernel's own word |
+//! | `namespaces.rs` | networks to throw away |
+
+pub mod case;
+pub mod finding;
+pub mod letter;
+pub mod namespaces;
+pub mod path;
