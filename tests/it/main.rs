@@ -5,6 +5,7 @@ mod answer;
 mod client_hello;
 mod config;
 mod daemon;
+mod doctor;
 mod front;
 mod harness;
 mod history;
