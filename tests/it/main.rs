@@ -15,6 +15,7 @@ mod install_hooks;
 mod lab;
 mod metrics;
 mod report;
+mod schema;
 mod seeds;
 mod shipped;
 mod tls_alpn;
