@@ -98,7 +98,10 @@ async fn examine(case: &Case, args: &DoctorArgs) -> Vec<Exam> {
         exams.push(exam);
     }
     if args.wants(Part::Outlook) {
-        exams.push(outlook::examine(case, status.as_ref(), wall()));
+        let last_month = status
+            .as_ref()
+            .and_then(|_| outlook::windows_of_a_month(case));
+        exams.push(outlook::examine(case, status.as_ref(), last_month, wall()));
     }
     exams
 }

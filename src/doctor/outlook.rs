@@ -1,11 +1,13 @@
 //! The outlook: what would be a better way for this host, and how often its windows will open.
 //!
-//! Advice alone: nothing here is a reason why a validation fails. A function of the case, the daemon's status
+//! Advice alone: nothing here is a reason why a validation fails. A function of the case, what the daemon says
 //! and the date; how often is the arithmetic of lifetimes that CAs have announced.
 
 use super::case::Case;
 use super::finding::{Area, Exam, Finding, Severity};
 use crate::config::{Config, Mode, Source, format_duration};
+use crate::control::client;
+use crate::control::protocol::{Ask, ReportWord};
 use crate::control::status::Status;
 use crate::gate::challenge::ChallengeType;
 use crate::gate::identifier::Identifier;
@@ -32,19 +34,19 @@ const LIFETIMES: [Lifetime; 3] = [
         from_day: 0,
         from: "2015-09-14",
         days: 90,
-        a_year: "6",
+        a_year: (6, 6),
     },
     Lifetime {
         from_day: 20_859,
         from: "2027-02-10",
         days: 64,
-        a_year: "8 to 9",
+        a_year: (8, 9),
     },
     Lifetime {
         from_day: 21_230,
         from: "2028-02-16",
         days: 45,
-        a_year: "12",
+        a_year: (12, 12),
     },
 ];
 /// Six days and some, renewed after half of them.
@@ -56,13 +58,25 @@ struct Lifetime {
     /// The same day as people write it.
     from: &'static str,
     days: u32,
-    a_year: &'static str,
+    /// At least, and at most.
+    a_year: (usize, usize),
+}
+
+/// How many windows the daemon remembers of the last 30 days, as far as this caller may know.
+pub fn windows_of_a_month(case: &Case) -> Option<usize> {
+    let word = ReportWord {
+        since: Some(30 * DAY_MILLIS),
+        ..ReportWord::default()
+    };
+    let response = client::ask(&case.runtime_dir, Ask::Report(word)).ok()?;
+    (response.code == 0).then_some(response.report.len())
 }
 
 /// Looks ahead from `now`, in milliseconds after 1970.
-pub fn examine(case: &Case, status: Option<&Status>, now: u64) -> Exam {
+pub fn examine(case: &Case, status: Option<&Status>, last_month: Option<usize>, now: u64) -> Exam {
     let mut exam = Exam::of(Area::Outlook);
-    exam.findings.push(windows_a_year(case, status, now));
+    exam.findings
+        .push(windows_a_year(case, status, last_month, now));
     exam.findings.extend(addresses(case));
     exam.findings.extend(port_80(&case.config));
     exam.findings.extend(by_tls(&case.config));
@@ -70,26 +84,46 @@ pub fn examine(case: &Case, status: Option<&Status>, now: u64) -> Exam {
     exam
 }
 
-fn windows_a_year(case: &Case, status: Option<&Status>, now: u64) -> Finding {
+fn windows_a_year(
+    case: &Case,
+    status: Option<&Status>,
+    last_month: Option<usize>,
+    now: u64,
+) -> Finding {
     let today = now / DAY_MILLIS;
     let at = LIFETIMES
         .iter()
         .rposition(|lifetime| lifetime.from_day <= today)
         .unwrap_or(0);
-    let later: Vec<String> = LIFETIMES[at + 1..]
-        .iter()
-        .map(|lifetime| format!("{} from {} on", lifetime.a_year, lifetime.from))
-        .collect();
-    let later = match later.as_slice() {
-        [] => String::new(),
-        _ => format!(" ({})", later.join(", ")),
-    };
+    let later = LIFETIMES[at + 1..].iter().map(|lifetime| {
+        let Lifetime {
+            days, from, a_year, ..
+        } = lifetime;
+        format!("; {days} days from {from} on: {}", range(*a_year))
+    });
     let Lifetime { days, a_year, .. } = LIFETIMES[at];
+    let here = match case.names.len() {
+        0 | 1 => String::new(),
+        names => format!(
+            ", and so {} for these {names} names, in one certificate or one for each",
+            range((a_year.0, a_year.1 * names))
+        ),
+    };
     let said = format!(
-        "each certificate needs about {a_year} windows a year{later}, by the {days} days that Let's Encrypt's \
-         usual ones live; one of the profile shortlived about {SHORT_LIVED_A_YEAR}"
+        "a certificate needs about {} windows a year{here}",
+        range(a_year),
     );
-    let mut finding = Finding::new(WINDOWS_A_YEAR, Severity::Advice, said);
+    let mut finding = Finding::new(WINDOWS_A_YEAR, Severity::Advice, said).seen(format!(
+        "Let's Encrypt's usual certificates live for {days} days now{}; those of the profile shortlived for six: \
+         about {SHORT_LIVED_A_YEAR}",
+        later.collect::<String>()
+    ));
+    if let Some(windows) = last_month {
+        finding = finding.seen(format!(
+            "{windows} windows were opened here in the last 30 days: as many as {} a year",
+            (windows * 365).div_ceil(30)
+        ));
+    }
     let all = status.and_then(|status| {
         let mut times = status.budget.time.iter();
         times.find(|time| time.of == "all")
@@ -97,11 +131,18 @@ fn windows_a_year(case: &Case, status: Option<&Status>, now: u64) -> Finding {
     if let Some(time) = all {
         let open = format_duration(Duration::from_secs(time.month.milliseconds.div_ceil(1000)));
         finding = finding.seen(format!(
-            "in the last 30 days windows were open for {open} in all; none may be longer than {}",
+            "for {open} of these 30 days a window was open; none may be longer than {}",
             format_duration(case.config.window.max)
         ));
     }
     finding
+}
+
+fn range((low, high): (usize, usize)) -> String {
+    if low == high {
+        return low.to_string();
+    }
+    format!("{low} to {high}")
 }
 
 fn addresses(case: &Case) -> Option<Finding> {

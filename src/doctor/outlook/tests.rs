@@ -35,7 +35,7 @@ fn case(config: &str, names: &[&str]) -> Case {
 }
 
 fn words(case: &Case) -> Vec<&'static str> {
-    let exam = examine(case, None, NOW);
+    let exam = examine(case, None, None, NOW);
     assert!(
         exam.findings
             .iter()
@@ -45,17 +45,22 @@ fn words(case: &Case) -> Vec<&'static str> {
 }
 
 #[test]
-fn how_often_is_told_by_the_date() {
-    let case = case("", &["example.com"]);
-    let said = |day: u64| windows_a_year(&case, None, day * DAY_MILLIS).finding;
-    assert!(said(20_858).starts_with(
-        "each certificate needs about 6 windows a year (8 to 9 from 2027-02-10 on, 12 from 2028-02-16 on), by the 90 days"
-    ));
-    assert!(
-        said(20_859)
-            .contains("about 8 to 9 windows a year (12 from 2028-02-16 on), by the 64 days")
+fn how_often_is_told_by_the_date_and_the_names() {
+    let one = case("", &["example.com"]);
+    let said = |case: &Case, day: u64| {
+        let finding = windows_a_year(case, None, None, day * DAY_MILLIS);
+        format!("{}; {}", finding.finding, finding.evidence.join("; "))
+    };
+    assert_eq!(
+        said(&one, 20_858),
+        "a certificate needs about 6 windows a year; Let's Encrypt's usual certificates live for 90 days now; 64 days \
+         from 2027-02-10 on: 8 to 9; 45 days from 2028-02-16 on: 12; those of the profile shortlived for six: about 110"
     );
-    assert!(said(30_000).contains("about 12 windows a year, by the 45 days"));
+    let three = case("", &["a.example.com", "b.example.com", "c.example.com"]);
+    assert!(said(&three, 20_859).starts_with(
+        "a certificate needs about 8 to 9 windows a year, and so 8 to 27 for these 3 names"
+    ));
+    assert!(said(&one, 30_000).starts_with("a certificate needs about 12 windows a year;"));
 }
 
 #[test]
@@ -73,10 +78,13 @@ fn what_the_daemon_counted_is_the_evidence() {
         month: share(90_000),
         fits_in_milliseconds: Some(0),
     }];
-    let found = windows_a_year(&case("", &[]), Some(&status), NOW);
+    let found = windows_a_year(&case("", &[]), Some(&status), Some(5), NOW);
     assert_eq!(
-        found.evidence,
-        ["in the last 30 days windows were open for 1m30s in all; none may be longer than 10m"]
+        found.evidence[1..],
+        [
+            "5 windows were opened here in the last 30 days: as many as 61 a year",
+            "for 1m30s of these 30 days a window was open; none may be longer than 10m"
+        ]
     );
 }
 
