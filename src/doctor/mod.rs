@@ -14,6 +14,7 @@
 //! | `daemon.rs` | whether the gate runs, and with which configuration |
 //! | `outlook.rs` | what would be a better way |
 //! | `finding.rs` `letter.rs` | what was found, and how it is told |
+//! | `reading/` | the live ruleset, read and judged without a packet |
 //! | `path.rs` | what became of a packet, by the kernel's own word |
 //! | `namespaces.rs` | networks to throw away |
 
@@ -24,3 +25,4 @@ pub mod letter;
 pub mod namespaces;
 pub mod outlook;
 pub mod path;
+pub mod reading;
