@@ -4,10 +4,11 @@
 //! down. What is not understood becomes [`Step::Unsure`], never a guess.
 
 use nlink::netlink::nftables::{
-    CmpOp, CtDirection, CtKey, DynsetOp, ExthdrOp, FibFlags, FibResult, MetaKey, NatType,
+    CmpOp, CtDirection, CtKey, DynsetOp, ExthdrOp, Family, FibFlags, FibResult, MetaKey, NatType,
     ObjectType, ObjrefExpr, PayloadBase, RangeOp, Register, RuleExpr, Verdict,
 };
 
+use super::IpFamily;
 use super::compat;
 use super::step::{End, Field, Into, Leaves, Step};
 
@@ -69,12 +70,23 @@ fn steps_of(expr: &RuleExpr) -> Vec<Step> {
         RuleExpr::Queue(_) => Step::End(End::Leaves(Leaves::Queued)),
         RuleExpr::Synproxy(_) => Step::End(End::Leaves(Leaves::Proxied)),
         RuleExpr::Fwd { .. } => Step::End(End::Leaves(Leaves::Forwarded)),
-        RuleExpr::Redir { .. }
-        | RuleExpr::Nat {
-            nat_type: NatType::Dnat,
-            ..
-        } => Step::End(End::Leaves(Leaves::Translated)),
-        RuleExpr::Nat { .. } | RuleExpr::Masq { .. } => Step::End(End::Verdict(Verdict::Accept)),
+        RuleExpr::Redir { .. } => Step::End(End::Leaves(Leaves::Translated)),
+        RuleExpr::Nat {
+            nat_type, family, ..
+        } => {
+            let end = match nat_type {
+                NatType::Dnat => End::Leaves(Leaves::Translated),
+                _ => End::Verdict(Verdict::Accept),
+            };
+            // In a table of family inet it leaves the other family alone.
+            return match ip_family(*family) {
+                Some(family) => vec![Step::OnlyOf(family), Step::Tracked, Step::End(end)],
+                None => vec![Step::Tracked, Step::End(end)],
+            };
+        }
+        RuleExpr::Masq { .. } => {
+            return vec![Step::Tracked, Step::End(End::Verdict(Verdict::Accept))];
+        }
         RuleExpr::Meta { dreg, key, .. } => load(dreg, meta_len(*key), Field::Meta(*key)),
         RuleExpr::Ct { dreg, key, .. } => load(
             dreg,
@@ -262,6 +274,14 @@ pub(super) fn goes_on_under_limits(statements: &[RuleExpr]) -> bool {
         .iter()
         .flat_map(steps_of)
         .all(|step| step != Step::Matches(false))
+}
+
+fn ip_family(family: Family) -> Option<IpFamily> {
+    match family {
+        Family::Ip => Some(IpFamily::V4),
+        Family::Ip6 => Some(IpFamily::V6),
+        _ => None,
+    }
 }
 
 fn rewrites_destination(base: PayloadBase, offset: u32, len: u32) -> bool {

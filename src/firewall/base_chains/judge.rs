@@ -105,7 +105,10 @@ fn tracks(ruleset: &Ruleset, family: IpFamily) -> bool {
     let mut rules = tables
         .flat_map(|table| &table.chains)
         .flat_map(|chain| &chain.rules);
-    rules.any(|rule| rule.steps.iter().any(Step::needs_tracking))
+    rules.any(|rule| {
+        let other = |step: &Step| matches!(step, Step::OnlyOf(only) if *only != family);
+        !rule.steps.iter().any(other) && rule.steps.iter().any(Step::needs_tracking)
+    })
 }
 
 fn sees(table: Family, packet: IpFamily) -> bool {

@@ -184,6 +184,8 @@ impl Scope<'_> {
                 Tracking::Before => packet.tracking = Tracking::Untracked,
                 Tracking::Unsure | Tracking::New | Tracking::Untracked => {}
             },
+            Step::OnlyOf(family) => return decide(Truth::Known(self.probe.family == *family)),
+            Step::Tracked => {}
             Step::Matches(matches) => return decide(Truth::Known(*matches)),
             Step::MatchesUnlisted(matches) => return decide(Truth::Assumed(*matches)),
             Step::Unsure => {

@@ -2,6 +2,8 @@
 
 use nlink::netlink::nftables::{CmpOp, CtKey, FibFlags, FibResult, MetaKey, PayloadBase, Verdict};
 
+use super::IpFamily;
+
 /// What the packet, its connection or its route is asked for.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Field {
@@ -87,6 +89,10 @@ pub(super) enum Step {
     /// Some other property of the connection: its zone, its labels.
     SetCt,
     Notrack,
+    /// What follows is for this family alone; a packet of the other one goes on to the next rule.
+    OnlyOf(IpFamily),
+    /// Does nothing by itself, and makes the kernel track connections.
+    Tracked,
     /// Matches or not, for every packet that is judged.
     Matches(bool),
     /// Matches or not because the source stands in no list.
@@ -133,6 +139,7 @@ impl Step {
                 ..
             } | Self::SetCtMark { .. }
                 | Self::SetCt
+                | Self::Tracked
                 | Self::End(End::Leaves(Leaves::Translated | Leaves::Proxied))
         )
     }
