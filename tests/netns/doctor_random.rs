@@ -41,7 +41,7 @@ const ENOUGH: usize = 4;
 fn live_side() -> impl Strategy<Value = LiveSide> {
     let tables = (
         prop::bool::weighted(0.9),
-        prop::bool::weighted(0.4),
+        prop::bool::weighted(0.45),
         prop::bool::weighted(0.2),
         grammar::table(0),
         grammar::table(1),
@@ -123,7 +123,8 @@ fn try_case(live: &Live, seed: u64, case: u32, tally: &RefCell<Tally>) -> Option
     }
     let result = runner.run_one(tree, |side| {
         let seen = live.examine(&side, case).map_err(|refusal| {
-            if number("ACMEGATE_CASE").is_some() {
+            if number("ACMEGATE_CASE").is_some() || std::env::var_os("ACMEGATE_REFUSALS").is_some()
+            {
                 println!("{refusal}");
             }
             TestCaseError::reject(refusal)
@@ -158,7 +159,7 @@ fn whatever_is_certain_of_a_random_live_side_is_true() {
             return;
         }
         let cases = match std::env::var_os("ACMEGATE_FULL") {
-            Some(_) => FULL,
+            Some(_) => 400,
             None => FEW,
         };
         let mut tally = Tally::default();

@@ -63,7 +63,6 @@ fn steps_of(expr: &RuleExpr) -> Vec<Step> {
         RuleExpr::Counter { .. }
         | RuleExpr::Log(_)
         | RuleExpr::Dup { .. }
-        | RuleExpr::FlowOffload { .. }
         | RuleExpr::ExthdrSet { .. } => return Vec::new(),
         RuleExpr::Verdict(verdict) => Step::End(End::Verdict(verdict.clone())),
         RuleExpr::Reject { .. } => Step::End(End::Reject),
@@ -84,6 +83,7 @@ fn steps_of(expr: &RuleExpr) -> Vec<Step> {
                 None => vec![Step::Tracked, Step::End(end)],
             };
         }
+        RuleExpr::FlowOffload { .. } => Step::Tracked,
         RuleExpr::Masq { .. } => {
             return vec![Step::Tracked, Step::End(End::Verdict(Verdict::Accept))];
         }
@@ -235,12 +235,16 @@ fn steps_of(expr: &RuleExpr) -> Vec<Step> {
         }
         RuleExpr::Limit(limit) => Step::Matches(!limit.over),
         RuleExpr::Quota { over, depleted, .. } => Step::Matches(over == depleted),
-        RuleExpr::Connlimit { over, .. } => Step::Matches(!over),
+        RuleExpr::Connlimit { over, .. } => return vec![Step::Tracked, Step::Matches(!over)],
         // Whether a named limit is `over` stands in the object, which is not read: not here.
         RuleExpr::Objref(ObjrefExpr::Named {
-            object_type: ObjectType::Counter | ObjectType::CtHelper | ObjectType::Secmark,
+            object_type: ObjectType::Counter | ObjectType::Secmark,
             ..
         }) => return Vec::new(),
+        RuleExpr::Objref(ObjrefExpr::Named {
+            object_type: ObjectType::CtHelper,
+            ..
+        }) => Step::Tracked,
         RuleExpr::MetaSet {
             key: MetaKey::Mark,
             sreg,

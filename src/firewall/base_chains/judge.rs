@@ -93,6 +93,9 @@ fn stops<'a>(ruleset: &'a Ruleset, probe: &Probe, ours: &[&str]) -> Vec<Stop<'a>
             });
         }
     }
+    // Of two chains with the same priority the one that was registered last comes first
+    // (`nf_hook_entries_grow`). Tables and their chains are listed in the order they were made in.
+    stops.reverse();
     stops.sort_by_key(|stop| (stop.base.hook, stop.priority, stop.base.priority));
     stops
 }

@@ -97,7 +97,7 @@ const MATCHES: &[&str] = &[
     "ct state { new, untracked }",
     "ct direction original",
     "ct status dnat",
-    "ct original proto-dst 80",
+    "meta l4proto tcp ct original proto-dst 80",
     "iifname \"eth0\"",
     "iifname { \"lo\", \"eth1\" }",
     "iifname != \"lo\"",
@@ -436,7 +436,9 @@ impl Table {
         let mut text = String::new();
         for piece in &rule.0 {
             let piece = self.worded(piece, kind)?;
-            if piece.is_empty() || !fits(self.family, &piece) || contradict(&text, &piece) {
+            let fits =
+                fits(self.family, &piece) && (kind != Kind::Ingress || fits("netdev", &piece));
+            if piece.is_empty() || !fits || contradict(&text, &piece) {
                 continue;
             }
             if !text.is_empty() {
@@ -473,10 +475,13 @@ impl Table {
 /// Whether a table of this family knows the words.
 fn fits(family: &str, piece: &str) -> bool {
     let (v4, v6) = families(piece);
+    let has = |words: &[&str]| words.iter().any(|word| piece.contains(word));
+    // `nfproto` and `icmpx` are for tables of both.
     match family {
-        "ip" => !v6,
-        "ip6" => !v4,
-        "netdev" => !piece.starts_with("ct ") && !piece.starts_with("fib "),
+        "ip" => !v6 && !has(&["nfproto", "icmpx"]),
+        "ip6" => !v4 && !has(&["nfproto", "icmpx"]),
+        // There is no connection yet, no route, and no chain that others use too.
+        "netdev" => !has(&["ct ", "fib ", "jump", "goto", "reject"]),
         _ => true,
     }
 }
