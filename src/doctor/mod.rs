@@ -14,9 +14,11 @@
 //! | `finding.rs` `letter.rs` | what was found, and how it is told |
 //! | `path.rs` | what became of a packet, by the kernel's own word |
 //! | `namespaces.rs` | networks to throw away |
+//! | `twin/` | the live ruleset in such a network, and packets that are sent to it |
 
 pub mod case;
 pub mod finding;
 pub mod letter;
 pub mod namespaces;
 pub mod path;
+pub mod twin;

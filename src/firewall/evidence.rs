@@ -22,7 +22,7 @@ use self::message::Answer;
 pub use self::message::{Answer as SetAnswer, answers};
 use self::socket::{Piece, Reader, Tracing, Wanted};
 use self::told::{Counted, Peer, Reading, Told};
-pub use self::trace::{DroppedPacket, Packets, Place};
+pub use self::trace::{DroppedPacket, Packets, Place, Traced, Verdict, What, traced};
 use super::error::KernelError;
 use super::names::{ARRIVED_COUNTER, KEPT_COUNTER, KEPT_FOR};
 use super::ruleset::{Kept, evidence_set};
@@ -217,7 +217,7 @@ pub(super) async fn sighting(nft: &Connection<Nftables>, drop: DroppedPacket) ->
             let mut rules = rules.iter();
             let rule = rules.find(|rule| rule.handle == handle && rule.chain == place.chain);
             Some(match rule {
-                Some(rule) => words::rule_words(rule, &sets_in(nft, rule).await),
+                Some(rule) => rule_words(nft, rule).await,
                 None => format!("(rule {handle}, which is no longer there)"),
             })
         }
@@ -233,6 +233,11 @@ pub(super) async fn sighting(nft: &Connection<Nftables>, drop: DroppedPacket) ->
             rule,
         },
     }
+}
+
+/// A rule as nft lists it, as far as that can be told, without counters and on one line.
+pub async fn rule_words(nft: &Connection<Nftables>, rule: &RuleInfo) -> String {
+    words::rule_words(rule, &sets_in(nft, rule).await)
 }
 
 /// The texts of the sets that stand in a rule itself; long ones are left out.
