@@ -14,9 +14,13 @@
 //! | `finding.rs` `letter.rs` | what was found, and how it is told |
 //! | `path.rs` | what became of a packet, by the kernel's own word |
 //! | `namespaces.rs` | networks to throw away |
+//! | `listener.rs` | who has the ports |
+//! | `sites/` | whether each site's answer is given, tried end to end through the real front |
 
 pub mod case;
 pub mod finding;
 pub mod letter;
+pub mod listener;
 pub mod namespaces;
 pub mod path;
+pub mod sites;
