@@ -11,6 +11,8 @@
 //! | file | |
 //! | --- | --- |
 //! | `case.rs` | what is examined: a configuration, and the names that are to be validated |
+//! | `daemon.rs` | whether the gate runs, and with which configuration |
+//! | `outlook.rs` | what would be a better way |
 //! | `finding.rs` `letter.rs` | what was found, and how it is told |
 //! | `path.rs` | what became of a packet, by the kernel's own word |
 //! | `namespaces.rs` | networks to throw away |
@@ -18,9 +20,11 @@
 //! | `sites/` | whether each site's answer is given, tried end to end through the real front |
 
 pub mod case;
+pub mod daemon;
 pub mod finding;
 pub mod letter;
 pub mod listener;
 pub mod namespaces;
+pub mod outlook;
 pub mod path;
 pub mod sites;
