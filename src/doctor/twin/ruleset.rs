@@ -539,8 +539,8 @@ fn send_some(
             let Some(&owner) = owners.get(at) else {
                 continue;
             };
-            if !substitutes.contains_key(&owner) {
-                substitutes.insert(owner, instead(owner));
+            if let Entry::Vacant(place) = substitutes.entry(owner) {
+                place.insert(instead(owner));
                 refused.push((owner, error));
                 is_anybody = true;
             }
