@@ -83,6 +83,9 @@ const PASSING: Case = Case {
     ..DROPPING
 };
 
+/// A host without a firewall.
+pub const ALONE: Case = PASSING;
+
 /// The gate only opens; somebody else answers.
 const WINDOWS_ONLY: &str = "[http]\nlisten = []\n[firewall]\nports = [80]\n";
 
@@ -517,6 +520,53 @@ pub const CASES: &[Case] = &[
             &["inet filter input policy drops tcp port 80"],
         ),
         ..DROPPING
+    },
+    Case {
+        name: "redirected by iptables to a port that is shut",
+        rules: &[
+            Rules::Iptables(file!("gallery/redirect.iptables")),
+            Rules::Ip6tables(file!("gallery/redirect.ip6tables")),
+        ],
+        config: "[http]\nlisten = [\"[::]:8080\"]\n[firewall]\nports = [80]\n",
+        because: "INPUT sees port 8080, and accepts 80",
+        first: (
+            DROPPED,
+            Severity::Fault,
+            &["ip filter INPUT policy drops tcp port 80"],
+        ),
+        ..DROPPING
+    },
+    Case {
+        name: "DNAT by a map, for IPv4",
+        rules: &[Rules::Nft(file!("gallery/dnat-by-map.nft"))],
+        world: World::Inner,
+        config: WINDOWS_ONLY,
+        because: "the map's inner address, and the rule of the forward chain that knows it",
+        first: (
+            ONE_FAMILY,
+            Severity::Fault,
+            &[
+                "ip router forward rule drops tcp port 80 over IPv4 alone",
+                "172.17.0.2",
+            ],
+        ),
+        open: [Dropped, Passes],
+        attachable: false,
+        ..DROPPING
+    },
+    Case {
+        name: "fail2ban by iptables",
+        rules: &[
+            Rules::Iptables(file!("gallery/fail2ban.iptables")),
+            Rules::Ip6tables(file!("gallery/fail2ban.ip6tables")),
+        ],
+        because: "single sources are banned; that is no fault",
+        first: (
+            DROPS_SOME,
+            Severity::Advice,
+            &["ip filter INPUT → f2b-nginx rule", "(a blocklist)"],
+        ),
+        ..PASSING
     },
     Case {
         name: "a reset for everybody",
