@@ -6,6 +6,7 @@ mod caller;
 mod check;
 mod close;
 pub mod demo;
+mod doctor;
 mod exec;
 mod firewall;
 mod hook;
@@ -30,6 +31,7 @@ use crate::config::parse_duration;
 use crate::control::client::ClientError;
 use crate::control::protocol::{Exit, RUNTIME_DIR, Response};
 use crate::daemon::{self, Fatal, privilege};
+use crate::doctor::twin;
 
 /// Lets ACME validations through a firewall, and nothing else.
 #[derive(Debug, Parser)]
@@ -82,6 +84,8 @@ enum Command {
     Watch,
     /// Print figures for a monitoring system, in the text format of Prometheus
     Metrics,
+    /// Examine, before a CA is asked, whether a validation will get through; exit 2 if not, 1 if perhaps not
+    Doctor(doctor::DoctorArgs),
     /// Show, install or remove our part of the ruleset
     #[command(subcommand)]
     Firewall(firewall::FirewallCommand),
@@ -99,6 +103,9 @@ enum Command {
     /// Started by `run` alone: the process that keeps the history
     #[command(hide = true)]
     Historian,
+    /// Started by what proves something alone: a copy of the ruleset in a namespace
+    #[command(hide = true)]
+    Twin,
     /// Started by `exec` alone: becomes the command
     #[command(hide = true, name = "exec-command")]
     Become(exec::StartArgs),
@@ -199,6 +206,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Enforcer => daemon::enforcer::run(config.as_deref())?,
         Command::Runner => daemon::runner::run(config.as_deref())?,
         Command::Historian => daemon::historian::run(config.as_deref())?,
+        Command::Twin => return Ok(twin::run()),
         Command::Open(args) => return open::run(&runtime_dir, &args),
         Command::Close(args) => return close::run(&runtime_dir, &args),
         Command::Exec(args) => return exec::run(&runtime_dir, &args),
@@ -208,6 +216,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::InstallHooks(args) => return install_hooks::run(&args),
         Command::Status(args) => return status::run(&runtime_dir, &args),
         Command::Report(args) => return report::run(&runtime_dir, &args),
+        Command::Doctor(args) => return doctor::run(config.as_deref(), &runtime_dir, &args),
         Command::Watch => return watch::run(&runtime_dir),
         Command::Metrics => return metrics::run(&runtime_dir),
         Command::Firewall(command) => {

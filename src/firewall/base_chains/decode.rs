@@ -8,6 +8,7 @@ use nlink::netlink::nftables::{
     NatType, ObjectType, ObjrefExpr, PayloadBase, RangeOp, Register, RuleExpr, Verdict,
 };
 
+use super::IpFamily;
 use super::compat;
 use super::limit::{Limit, Measure, Per};
 use super::step::{End, Field, Into, Leaves, Step};
@@ -75,19 +76,31 @@ fn steps_of(expr: &RuleExpr) -> Vec<Step> {
             port: proto.map(|(first, last)| (at(first), at(last))),
         },
         RuleExpr::Nat {
-            nat_type: NatType::Dnat,
+            nat_type,
             family,
             addr,
             proto,
             ..
         } => {
-            let len = if *family == Family::Ip { 4 } else { 16 };
-            Step::Translate {
-                address: addr.map(|(first, last)| (at(first), at(last), len)),
-                port: proto.map(|(first, last)| (at(first), at(last))),
-            }
+            let step = match nat_type {
+                NatType::Dnat => {
+                    let len = if *family == Family::Ip { 4 } else { 16 };
+                    Step::Translate {
+                        address: addr.map(|(first, last)| (at(first), at(last), len)),
+                        port: proto.map(|(first, last)| (at(first), at(last))),
+                    }
+                }
+                _ => Step::End(End::Verdict(Verdict::Accept)),
+            };
+            // In a table of family inet it leaves the other family alone.
+            return match ip_family(*family) {
+                Some(family) => vec![Step::OnlyOf(family), Step::Tracked, step],
+                None => vec![Step::Tracked, step],
+            };
         }
-        RuleExpr::Nat { .. } | RuleExpr::Masq { .. } => Step::End(End::Verdict(Verdict::Accept)),
+        RuleExpr::Masq { .. } => {
+            return vec![Step::Tracked, Step::End(End::Verdict(Verdict::Accept))];
+        }
         RuleExpr::Meta { dreg, key, .. } => load(dreg, meta_len(*key), Field::Meta(*key)),
         RuleExpr::Ct { dreg, key, .. } => load(
             dreg,
@@ -241,15 +254,23 @@ fn steps_of(expr: &RuleExpr) -> Vec<Step> {
             }
         }
         RuleExpr::Quota { over, depleted, .. } => Step::Matches(over == depleted),
-        RuleExpr::Limit(_) | RuleExpr::Connlimit { .. } => match limit(expr, Per::Everybody) {
+        RuleExpr::Limit(_) => match limit(expr, Per::Everybody) {
             Some(limit) => Step::Limited(limit),
             None => Step::Unsure,
         },
+        RuleExpr::Connlimit { .. } => {
+            let step = limit(expr, Per::Everybody).map_or(Step::Unsure, Step::Limited);
+            return vec![Step::Tracked, step];
+        }
         // Whether a named limit is `over` stands in the object, which is not read: not here.
         RuleExpr::Objref(ObjrefExpr::Named {
-            object_type: ObjectType::Counter | ObjectType::CtHelper | ObjectType::Secmark,
+            object_type: ObjectType::Counter | ObjectType::Secmark,
             ..
         }) => return Vec::new(),
+        RuleExpr::Objref(ObjrefExpr::Named {
+            object_type: ObjectType::CtHelper,
+            ..
+        }) => Step::Tracked,
         RuleExpr::MetaSet {
             key: MetaKey::Mark,
             sreg,
@@ -304,6 +325,14 @@ fn limit(expr: &RuleExpr, per: Per) -> Option<Limit> {
         over,
         is_list: false,
     })
+}
+
+fn ip_family(family: Family) -> Option<IpFamily> {
+    match family {
+        Family::Ip => Some(IpFamily::V4),
+        Family::Ip6 => Some(IpFamily::V6),
+        _ => None,
+    }
 }
 
 fn rewrites_destination(base: PayloadBase, offset: u32, len: u32) -> bool {

@@ -161,6 +161,9 @@ fn stops<'a>(
             });
         }
     }
+    // Of two chains with the same priority the one that was registered last comes first
+    // (`nf_hook_entries_grow`). Tables and their chains are listed in the order they were made in.
+    stops.reverse();
     stops.sort_by_key(|stop| (stop.base.hook, stop.priority, stop.base.priority));
     stops
 }
@@ -178,7 +181,10 @@ fn tracks(ruleset: &Ruleset, family: IpFamily) -> bool {
     let mut rules = tables
         .flat_map(|table| &table.chains)
         .flat_map(|chain| &chain.rules);
-    rules.any(|rule| rule.steps.iter().any(Step::needs_tracking))
+    rules.any(|rule| {
+        let other = |step: &Step| matches!(step, Step::OnlyOf(only) if *only != family);
+        !rule.steps.iter().any(other) && rule.steps.iter().any(Step::needs_tracking)
+    })
 }
 
 fn sees(table: Family, packet: IpFamily) -> bool {

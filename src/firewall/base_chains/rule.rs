@@ -220,6 +220,8 @@ impl Scope<'_> {
                     None => End::Leaves(Leaves::Translated),
                 });
             }
+            Step::OnlyOf(family) => return decide(Truth::Known(self.probe.family == *family)),
+            Step::Tracked => {}
             Step::Matches(matches) => return decide(Truth::Known(*matches)),
             Step::MatchesUnlisted(matches) => return decide(Truth::Assumed(*matches)),
             Step::Unsure => {

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use nlink::netlink::nftables::{CmpOp, CtKey, FibFlags, FibResult, MetaKey, PayloadBase, Verdict};
 
+use super::IpFamily;
 use super::limit::Limit;
 
 /// What the packet, its connection or its route is asked for.
@@ -102,6 +103,10 @@ pub(super) enum Step {
         address: Option<(usize, usize, usize)>,
         port: Option<(usize, usize)>,
     },
+    /// What follows is for this family alone; a packet of the other one goes on to the next rule.
+    OnlyOf(IpFamily),
+    /// Does nothing by itself, and makes the kernel track connections.
+    Tracked,
     /// Matches or not, for every packet that is judged.
     Matches(bool),
     /// Matches or not because the source stands in no list.
@@ -160,6 +165,8 @@ impl Step {
             } | Self::SetCtMark { .. }
                 | Self::SetCt
                 | Self::Translate { .. }
+                | Self::Offload(_)
+                | Self::Tracked
                 | Self::End(End::Leaves(Leaves::Translated | Leaves::Proxied))
         )
     }

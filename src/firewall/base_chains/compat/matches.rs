@@ -46,8 +46,25 @@ pub(super) fn steps(xt: &Xt<'_>) -> Vec<Step> {
         }
         _ => None,
     };
-    steps.unwrap_or_else(|| vec![Step::Unsure])
+    let mut steps = steps.unwrap_or_else(|| vec![Step::Unsure]);
+    if TRACKED.contains(&xt.name) {
+        steps.insert(0, Step::Tracked);
+    }
+    steps
 }
+
+/// The matches that make the kernel track connections, whatever they ask (`nf_ct_netns_get` in
+/// their `checkentry`).
+const TRACKED: [&str; 8] = [
+    "cluster",
+    "connbytes",
+    "connlabel",
+    "connlimit",
+    "connmark",
+    "conntrack",
+    "helper",
+    "state",
+];
 
 /// `-m conntrack`: the state, the status, the ports that it began with and the direction. Any other
 /// criterion beside them makes it unsure.

@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(steps("match", &dumped("u32", 0, &[0; 64])), [Step::Unsure]);
         assert_eq!(
             steps("match", &dumped("conntrack", 9, &[0; 200])),
-            [Step::Unsure]
+            [Step::Tracked, Step::Unsure]
         );
         assert_eq!(
             steps("target", &dumped("XYZ", 0, &[])),

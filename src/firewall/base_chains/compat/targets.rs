@@ -14,19 +14,25 @@ pub(super) fn steps(xt: &Xt<'_>) -> Vec<Step> {
         "DNAT" => translate(xt, true).unwrap_or_else(elsewhere),
         "REDIRECT" => translate(xt, false).unwrap_or_else(elsewhere),
         "NETMAP" => elsewhere(),
-        "SNAT" | "MASQUERADE" => vec![Step::End(End::Verdict(Verdict::Accept))],
+        "SNAT" | "MASQUERADE" => vec![Step::Tracked, Step::End(End::Verdict(Verdict::Accept))],
         "NFQUEUE" => vec![Step::End(End::Leaves(Leaves::Queued))],
         "SYNPROXY" | "TPROXY" => vec![Step::End(End::Leaves(Leaves::Proxied))],
         "LOG" | "NFLOG" | "TRACE" | "AUDIT" | "CHECKSUM" | "TTL" | "HL" | "TOS" | "DSCP"
         | "ECN" | "TCPMSS" | "TCPOPTSTRIP" | "CLASSIFY" | "SET" | "LED" | "RATEEST"
-        | "IDLETIMER" | "TEE" | "SECMARK" | "CONNSECMARK" => Vec::new(),
+        | "IDLETIMER" | "TEE" | "SECMARK" => Vec::new(),
+        "CONNSECMARK" => vec![Step::Tracked],
         "NOTRACK" => vec![Step::Notrack],
         "CT" => match xt.u16(0) {
             Some(flags) if flags & 1 != 0 => vec![Step::Notrack],
             _ => vec![Step::SetCt],
         },
         "MARK" => set_mark(xt).unwrap_or_else(forget_marks),
-        "CONNMARK" => set_connection_mark(xt).unwrap_or_else(forget_marks),
+        "CONNMARK" => {
+            let mut steps = set_connection_mark(xt).unwrap_or_else(forget_marks);
+            // Whatever it does with the mark.
+            steps.insert(0, Step::Tracked);
+            steps
+        }
         _ => vec![Step::End(End::Unknown)],
     }
 }
