@@ -14,9 +14,14 @@
 //! | `listing.rs` | a saved ruleset, loaded by the program that printed it |
 //! | `watch.rs` `packet.rs` `knock.rs` | what is sent, and what became of it |
 //! | `guard.rs` | our own table, with the window shut and open |
+//! | `advice.rs` | what to do about what drops |
+//! | `entrances.rs` `exam.rs` | what is knocked at, and the doctor's findings |
 //! | `inside.rs` | the process that is the twin: `acmegate twin` |
 
+mod advice;
 mod compat;
+mod entrances;
+mod exam;
 mod guard;
 mod inside;
 mod knock;
@@ -39,7 +44,13 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-pub use self::inside::run;
+use self::netlink::Socket;
+use self::ruleset::{Elements, Ruleset};
+use super::namespaces::Netns;
+
+pub use self::entrances::{Door, doors};
+pub use self::exam::{ALL, examine, examine_by};
+pub use self::inside::{NOT_CARRIED, run};
 pub use self::order::{Answer, MAX_KNOCKS, MAX_LISTING_BYTES, Order, PATIENCE, Source, Window};
 
 /// The longest answer: some 100 octets for each step of each knock.
@@ -172,6 +183,17 @@ impl Drop for Group {
             let _ = kill_process_group(leader, Signal::KILL);
         }
     }
+}
+
+/// Copies the ruleset of the namespace that the calling thread is in to another one, which has none yet. What the
+/// kernel refused there, a line each.
+///
+/// # Errors
+/// The kernel's: no CAP_NET_ADMIN in one of them.
+pub fn copy_ruleset(into: &Netns) -> std::io::Result<Vec<String>> {
+    let read = Ruleset::read(&mut Socket::netfilter()?, Elements::All)?;
+    let mut socket = into.within(Socket::netfilter)??;
+    Ok(read.send(&mut socket)?.missing)
 }
 
 fn check(order: &Order) -> Result<(), TwinError> {
