@@ -26,6 +26,7 @@ mod exec;
 mod failures;
 mod firewalld;
 mod flushed;
+mod gallery;
 mod group_signals;
 mod held;
 mod history;
