@@ -159,7 +159,7 @@ fn whatever_is_certain_of_a_random_live_side_is_true() {
             return;
         }
         let cases = match std::env::var_os("ACMEGATE_FULL") {
-            Some(_) => 400,
+            Some(_) => FULL,
             None => FEW,
         };
         let mut tally = Tally::default();

@@ -21,6 +21,10 @@ const ELSEWHERE: &str = "= … and that arrived at another port";
 const BEHIND: &str = "= … and that arrived at the host behind";
 const LISTED: &str = "= … whose source stands in the lists";
 
+const OVER_4: &str = "= … over IPv4";
+const OVER_6: &str = "= … over IPv6";
+const UDP: &str = "= … by UDP";
+
 /// After it an element of `timeout 1ms` is gone: the kernel counts in jiffies, ten of which are 100 ms
 /// at most.
 const RUNS_OUT: Duration = Duration::from_millis(30);
@@ -170,8 +174,15 @@ impl Examined {
                 continue;
             }
             tally.count(ROUTED);
-            if is_listed(seen.knock.source) {
-                tally.count(LISTED);
+            for (what, is_so) in [
+                (LISTED, is_listed(seen.knock.source)),
+                (OVER_4, seen.knock.source.is_ipv4()),
+                (OVER_6, seen.knock.source.is_ipv6()),
+                (UDP, seen.knock.protocol == Protocol::Udp),
+            ] {
+                if is_so {
+                    tally.count(what);
+                }
             }
             tally.count(match seen.arrival {
                 Some(_) => PASSED,

@@ -150,7 +150,7 @@ mod tests {
         assert_eq!(steps("match", &dumped("u32", 0, &[0; 64])), [Step::Unsure]);
         assert_eq!(
             steps("match", &dumped("conntrack", 9, &[0; 200])),
-            [Step::Unsure]
+            [Step::Tracked, Step::Unsure]
         );
         assert_eq!(
             steps("target", &dumped("XYZ", 0, &[])),
@@ -158,6 +158,28 @@ mod tests {
         );
         assert_eq!(steps("tunnel", &[]), [Step::Unsure]);
         assert_eq!(steps("immediate", &[]), [Step::End(End::Unknown)]);
+    }
+
+    #[test]
+    fn whatever_looks_at_connections_makes_the_kernel_track_them() {
+        let is_tracked =
+            |kind, name| steps(kind, &dumped(name, 1, &[0; 32])).contains(&Step::Tracked);
+        for name in [
+            "conntrack",
+            "state",
+            "connlimit",
+            "connmark",
+            "connbytes",
+            "helper",
+        ] {
+            assert!(is_tracked("match", name), "{name}");
+        }
+        for name in ["CONNMARK", "CONNSECMARK", "MASQUERADE", "SNAT"] {
+            assert!(is_tracked("target", name), "{name}");
+        }
+        for (kind, name) in [("match", "tcp"), ("match", "recent"), ("target", "MARK")] {
+            assert!(!is_tracked(kind, name), "{name}");
+        }
     }
 
     #[test]
