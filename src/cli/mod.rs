@@ -10,7 +10,6 @@ mod exec;
 mod firewall;
 mod hook;
 mod install_hooks;
-mod legacy;
 mod metrics;
 mod open;
 mod process;

@@ -12,6 +12,7 @@
 //! | --- | --- |
 //! | `case.rs` | what is examined: a configuration, and the names that are to be validated |
 //! | `finding.rs` `letter.rs` | what was found, and how it is told |
+//! | `reading/` | the live ruleset, read and judged without a packet |
 //! | `path.rs` | what became of a packet, by the kernel's own word |
 //! | `namespaces.rs` | networks to throw away |
 
@@ -20,3 +21,4 @@ pub mod finding;
 pub mod letter;
 pub mod namespaces;
 pub mod path;
+pub mod reading;

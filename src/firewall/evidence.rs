@@ -210,16 +210,8 @@ pub(super) async fn sighting(nft: &Connection<Nftables>, drop: DroppedPacket) ->
     let rule = match (place.rule, family) {
         (None, _) => None,
         (Some(handle), Some(family)) => {
-            let rules = nft
-                .list_rules(&place.table, family)
-                .await
-                .unwrap_or_default();
-            let mut rules = rules.iter();
-            let rule = rules.find(|rule| rule.handle == handle && rule.chain == place.chain);
-            Some(match rule {
-                Some(rule) => words::rule_words(rule, &sets_in(nft, rule).await),
-                None => format!("(rule {handle}, which is no longer there)"),
-            })
+            let rule = rule_words(nft, family, &place.table, &place.chain, handle).await;
+            Some(rule.unwrap_or_else(|| format!("(rule {handle}, which is no longer there)")))
         }
         (Some(handle), None) => Some(format!("(rule {handle})")),
     };
@@ -233,6 +225,20 @@ pub(super) async fn sighting(nft: &Connection<Nftables>, drop: DroppedPacket) ->
             rule,
         },
     }
+}
+
+/// A rule as people know it, without counters, on one line; `None` if it is not there.
+pub async fn rule_words(
+    nft: &Connection<Nftables>,
+    family: NftFamily,
+    table: &str,
+    chain: &str,
+    handle: u64,
+) -> Option<String> {
+    let rules = nft.list_rules(table, family).await.unwrap_or_default();
+    let mut rules = rules.iter();
+    let rule = rules.find(|rule| rule.handle == handle && rule.chain == chain)?;
+    Some(words::rule_words(rule, &sets_in(nft, rule).await))
 }
 
 /// The texts of the sets that stand in a rule itself; long ones are left out.
