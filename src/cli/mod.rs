@@ -6,6 +6,7 @@ mod caller;
 mod check;
 mod close;
 pub mod demo;
+mod doctor;
 mod exec;
 mod firewall;
 mod hook;
@@ -82,6 +83,8 @@ enum Command {
     Watch,
     /// Print figures for a monitoring system, in the text format of Prometheus
     Metrics,
+    /// Examine, before a CA is asked, whether a validation will get through; exit 2 if not, 1 if perhaps not
+    Doctor(doctor::DoctorArgs),
     /// Show, install or remove our part of the ruleset
     #[command(subcommand)]
     Firewall(firewall::FirewallCommand),
@@ -208,6 +211,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::InstallHooks(args) => return install_hooks::run(&args),
         Command::Status(args) => return status::run(&runtime_dir, &args),
         Command::Report(args) => return report::run(&runtime_dir, &args),
+        Command::Doctor(args) => return doctor::run(config.as_deref(), &runtime_dir, &args),
         Command::Watch => return watch::run(&runtime_dir),
         Command::Metrics => return metrics::run(&runtime_dir),
         Command::Firewall(command) => {

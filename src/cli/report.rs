@@ -2,23 +2,23 @@
 
 use std::ffi::OsString;
 use std::fs::{self, OpenOptions};
-use std::io::{self, IsTerminal, Write as _};
+use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use serde_json::Value;
 
-use super::terminal::plain;
+use super::terminal::{Color, plain, print};
 use super::{Failure, finish, length, milliseconds, wall};
 use crate::control::client;
 use crate::control::protocol::{Ask, Exit, ReportWord, Response};
 use crate::control::status::Time;
 use crate::observe::record::Record;
+use crate::observe::report;
 use crate::observe::report::since::{Account, Budget, Summary, is_within};
-use crate::observe::report::{self, Paint};
 
 /// Which windows, and how they are told.
 #[derive(Debug, Args)]
@@ -41,16 +41,6 @@ pub struct ReportArgs {
     /// When the text has colours
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     color: Color,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Color {
-    /// On a terminal, without NO_COLOR
-    Auto,
-    /// Always
-    Always,
-    /// Never
-    Never,
 }
 
 pub fn run(runtime_dir: &Path, args: &ReportArgs) -> Result<ExitCode, Failure> {
@@ -89,7 +79,7 @@ pub fn run(runtime_dir: &Path, args: &ReportArgs) -> Result<ExitCode, Failure> {
             plain(&file.display().to_string())
         ));
     }
-    let paint = args.paint();
+    let paint = args.color.paint();
     match since {
         Some((_, summary)) => print(&summary.text(paint)),
         None => {
@@ -118,18 +108,6 @@ impl ReportArgs {
             }
         }
         word
-    }
-
-    fn paint(&self) -> Paint {
-        let is_on = match self.color {
-            Color::Always => true,
-            Color::Never => false,
-            Color::Auto => {
-                let no_color = std::env::var_os("NO_COLOR");
-                io::stdout().is_terminal() && no_color.is_none_or(|value| value.is_empty())
-            }
-        };
-        Paint { is_on }
     }
 }
 
@@ -193,14 +171,4 @@ fn write_page(file: &Path, page: &str) -> io::Result<()> {
         let _ = fs::remove_file(&aside);
     }
     written
-}
-
-/// Whoever reads no further, such as head(1), has what it wanted.
-fn print(text: &str) -> Result<ExitCode, Failure> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Exit::Os, format!("cannot write: {error}")))
-        }
-        _ => Ok(ExitCode::SUCCESS),
-    }
 }

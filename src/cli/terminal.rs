@@ -1,9 +1,55 @@
 //! What all subcommands print alike.
 
+use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::ValueEnum;
+
+use super::Failure;
 use crate::config::format_duration;
+use crate::control::protocol::Exit;
+use crate::observe::report::Paint;
 pub use crate::observe::report::escape::plain;
+
+/// When text has colours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Color {
+    /// On a terminal, without NO_COLOR
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+impl Color {
+    /// What standard output gets by it.
+    pub fn paint(self) -> Paint {
+        let is_on = match self {
+            Self::Always => true,
+            Self::Never => false,
+            Self::Auto => {
+                let no_color = std::env::var_os("NO_COLOR");
+                io::stdout().is_terminal() && no_color.is_none_or(|value| value.is_empty())
+            }
+        };
+        Paint { is_on }
+    }
+}
+
+/// Prints a text. Whoever reads no further, such as head(1), has what it wanted.
+///
+/// # Errors
+/// [`Failure`], if it cannot be written.
+pub fn print(text: &str) -> Result<ExitCode, Failure> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Failure::new(Exit::Os, format!("cannot write: {error}")))
+        }
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
 
 /// A length for people: whole seconds, for nobody waits for the rest.
 pub fn seconds(milliseconds: u64) -> String {

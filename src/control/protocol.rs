@@ -258,6 +258,10 @@ pub struct Response {
     /// The ports on which the gate itself listens.
     #[serde(default)]
     pub gate_ports: Vec<u16>,
+    /// The kernel's generation of the ruleset that was surveyed for a window, as it was when it was read:
+    /// the same number again means that nobody but acmegate has changed anything since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub surveyed: Option<u32>,
     /// The records that were asked for, in the schema of docs/report.md: opaque to this protocol.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub report: Vec<serde_json::Value>,
@@ -326,6 +330,7 @@ impl Response {
             warnings: Vec::new(),
             ports: Vec::new(),
             gate_ports: Vec::new(),
+            surveyed: None,
             report: Vec::new(),
             ends_client: false,
             acquired: None,

@@ -254,28 +254,30 @@ impl Desk {
         }
         let acquired = (is_new && !open.dry_run).then(|| Box::new(claim.name.clone()));
         let (what, ports) = (describe(&claim), claim.ports.clone());
-        let (doubts, message) = if open.dry_run {
-            let doubts = self
+        let (found, message) = if open.dry_run {
+            let found = self
                 .leases
                 .check(claim, identifiers)
                 .await
                 .map_err(|error| self.explain(error))?;
-            (doubts, format!("would open: {what}"))
+            (found, format!("would open: {what}"))
         } else {
-            let doubts = self
+            let found = self
                 .leases
                 .open(claim, identifiers)
                 .await
                 .map_err(|error| self.explain(error))?;
             self.early.follow(&self.leases.windows().borrow());
-            (doubts, format!("open: {what}"))
+            (found, format!("open: {what}"))
         };
         let mut response = Response::done(message);
-        if !doubts.is_empty() {
-            response
-                .warnings
-                .push(format!("in the way of some packets, perhaps: {doubts}"));
+        if !found.note.is_empty() {
+            response.warnings.push(format!(
+                "in the way of some packets, perhaps: {}",
+                found.note
+            ));
         }
+        response.surveyed = found.surveyed;
         response.acquired = acquired;
         response.ports = ports;
         response.gate_ports = self.gate_ports();

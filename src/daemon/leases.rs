@@ -163,7 +163,7 @@ impl Leases {
         }
     }
 
-    /// Acquires or renews a lease; the answer is what may still be in the way.
+    /// Acquires or renews a lease; the answer's note is what may still be in the way.
     ///
     /// # Errors
     /// [`LeaseError`]; then nothing has changed.
@@ -171,7 +171,7 @@ impl Leases {
         &self,
         claim: Claim,
         identifiers: Option<Vec<Identifier>>,
-    ) -> Result<String, LeaseError> {
+    ) -> Result<Health, LeaseError> {
         let begun = now();
         let _turn = self.turn.lock().await;
         // Before the question, so that the gate shuts no later than the kernel.
@@ -179,13 +179,10 @@ impl Leases {
         let lease = to_lease(claim.clone(), identifiers, now);
         self.within_time_of_identifiers(&lease, now)?;
         let granted = match &self.commands {
-            None => self
-                .confirmed(Request::Open(claim))
-                .await
-                .map(|health| health.note),
+            None => self.confirmed(Request::Open(claim)).await,
             Some(commands) => self.open_by(commands, &claim, begun).await,
         };
-        let doubts = granted.map_err(|error| error.of(&lease))?;
+        let health = granted.map_err(|error| error.of(&lease))?;
         self.windows.send_modify(|windows| {
             let windows = Arc::make_mut(windows);
             windows.count(lease.caller, now);
@@ -193,7 +190,7 @@ impl Leases {
         });
         self.recorder.opened(&lease, now);
         self.watch_holder(&lease);
-        Ok(doubts)
+        Ok(health)
     }
 
     /// Bounds first, then the commands, which may make the way free, then the survey of that way
@@ -203,7 +200,7 @@ impl Leases {
         commands: &Commands,
         claim: &Claim,
         begun: Instant,
-    ) -> Result<String, LeaseError> {
+    ) -> Result<Health, LeaseError> {
         self.confirmed(Request::Bounds(claim.clone())).await?;
         let renewed = self.windows.borrow().lease(&claim.name).cloned();
         let renewed = renewed.filter(|lease| lease.deadline > now());
@@ -212,7 +209,7 @@ impl Leases {
             Ok(health) => {
                 commands.forgive(&claim.name);
                 commands.keep(&claim.name, opening).await?;
-                Ok(health.note)
+                Ok(health)
             }
             Err(error) => {
                 commands
@@ -232,7 +229,7 @@ impl Leases {
         &self,
         claim: Claim,
         identifiers: Option<Vec<Identifier>>,
-    ) -> Result<String, LeaseError> {
+    ) -> Result<Health, LeaseError> {
         let _turn = self.turn.lock().await;
         let now = now();
         let lease = to_lease(claim.clone(), identifiers, now);
@@ -242,7 +239,7 @@ impl Leases {
             Some(_) => Request::Bounds(claim),
         };
         let confirmed = self.confirmed(request).await;
-        Ok(confirmed.map_err(|error| error.of(&lease))?.note)
+        confirmed.map_err(|error| error.of(&lease))
     }
 
     /// Identifiers are known here alone, so here alone their time can be limited.

@@ -291,6 +291,7 @@ impl Enforcer {
     fn cleared(&self, doubts: &[String]) -> Reply {
         Reply::Health(Health {
             note: doubts.join("; "),
+            surveyed: self.survey.surveyed(),
             ..self.health.clone()
         })
     }

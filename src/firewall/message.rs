@@ -110,6 +110,9 @@ pub struct Health {
     pub gaps: u32,
     /// What is wrong, or worth knowing; empty if nothing.
     pub note: String,
+    /// With the answer to an opening: the generation of the ruleset that was surveyed for it, as it was
+    /// when it was read. The same number again means that nobody but us has changed anything since.
+    pub surveyed: Option<u32>,
     /// How the allow-list stands there.
     pub list: List,
     /// The configuration or its lists are being read.
@@ -212,6 +215,8 @@ impl Reply {
                 .u32(health.gaps)
                 .list(health.list)
                 .u8(u8::from(health.is_reading))
+                .u8(u8::from(health.surveyed.is_some()))
+                .u32(health.surveyed.unwrap_or(0))
                 .text(&health.note),
             Self::Time {
                 account,
@@ -261,6 +266,11 @@ impl Reply {
                 gaps: reader.u32()?,
                 list: reader.list()?,
                 is_reading: reader.flag()?,
+                surveyed: match (reader.flag()?, reader.u32()?) {
+                    (true, generation) => Some(generation),
+                    (false, 0) => None,
+                    (false, _) => return Err(Malformed),
+                },
                 note: reader.text()?,
             }),
             4 => Self::Refused(match reader.u8()? {
@@ -393,6 +403,7 @@ mod tests {
                 note: "é".to_owned(),
                 list: List::Whole,
                 is_reading: true,
+                surveyed: Some(u32::MAX),
             }),
             Reply::Health(Health {
                 note: "a".repeat(MAX_TEXT_BYTES),

@@ -30,7 +30,14 @@ pub enum Finding {
 /// Reads routes and rulesets; keeps the last ruleset.
 pub struct Survey {
     route: Connection<Route>,
-    cached: Option<(u32, Ruleset)>,
+    cached: Option<Cached>,
+}
+
+/// A ruleset that was read.
+struct Cached {
+    /// The kernel's generation by which it still stands, but for changes of our own.
+    generation: u32,
+    ruleset: Ruleset,
 }
 
 impl Survey {
@@ -50,15 +57,20 @@ impl Survey {
     /// After one committed change of our own: whether the ruleset that was read still stands but
     /// for it, so that what was found holds.
     pub async fn still_stands(&mut self, nft: &Connection<Nftables>) -> bool {
-        let (Some((generation, _)), Ok(current)) = (&mut self.cached, nft.generation().await)
-        else {
+        let (Some(cached), Ok(current)) = (&mut self.cached, nft.generation().await) else {
             return false;
         };
-        let only_ours = current == generation.wrapping_add(1);
+        let only_ours = current == cached.generation.wrapping_add(1);
         if only_ours {
-            *generation = current;
+            cached.generation = current;
         }
         only_ours
+    }
+
+    /// The generation of the ruleset that was surveyed last, as it was when it was read: the same number
+    /// again means that nobody but us has changed anything since.
+    pub fn surveyed(&self) -> Option<u32> {
+        self.cached.as_ref()?.ruleset.generation()
     }
 
     /// The entrance as the kernel knows it, or `None` if this host does not have it.
@@ -189,12 +201,16 @@ impl Survey {
         if self
             .cached
             .as_ref()
-            .is_none_or(|(known, _)| *known != generation)
+            .is_none_or(|cached| cached.generation != generation)
         {
-            self.cached = Some((generation, base_chains::read(nft).await.map_err(refused)?));
+            let ruleset = base_chains::read(nft).await.map_err(refused)?;
+            self.cached = Some(Cached {
+                generation,
+                ruleset,
+            });
         }
         match &self.cached {
-            Some((_, ruleset)) => Ok(ruleset),
+            Some(cached) => Ok(&cached.ruleset),
             None => unreachable!("filled in the line above"),
         }
     }

@@ -82,17 +82,21 @@ fn steps_of(expr: &RuleExpr) -> Vec<Step> {
             proto,
             ..
         } => {
-            let len = if *family == Family::Ip { 4 } else { 16 };
-            let translate = match nat_type {
-                NatType::Dnat => Step::Translate {
-                    address: addr.map(|(first, last)| (at(first), at(last), len)),
-                    port: proto.map(|(first, last)| (at(first), at(last))),
-                },
+            let step = match nat_type {
+                NatType::Dnat => {
+                    let len = if *family == Family::Ip { 4 } else { 16 };
+                    Step::Translate {
+                        address: addr.map(|(first, last)| (at(first), at(last), len)),
+                        port: proto.map(|(first, last)| (at(first), at(last))),
+                    }
+                }
                 _ => Step::End(End::Verdict(Verdict::Accept)),
             };
             // In a table of family inet it leaves the other family alone.
-            let only = ip_family(*family).map(Step::OnlyOf);
-            return only.into_iter().chain([Step::Tracked, translate]).collect();
+            return match ip_family(*family) {
+                Some(family) => vec![Step::OnlyOf(family), Step::Tracked, step],
+                None => vec![Step::Tracked, step],
+            };
         }
         RuleExpr::Masq { .. } => {
             return vec![Step::Tracked, Step::End(End::Verdict(Verdict::Accept))];
@@ -250,10 +254,14 @@ fn steps_of(expr: &RuleExpr) -> Vec<Step> {
             }
         }
         RuleExpr::Quota { over, depleted, .. } => Step::Matches(over == depleted),
-        RuleExpr::Limit(_) | RuleExpr::Connlimit { .. } => match limit(expr, Per::Everybody) {
+        RuleExpr::Limit(_) => match limit(expr, Per::Everybody) {
             Some(limit) => Step::Limited(limit),
             None => Step::Unsure,
         },
+        RuleExpr::Connlimit { .. } => {
+            let step = limit(expr, Per::Everybody).map_or(Step::Unsure, Step::Limited);
+            return vec![Step::Tracked, step];
+        }
         // Whether a named limit is `over` stands in the object, which is not read: not here.
         RuleExpr::Objref(ObjrefExpr::Named {
             object_type: ObjectType::Counter | ObjectType::Secmark,

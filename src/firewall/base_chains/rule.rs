@@ -204,8 +204,6 @@ impl Scope<'_> {
                 Tracking::Before => packet.tracking = Tracking::Untracked,
                 Tracking::Unsure | Tracking::New | Tracking::Untracked => {}
             },
-            Step::OnlyOf(family) => return decide(Truth::Known(self.probe.family == *family)),
-            Step::Tracked => {}
             Step::Limited(limit) => {
                 branches.notes.push(Note::Limit(limit.clone()));
                 return match self.is_beyond(limit) {
@@ -222,6 +220,8 @@ impl Scope<'_> {
                     None => End::Leaves(Leaves::Translated),
                 });
             }
+            Step::OnlyOf(family) => return decide(Truth::Known(self.probe.family == *family)),
+            Step::Tracked => {}
             Step::Matches(matches) => return decide(Truth::Known(*matches)),
             Step::MatchesUnlisted(matches) => return decide(Truth::Assumed(*matches)),
             Step::Unsure => {

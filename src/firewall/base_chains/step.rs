@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use nlink::netlink::nftables::{CmpOp, CtKey, FibFlags, FibResult, MetaKey, PayloadBase, Verdict};
 
 use super::IpFamily;
-use super::limit::{Limit, Measure};
+use super::limit::Limit;
 
 /// What the packet, its connection or its route is asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -94,10 +94,6 @@ pub(super) enum Step {
     /// Some other property of the connection: its zone, its labels.
     SetCt,
     Notrack,
-    /// What follows is for this family alone; a packet of the other one goes on to the next rule.
-    OnlyOf(IpFamily),
-    /// Does nothing by itself, and makes the kernel track connections.
-    Tracked,
     /// Matches while it is under a limit, or once it is over one.
     Limited(Limit),
     /// Later packets of the connection take a short cut past most chains.
@@ -107,6 +103,10 @@ pub(super) enum Step {
         address: Option<(usize, usize, usize)>,
         port: Option<(usize, usize)>,
     },
+    /// What follows is for this family alone; a packet of the other one goes on to the next rule.
+    OnlyOf(IpFamily),
+    /// Does nothing by itself, and makes the kernel track connections.
+    Tracked,
     /// Matches or not, for every packet that is judged.
     Matches(bool),
     /// Matches or not because the source stands in no list.
@@ -164,13 +164,9 @@ impl Step {
                 ..
             } | Self::SetCtMark { .. }
                 | Self::SetCt
-                | Self::Tracked
                 | Self::Translate { .. }
                 | Self::Offload(_)
-                | Self::Limited(Limit {
-                    measure: Measure::Connections(_),
-                    ..
-                })
+                | Self::Tracked
                 | Self::End(End::Leaves(Leaves::Translated | Leaves::Proxied))
         )
     }

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use acmegate::doctor::path::{Knock, Protocol};
-use nlink::netlink::{Connection, Netfilter, Nftables};
+use acmegate::firewall::base_chains::{self, Routes};
+use nlink::netlink::{Connection, Netfilter, Nftables, Route};
 
 use super::cables::{Arrival, Cables, index, ip, ip6};
 use super::reading::{self, Statement};
@@ -128,11 +129,13 @@ impl Live {
             });
         }
         let mut packets = Vec::new();
-        let ruleset = self.runtime.block_on(async {
+        let read = self.runtime.block_on(async {
+            let routes = Routes::read(&Connection::<Route>::new()?).await?;
             let nft = Connection::<Nftables>::new()?;
-            acmegate::firewall::base_chains::read(&nft).await
+            let ruleset = base_chains::read(&nft).await?;
+            Ok::<_, nlink::Error>((ruleset, routes))
         });
-        let ruleset = ruleset.map_err(|error| error.to_string())?;
+        let (ruleset, routes) = read.expect("the kernel's own answer");
         let arrivals = self.cables.knock(&knocks);
         let outcomes = routed.into_iter().zip(granted).zip(arrivals);
         for (knock, ((routed, granted), arrival)) in knocks.into_iter().zip(outcomes) {
@@ -143,7 +146,7 @@ impl Live {
                 arrival,
             });
         }
-        let statements = reading::read(&ruleset, side, &packets, self.indexes);
+        let statements = reading::read(&ruleset, &routes, side, &packets, self.indexes);
         Ok(Examined {
             packets,
             statements,
@@ -201,9 +204,9 @@ impl Examined {
 }
 
 impl Seen {
-    /// A stranger's SYN to where a static reading says something about.
+    /// A stranger's packet, to where a static reading says something about.
     pub fn is_readable(&self) -> bool {
-        self.granted && self.knock.protocol == Protocol::Tcp && !is_listed(self.knock.source)
+        self.granted && !is_listed(self.knock.source)
     }
 }
 

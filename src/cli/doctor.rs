@@ -1,0 +1,152 @@
+//! `acmegate doctor`: will the world get through, before the CA is asked?
+//!
+//! It examines, and changes nothing. What it exits with says how bad it is: 0, 1 or 2.
+
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+
+use super::terminal::{Color, plain, print};
+use super::{Failure, wall};
+use crate::config::lists::Lists;
+use crate::config::{Config, Disk};
+use crate::control::protocol::Exit;
+use crate::daemon::privilege::HostAccounts;
+use crate::doctor::case::Case;
+use crate::doctor::finding::Exam;
+use crate::doctor::letter::{self, Letter};
+use crate::doctor::{daemon, outlook};
+use crate::gate::identifier::{Identifier, Pattern};
+
+/// What is examined, and how it is told.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// What is to be validated: names and addresses [default: those of the sites]
+    #[arg(value_name = "NAME", value_parser = identifier)]
+    names: Vec<Identifier>,
+    /// Only this part; may be repeated [default: all of them]
+    #[arg(long, value_name = "PART", value_enum)]
+    only: Vec<Part>,
+    /// All but this part; may be repeated
+    #[arg(long, value_name = "PART", value_enum, conflicts_with = "only")]
+    skip: Vec<Part>,
+    /// One JSON object instead of text (docs/doctor.md)
+    #[arg(long)]
+    json: bool,
+    /// When the text has colours
+    #[arg(long, value_name = "WHEN", default_value = "auto")]
+    color: Color,
+}
+
+/// A part of the examination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Part {
+    /// What the configuration says
+    Configuration,
+    /// Whether the gate runs, and how it is
+    Daemon,
+    /// What could be done better
+    Outlook,
+}
+
+/// As many names as an order may have.
+const MAX_NAMES: usize = 100;
+
+pub fn run(
+    config: Option<&Path>,
+    runtime_dir: &Path,
+    args: &DoctorArgs,
+) -> Result<ExitCode, Failure> {
+    if args.names.len() > MAX_NAMES {
+        let said = format!("at most {MAX_NAMES} names at once: no CA has more in one order");
+        return Err(Failure::new(Exit::Usage, said));
+    }
+    let (exams, names) = match case(config, runtime_dir, args) {
+        Ok(case) => {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(WORKERS)
+                .enable_all()
+                .build()
+                .map_err(|error| Failure::new(Exit::Os, error))?;
+            let names = case.names.iter().map(ToString::to_string).collect();
+            (runtime.block_on(examine(&case, args)), names)
+        }
+        Err(refused) => (vec![*refused], Vec::new()),
+    };
+    let letter = Letter::of(exams, names, wall());
+    let text = match args.json {
+        true => letter
+            .json()
+            .map_err(|error| Failure::new(Exit::Software, error))?,
+        false => letter::text(&letter, args.color.paint()),
+    };
+    print(&text)?;
+    Ok(ExitCode::from(letter.exit_code()))
+}
+
+/// Exams wait for the kernel, for name servers and for processes; hardly any of them works.
+const WORKERS: usize = 2;
+
+async fn examine(case: &Case, args: &DoctorArgs) -> Vec<Exam> {
+    let mut exams = Vec::new();
+    if args.wants(Part::Configuration) {
+        exams.push(daemon::examine_configuration(case));
+    }
+    let (exam, status) = daemon::examine(case);
+    if args.wants(Part::Daemon) {
+        exams.push(exam);
+    }
+    if args.wants(Part::Outlook) {
+        let last_month = status
+            .as_ref()
+            .and_then(|_| outlook::windows_of_a_month(case));
+        exams.push(outlook::examine(case, status.as_ref(), last_month, wall()));
+    }
+    exams
+}
+
+/// The case, or what is the matter with the configuration.
+fn case(config: Option<&Path>, runtime_dir: &Path, args: &DoctorArgs) -> Result<Case, Box<Exam>> {
+    let config = Config::load_with(config, &HostAccounts, &Disk)
+        .map_err(|error| Box::new(daemon::refused_file(&error)))?;
+    let lists = Lists::read(&config.allow)
+        .map_err(|error| Box::new(daemon::refused(&error.lines().join("\n"))))?;
+    let names = match args.names.as_slice() {
+        [] => names_of(&config),
+        names => names.to_vec(),
+    };
+    Ok(Case {
+        allow: lists.list(),
+        runtime_dir: runtime_dir.to_owned(),
+        names,
+        is_root: rustix::process::geteuid().is_root(),
+        config,
+    })
+}
+
+/// What the sites stand for, one name each: which names a wildcard has nobody can know.
+fn names_of(config: &Config) -> Vec<Identifier> {
+    let patterns = config.sites.iter().flat_map(|site| &site.gate.identifiers);
+    let exact = patterns.filter_map(|pattern| match pattern {
+        Pattern::Exact(identifier) => Some(identifier.clone()),
+        Pattern::Wildcard(_) => None,
+    });
+    let mut names: Vec<Identifier> = exact.take(MAX_NAMES).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
+}
+
+fn identifier(text: &str) -> Result<Identifier, String> {
+    Identifier::parse(text).map_err(|error| plain(&error.to_string()))
+}
+
+impl DoctorArgs {
+    fn wants(&self, part: Part) -> bool {
+        match self.only.as_slice() {
+            [] => !self.skip.contains(&part),
+            only => only.contains(&part),
+        }
+    }
+}
