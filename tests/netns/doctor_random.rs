@@ -23,6 +23,7 @@ use proptest::strategy::ValueTree;
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestError, TestRng, TestRunner};
 
 use crate::lab::{Node, inside};
+use grammar::Table;
 use live::Live;
 use side::{LiveSide, MORE, POLICY_RULES, Switches};
 use tally::Tally;
@@ -47,7 +48,7 @@ fn live_side() -> impl Strategy<Value = LiveSide> {
         grammar::table(1),
         grammar::netdev(),
     )
-        .prop_map(|(first, second, at_device, a, b, c)| {
+        .prop_map(|(first, second, at_device, a, b, c)| -> Vec<Table> {
             let tables = [(first, a), (second, b), (at_device, c)];
             tables
                 .into_iter()
@@ -77,8 +78,9 @@ fn live_side() -> impl Strategy<Value = LiveSide> {
                 more_addresses,
                 rules,
                 switches,
-                tables,
-                iptables,
+                nft: tables.iter().map(Table::to_string).collect(),
+                iptables: iptables.map(|tables| [tables.of(true), tables.of(false)]),
+                is_three_deep: tables.iter().any(Table::is_three_deep),
             },
         )
 }

@@ -107,23 +107,14 @@ impl Live {
         );
         nft(TAKEN_FOR_GRANTED)?;
         let granted = self.cables.knock(&knocks);
-        nft(&format!("flush ruleset\n{}", side.nft()))?;
-        if let Some(iptables) = &side.iptables {
-            try_feed(
-                "iptables",
-                "iptables-nft-restore",
-                &["--noflush"],
-                &iptables.of(true),
-            )?;
-            try_feed(
-                "iptables",
-                "ip6tables-nft-restore",
-                &["--noflush"],
-                &iptables.of(false),
-            )?;
+        nft(&format!("flush ruleset\n{}", side.nft))?;
+        if let Some([v4, v6]) = &side.iptables {
+            for (program, rules) in [("iptables-nft-restore", v4), ("ip6tables-nft-restore", v6)] {
+                try_feed("iptables", program, &["--noflush"], rules)?;
+            }
         }
         let loaded = Instant::now();
-        if side.nft().contains("timeout 1ms") {
+        if side.nft.contains("timeout 1ms") {
             wait_for(RUNS_OUT * 100, "the clock goes on", || {
                 (loaded.elapsed() > RUNS_OUT).then_some(())
             });
