@@ -31,6 +31,7 @@ use crate::config::parse_duration;
 use crate::control::client::ClientError;
 use crate::control::protocol::{Exit, RUNTIME_DIR, Response};
 use crate::daemon::{self, Fatal, privilege};
+use crate::doctor::twin;
 
 /// Lets ACME validations through a firewall, and nothing else.
 #[derive(Debug, Parser)]
@@ -102,6 +103,9 @@ enum Command {
     /// Started by `run` alone: the process that keeps the history
     #[command(hide = true)]
     Historian,
+    /// Started by what proves something alone: a copy of the ruleset in a namespace
+    #[command(hide = true)]
+    Twin,
     /// Started by `exec` alone: becomes the command
     #[command(hide = true, name = "exec-command")]
     Become(exec::StartArgs),
@@ -202,6 +206,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Enforcer => daemon::enforcer::run(config.as_deref())?,
         Command::Runner => daemon::runner::run(config.as_deref())?,
         Command::Historian => daemon::historian::run(config.as_deref())?,
+        Command::Twin => return Ok(twin::run()),
         Command::Open(args) => return open::run(&runtime_dir, &args),
         Command::Close(args) => return close::run(&runtime_dir, &args),
         Command::Exec(args) => return exec::run(&runtime_dir, &args),

@@ -17,6 +17,7 @@
 //! | `reading/` | the live ruleset, read and judged without a packet |
 //! | `path.rs` | what became of a packet, by the kernel's own word |
 //! | `namespaces.rs` | networks to throw away |
+//! | `twin/` | the live ruleset in such a network, and packets that are sent to it |
 
 pub mod case;
 pub mod daemon;
@@ -26,3 +27,4 @@ pub mod namespaces;
 pub mod outlook;
 pub mod path;
 pub mod reading;
+pub mod twin;

@@ -7,7 +7,7 @@ use nlink::netlink::{Connection, Nftables, Route};
 
 use crate::firewall::base_chains::{self, IpFamily, Place, Routes, Ruleset};
 use crate::firewall::error::KernelError;
-use crate::firewall::evidence::rule_words;
+use crate::firewall::evidence::words_of_handle;
 use crate::firewall::legacy;
 use crate::firewall::survey::{Way, ways};
 use crate::gate::lease::{Entrance, Family};
@@ -73,7 +73,7 @@ impl Reading {
         let mut words = HashMap::new();
         for place in places {
             let Some(handle) = place.rule else { continue };
-            let text = rule_words(&self.nft, place.family, &place.table, &place.chain, handle);
+            let text = words_of_handle(&self.nft, place.family, &place.table, &place.chain, handle);
             if let Some(text) = text.await {
                 words.insert(place.clone(), text);
             }
