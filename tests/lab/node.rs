@@ -146,3 +146,11 @@ pub fn ruleset() -> String {
     let Output { stdout, .. } = run(command, TOOL).success();
     stdout
 }
+
+/// What `nft` with these arguments says of the caller's own namespace.
+#[track_caller]
+pub fn run_nft(arguments: &[&str]) -> String {
+    let mut command = Command::new("nft");
+    command.args(arguments);
+    run(command, TOOL).success().stdout
+}

@@ -54,5 +54,6 @@ mod signals;
 mod tls_attack;
 mod tls_responder;
 mod tls_tricks;
+mod twin;
 mod users;
 mod world;

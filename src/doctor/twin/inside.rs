@@ -17,7 +17,7 @@ use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use super::guard::Guard;
 use super::knock::{DROPPED, Knocker, Told, ended_by, losses, reason};
 use super::netlink::Socket;
-use super::network::{Network, Outside};
+use super::network::Network;
 use super::order::{Answer, Letter, MAX_LISTING_BYTES, Source};
 use super::ruleset::{ChainName, Copy, Elements, Ruleset, State, expressions, family_word};
 use super::{TwinError, compat, listing, watch};
@@ -88,15 +88,10 @@ fn work() -> Result<Answer, TwinError> {
         .iter()
         .map(|knock| knock.interface.clone())
         .collect();
-    let missing = network.build(&outside, &entrances);
-    answer
-        .not_carried
-        .extend(missing.map_err(broken("interfaces in a namespace"))?);
+    let built = network.build(&outside);
+    let (world, missing) = built.map_err(broken("interfaces in a namespace"))?;
+    answer.not_carried.extend(missing);
     answer.otherwise.extend(network.otherwise(&entrances));
-    let world = outside
-        .within(|| Outside::prepare(&network, &entrances))
-        .and_then(|prepared| prepared)
-        .map_err(broken("the outside"))?;
 
     let mut socket = Socket::netfilter().map_err(broken("a socket"))?;
     let copy = match (&letter.source, &ruleset) {
@@ -121,7 +116,7 @@ fn work() -> Result<Answer, TwinError> {
     };
     answer.not_carried.extend(copy.missing.iter().cloned());
     answer.otherwise.extend(copy.otherwise.iter().cloned());
-    let loaded = Ruleset::read(&mut socket, Elements::OfFilledSets)
+    let loaded = Ruleset::read(&mut socket, Elements::OfChangingSets)
         .map_err(broken("reading the copy back"))?;
     if ruleset.is_none() {
         answer.copied = loaded.size();
@@ -150,7 +145,7 @@ fn work() -> Result<Answer, TwinError> {
         let told = "this kernel has no ingress hook to trace from: what drops there is not named";
         answer.not_carried.push(told.to_owned());
     }
-    let tells = Ruleset::read(&mut socket, Elements::OfFilledSets)
+    let tells = Ruleset::read(&mut socket, Elements::OfChangingSets)
         .map_err(broken("reading the copy back"))?;
     let state = tells.state(names::TABLE);
     answer.otherwise.extend(

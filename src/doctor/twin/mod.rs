@@ -39,6 +39,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
+use self::netlink::Socket;
+use self::ruleset::{Elements, Ruleset};
+use super::namespaces::Netns;
+
 pub use self::inside::run;
 pub use self::order::{Answer, MAX_KNOCKS, MAX_LISTING_BYTES, Order, PATIENCE, Source, Window};
 
@@ -172,6 +176,17 @@ impl Drop for Group {
             let _ = kill_process_group(leader, Signal::KILL);
         }
     }
+}
+
+/// Copies the ruleset of the namespace that the calling thread is in to another one, which has none yet. What the
+/// kernel refused there, a line each.
+///
+/// # Errors
+/// The kernel's: no CAP_NET_ADMIN in one of them.
+pub fn copy_ruleset(into: &Netns) -> std::io::Result<Vec<String>> {
+    let read = Ruleset::read(&mut Socket::netfilter()?, Elements::All)?;
+    let mut socket = into.within(Socket::netfilter)??;
+    Ok(read.send(&mut socket)?.missing)
 }
 
 fn check(order: &Order) -> Result<(), TwinError> {

@@ -95,8 +95,8 @@ pub struct Ruleset {
 pub enum Elements {
     /// Those of every set.
     All,
-    /// Those of sets that rules fill.
-    OfFilledSets,
+    /// Those of sets that rules fill, and of those that stand in rules.
+    OfChangingSets,
 }
 
 /// A table, chain, object or flowtable.
@@ -197,7 +197,8 @@ impl Ruleset {
             let Some(mut set) = set(&message) else {
                 continue;
             };
-            if elements == Elements::OfFilledSets && set.flags & NFT_SET_EVAL == 0 {
+            let changes = set.flags & (NFT_SET_EVAL | NFT_SET_ANONYMOUS) != 0;
+            if elements == Elements::OfChangingSets && !changes {
                 ruleset.sets.push(set);
                 continue;
             }
@@ -376,8 +377,22 @@ impl Ruleset {
         let sets = self.sets.iter().filter(is_filled);
         let (short, long): (Vec<&Set>, Vec<&Set>) =
             sets.partition(|set| set.elements.len() <= MOST_RESTORED);
+        let anonymous = self
+            .sets
+            .iter()
+            .filter(|set| set.flags & NFT_SET_ANONYMOUS != 0);
+        let anonymous: HashMap<(u8, &[u8], &[u8]), &Set> = (anonymous)
+            .map(|set| ((set.family, &set.table[..], &set.name[..]), set))
+            .collect();
+        let rules = rules.map(|rule| {
+            let names = sets_of(&rule.expressions);
+            let key = |name| (rule.place.family, &rule.place.table[..], name);
+            let sets = names.filter_map(|name| anonymous.get(&key(name)));
+            (rule.clone(), sets.map(|set| (*set).clone()).collect())
+        });
         State {
-            rules: rules.cloned().collect(),
+            rules: rules.collect(),
+            turn: 0,
             sets: short.into_iter().cloned().collect(),
             not_restored: long.iter().map(|set| set.called()).collect(),
         }
@@ -398,7 +413,10 @@ pub struct Copy {
 /// What a knock leaves behind, and how it is put back.
 #[derive(Debug, Default)]
 pub struct State {
-    rules: Vec<Rule>,
+    /// With the sets that stand in each.
+    rules: Vec<(Rule, Vec<Set>)>,
+    /// How often it was put back.
+    turn: u32,
     sets: Vec<Set>,
     /// Sets that are too long for it.
     pub not_restored: Vec<String>,
@@ -411,17 +429,25 @@ impl State {
     /// The kernel's.
     pub fn restore(&mut self, socket: &mut Socket) -> io::Result<Vec<(ChainName, u64, u64)>> {
         let mut changed = Vec::new();
-        let orders: Vec<Order> = (self.rules.iter())
-            .map(|rule| {
-                let mut order = rule.order(NLM_F_REPLACE | NLM_F_ECHO);
-                put(
-                    &mut order.body,
-                    NFTA_RULE_HANDLE,
-                    &rule.handle.to_be_bytes(),
-                );
-                order
-            })
-            .collect();
+        let mut orders = Vec::new();
+        self.turn = self.turn.wrapping_add(1);
+        for (rule, sets) in &self.rules {
+            // A set that stands in a rule belongs to that rule: its successor needs another.
+            let mut rule = rule.clone();
+            for set in sets {
+                let fresh = set.renamed(self.turn);
+                rule.expressions = with_set(&rule.expressions, &set.name, &fresh.name);
+                orders.push(fresh.order());
+                orders.extend(fresh.fill());
+            }
+            let mut order = rule.order(NLM_F_REPLACE | NLM_F_ECHO);
+            put(
+                &mut order.body,
+                NFTA_RULE_HANDLE,
+                &rule.handle.to_be_bytes(),
+            );
+            orders.push(order);
+        }
         let echoed = socket.batch(&orders)?.map_err(first_refusal)?;
         let handles = echoed
             .iter()
@@ -429,7 +455,7 @@ impl State {
         let handles: Vec<u64> = handles
             .filter_map(|message| handle(message.body.get(GENERIC..)?))
             .collect();
-        for (rule, handle) in self.rules.iter_mut().zip(handles) {
+        for ((rule, _), handle) in self.rules.iter_mut().zip(handles) {
             changed.push((rule.place.clone(), rule.handle, handle));
             rule.handle = handle;
         }
@@ -567,6 +593,20 @@ impl Set {
             kind: NFTABLES | NEWSET,
             flags: NLM_F_CREATE,
             body,
+        }
+    }
+
+    /// The same under another name.
+    fn renamed(&self, turn: u32) -> Self {
+        let mut name = self.name.clone();
+        name.extend(format!(".{turn}").bytes());
+        let kinds = OF_SETS.into_iter().filter(|kind| *kind != NAME);
+        let mut attributes = copy_of(&self.attributes, &kinds.collect::<Vec<_>>());
+        put_text(&mut attributes, NAME, &name);
+        Self {
+            name,
+            attributes,
+            ..self.clone()
         }
     }
 
@@ -764,6 +804,37 @@ fn sets_of(list: &[u8]) -> impl Iterator<Item = &[u8]> {
         b"objref" => find_text(data, NFTA_OBJREF_SET_NAME),
         _ => None,
     })
+}
+
+/// The expressions of a rule, with another set in one set's place.
+fn with_set(list: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
+    /// `NFTA_LOOKUP_SET` and `NFTA_DYNSET_SET_NAME`.
+    const SET_NAME: u16 = 1;
+    const NFTA_OBJREF_SET_NAME: u16 = 4;
+    let mut changed = Vec::with_capacity(list.len() + new.len());
+    for (name, data) in expressions(list) {
+        let at = match name {
+            b"lookup" | b"dynset" => SET_NAME,
+            b"objref" => NFTA_OBJREF_SET_NAME,
+            _ => 0,
+        };
+        let mut attributes_of = Vec::with_capacity(data.len() + new.len());
+        for attribute in attributes(data) {
+            let text = attribute.payload.strip_suffix(&[0]);
+            match attribute.kind == at && text == Some(old) {
+                true => put_text(&mut attributes_of, at, new),
+                false => {
+                    attributes_of.extend(attribute.whole);
+                    attributes_of.resize(attributes_of.len().next_multiple_of(4), 0);
+                }
+            }
+        }
+        let mut expression = Vec::new();
+        put_text(&mut expression, NFTA_EXPR_NAME, name);
+        put_nested(&mut expression, NFTA_EXPR_DATA, &attributes_of);
+        put_nested(&mut changed, NFTA_LIST_ELEM, &expression);
+    }
+    changed
 }
 
 /// Whether a packet that comes by changes what becomes of the next one, and a rule that is made anew forgets it.
