@@ -5,6 +5,7 @@
 //! no program can print, as the expressions of iptables-nft. Numbers are those of
 //! linux/netfilter/nf_tables.h.
 
+use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io;
 
