@@ -10,6 +10,7 @@ use super::cables::{Arrival, Cables, index, ip, ip6};
 use super::reading::{self, Statement};
 use super::side::{LiveSide, is_listed};
 use super::tally::Tally;
+use super::twin::{self, Twin};
 use crate::lab::wait_for;
 use crate::world::try_feed;
 
@@ -20,6 +21,7 @@ pub const DROPPED: &str = "= … and that a rule dropped";
 const UNROUTED: &str = "= packets lost on the way, whatever the rules";
 const ELSEWHERE: &str = "= … and that arrived at another port";
 const BEHIND: &str = "= … and that arrived at the host behind";
+const BACK_OUT: &str = "= … and that were sent back out";
 const LISTED: &str = "= … whose source stands in the lists";
 
 const OVER_4: &str = "= … over IPv4";
@@ -64,6 +66,7 @@ pub struct Seen {
 pub struct Examined {
     packets: Vec<Seen>,
     statements: Vec<Statement>,
+    twin: Twin,
 }
 
 impl Live {
@@ -127,6 +130,8 @@ impl Live {
             Ok::<_, nlink::Error>((ruleset, routes))
         });
         let (ruleset, routes) = read.expect("the kernel's own answer");
+        // Before the packets come, which leave traces in sets.
+        let twin = self.runtime.block_on(twin::ask(&knocks));
         let arrivals = self.cables.knock(&knocks);
         let outcomes = routed.into_iter().zip(granted).zip(arrivals);
         for (knock, ((routed, granted), arrival)) in knocks.into_iter().zip(outcomes) {
@@ -141,6 +146,7 @@ impl Live {
         Ok(Examined {
             packets,
             statements,
+            twin,
         })
     }
 
@@ -158,7 +164,8 @@ impl Examined {
     pub fn agree(&self) -> Result<(), String> {
         self.statements
             .iter()
-            .try_for_each(|statement| statement.agrees(&self.packets))
+            .try_for_each(|statement| statement.agrees(&self.packets))?;
+        self.twin.agrees(&self.packets)
     }
 
     pub fn count(&self, tally: &mut Tally) {
@@ -185,12 +192,17 @@ impl Examined {
             match seen.arrival {
                 Some(Arrival::Host(port)) if port != seen.knock.port => tally.count(ELSEWHERE),
                 Some(Arrival::Inner(_)) => tally.count(BEHIND),
+                Some(Arrival::World(_)) => tally.count(BACK_OUT),
                 _ => {}
             }
         }
         for statement in &self.statements {
             statement.count(tally);
+            for (number, culprit) in statement.culprits() {
+                self.twin.count_culprit(number, culprit, tally);
+            }
         }
+        self.twin.count(&self.packets, tally);
     }
 }
 

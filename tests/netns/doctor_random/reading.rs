@@ -2,8 +2,8 @@
 
 use acmegate::doctor::path::{Knock, Protocol};
 use acmegate::firewall::base_chains::{
-    Circumstances, Doubt, IpFamily, Judgement, Onward, Path, Probe, Routes, Ruleset, Transport,
-    judge_in,
+    Circumstances, Culprit, Doubt, IpFamily, Judgement, Onward, Path, Probe, Routes, Ruleset,
+    Transport, judge_in,
 };
 
 use super::cables::UPLINKS;
@@ -132,6 +132,17 @@ impl Statement {
             }
         }
         Ok(())
+    }
+
+    /// The rule that drops each of the packets, if one does.
+    pub fn culprits(&self) -> impl Iterator<Item = (usize, &Culprit)> {
+        let culprit = match &self.judgement.path {
+            Path::Drops(culprit) => Some(culprit),
+            Path::Passes { .. } => None,
+        };
+        self.about
+            .iter()
+            .filter_map(move |number| Some((*number, culprit?)))
     }
 
     pub fn count(&self, tally: &mut Tally) {

@@ -140,7 +140,7 @@ pub struct Tally {
     /// Live sides that nft or iptables would not load.
     pub refused: u32,
     features: BTreeMap<&'static str, u32>,
-    counts: BTreeMap<&'static str, u32>,
+    counts: BTreeMap<String, u32>,
 }
 
 impl Tally {
@@ -153,8 +153,8 @@ impl Tally {
         }
     }
 
-    pub fn count(&mut self, what: &'static str) {
-        *self.counts.entry(what).or_default() += 1;
+    pub fn count(&mut self, what: &str) {
+        *self.counts.entry(what.to_owned()).or_default() += 1;
     }
 
     pub fn of(&self, what: &str) -> u32 {
@@ -164,13 +164,11 @@ impl Tally {
     pub fn add(&mut self, other: &Self) {
         self.cases += other.cases;
         self.refused += other.refused;
-        for (into, from) in [
-            (&mut self.features, &other.features),
-            (&mut self.counts, &other.counts),
-        ] {
-            for (name, count) in from {
-                *into.entry(name).or_default() += count;
-            }
+        for (name, count) in &other.features {
+            *self.features.entry(name).or_default() += count;
+        }
+        for (name, count) in &other.counts {
+            *self.counts.entry(name.clone()).or_default() += count;
         }
     }
 
@@ -192,7 +190,10 @@ impl fmt::Display for Tally {
             "{} live sides, and {} that were refused by their own tools",
             self.cases, self.refused
         )?;
-        for (name, count) in self.features.iter().chain(&self.counts) {
+        for (name, count) in &self.features {
+            writeln!(f, "{count:8}  {name}")?;
+        }
+        for (name, count) in &self.counts {
             writeln!(f, "{count:8}  {name}")?;
         }
         Ok(())
