@@ -8,6 +8,7 @@ mod close;
 pub mod demo;
 mod doctor;
 mod exec;
+mod explain;
 mod firewall;
 mod hook;
 mod install_hooks;
@@ -86,6 +87,8 @@ enum Command {
     Metrics,
     /// Examine, before a CA is asked, whether a validation will get through; exit 2 if not, 1 if perhaps not
     Doctor(doctor::DoctorArgs),
+    /// Show the path of one packet through the ruleset, by the kernel's own word
+    Explain(explain::ExplainArgs),
     /// Show, install or remove our part of the ruleset
     #[command(subcommand)]
     Firewall(firewall::FirewallCommand),
@@ -206,6 +209,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Enforcer => daemon::enforcer::run(config.as_deref())?,
         Command::Runner => daemon::runner::run(config.as_deref())?,
         Command::Historian => daemon::historian::run(config.as_deref())?,
+        Command::Explain(args) => return explain::run(config.as_deref(), &args),
         Command::Twin => return Ok(twin::run()),
         Command::Open(args) => return open::run(&runtime_dir, &args),
         Command::Close(args) => return close::run(&runtime_dir, &args),

@@ -105,7 +105,7 @@ fn a_steps_words_are_those_of_nft() {
             words,
             [
                 ("input", "meta mark set 0x00000001", "continue"),
-                ("input", "ip protocol 6 jump web", "jump web"),
+                ("input", "ip protocol tcp jump web", "jump web"),
                 ("web", "tcp dport { 80, 443 } counter accept", "accept"),
             ]
         );

@@ -14,11 +14,12 @@ use nlink::netlink::{Connection, Nftables};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
+use super::advice::Advisor;
 use super::guard::Guard;
 use super::knock::{DROPPED, Knocker, Told, ended_by, losses, reason};
 use super::netlink::Socket;
 use super::network::Network;
-use super::order::{Answer, Letter, MAX_LISTING_BYTES, Source};
+use super::order::{Answer, Letter, MAX_LISTING_BYTES, Source, Window};
 use super::ruleset::{ChainName, Copy, Elements, Ruleset, State, expressions, family_word};
 use super::{TwinError, compat, listing, watch};
 use crate::doctor::namespaces::{self, Netns};
@@ -124,11 +125,16 @@ fn work() -> Result<Answer, TwinError> {
     let live = Live::of(ruleset.as_ref(), &loaded, &copy);
     drop(ruleset);
 
-    let guard = match letter.settings() {
+    let settings = letter.settings();
+    let guard = match settings.clone() {
         None => None,
         Some(settings) => {
             let is_there = loaded.has_table(NftFamily::Inet as u8, names::TABLE);
-            match runtime.block_on(Guard::prepare(settings, is_there)) {
+            let is_asked = letter
+                .windows
+                .iter()
+                .any(|window| *window != Window::AsItStands);
+            match runtime.block_on(Guard::prepare(settings, is_asked && !is_there)) {
                 Ok(guard) => Some(guard),
                 Err(error) => {
                     answer
@@ -139,6 +145,7 @@ fn work() -> Result<Answer, TwinError> {
             }
         }
     };
+    answer.has_guard = guard.is_some();
     let interfaces: Vec<String> = entrances.iter().cloned().collect();
     let sees_ingress = watch::install(&mut socket, &interfaces).map_err(broken("its own table"))?;
     if !sees_ingress {
@@ -157,6 +164,8 @@ fn work() -> Result<Answer, TwinError> {
     answer.not_carried.extend(programs_that_decide(&tells));
     let texts = runtime.block_on(Texts::read(&tells));
     let texts = texts.map_err(|error| TwinError::Broken(format!("reading rules: {error}")))?;
+    let advisor = runtime.block_on(Advisor::read(&texts.nft, &tells, settings.as_ref()));
+    let advisor = advisor.map_err(|error| TwinError::Broken(format!("reading rules: {error}")))?;
     let knocker = Knocker::prepare(&network, &outside, world).map_err(broken("raw sockets"))?;
     let mut twin = Twin {
         socket,
@@ -164,6 +173,7 @@ fn work() -> Result<Answer, TwinError> {
         state,
         live,
         texts,
+        advisor,
         runtime: &runtime,
     };
     for window in &letter.windows {
@@ -172,13 +182,17 @@ fn work() -> Result<Answer, TwinError> {
             set.map_err(|error| TwinError::Broken(format!("acmegate's own table: {error}")))?;
         }
         let mut fates = Vec::with_capacity(letter.knocks.len());
+        let mut advice = Vec::with_capacity(letter.knocks.len());
         for knock in &letter.knocks {
             if now().duration_since(began) > letter.patience {
                 return Err(TwinError::Late(letter.patience));
             }
-            fates.push(twin.fate(knock).map_err(broken("a packet"))?);
+            let (fate, advised) = twin.fate(knock).map_err(broken("a packet"))?;
+            fates.push(fate);
+            advice.push(advised);
         }
         answer.fates.push(fates);
+        answer.advice.push(advice);
     }
     Ok(answer)
 }
@@ -190,11 +204,13 @@ struct Twin<'a> {
     state: State,
     live: Live,
     texts: Texts,
+    advisor: Advisor,
     runtime: &'a tokio::runtime::Runtime,
 }
 
 impl Twin<'_> {
-    fn fate(&mut self, knock: &Knock) -> io::Result<Fate> {
+    /// What becomes of a knock, and what to do about it if it is dropped.
+    fn fate(&mut self, knock: &Knock) -> io::Result<(Fate, Option<String>)> {
         let told = self.once(knock)?;
         let end = match (&told.end, ended_by(&told.steps)) {
             (Some(end), _) => end.clone(),
@@ -214,8 +230,15 @@ impl Twin<'_> {
         };
         let steps = told.steps.iter();
         let steps: Vec<Step> = steps.map(|step| self.step(step)).collect();
+        let advice = match end {
+            End::Dropped { rejects } => {
+                let handle = steps.last().and_then(|step| step.handle);
+                self.advisor.advise(knock, &told, handle, rejects)
+            }
+            _ => None,
+        };
         self.forget()?;
-        Ok(Fate { end, steps })
+        Ok((Fate { end, steps }, advice))
     }
 
     fn once(&mut self, knock: &Knock) -> io::Result<Told> {

@@ -14,9 +14,14 @@
 //! | `listing.rs` | a saved ruleset, loaded by the program that printed it |
 //! | `watch.rs` `packet.rs` `knock.rs` | what is sent, and what became of it |
 //! | `guard.rs` | our own table, with the window shut and open |
+//! | `advice.rs` | what to do about what drops |
+//! | `entrances.rs` `exam.rs` | what is knocked at, and the doctor's findings |
 //! | `inside.rs` | the process that is the twin: `acmegate twin` |
 
+mod advice;
 mod compat;
+mod entrances;
+mod exam;
 mod guard;
 mod inside;
 mod knock;
@@ -43,7 +48,9 @@ use self::netlink::Socket;
 use self::ruleset::{Elements, Ruleset};
 use super::namespaces::Netns;
 
-pub use self::inside::run;
+pub use self::entrances::{Door, doors};
+pub use self::exam::{ALL, examine, examine_by};
+pub use self::inside::{NOT_CARRIED, run};
 pub use self::order::{Answer, MAX_KNOCKS, MAX_LISTING_BYTES, Order, PATIENCE, Source, Window};
 
 /// The longest answer: some 100 octets for each step of each knock.

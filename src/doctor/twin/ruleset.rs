@@ -11,9 +11,9 @@ use std::io;
 
 use super::compat;
 use super::netlink::{
-    BATCH_BYTES, GENERIC, Message, NFTABLES, NLM_F_APPEND, NLM_F_CREATE, NLM_F_ECHO, NLM_F_REPLACE,
-    Order, Refused, Socket, attributes, copy_of, find, find_text, find_u32, generic, put,
-    put_nested, put_text,
+    Attribute, BATCH_BYTES, GENERIC, Message, NFTABLES, NLM_F_APPEND, NLM_F_CREATE, NLM_F_ECHO,
+    NLM_F_REPLACE, Order, Refused, Socket, attributes, copy_of, find, find_text, find_u32, generic,
+    put, put_nested, put_text,
 };
 
 /// A ruleset that changes in each of so many readings in a row is being rebuilt in a loop.
@@ -257,6 +257,25 @@ impl Ruleset {
             handles.entry(&rule.place).or_default().push(rule.handle);
         }
         handles
+    }
+
+    /// The base chains: family, table, name.
+    pub fn base_chains(&self) -> Vec<(u8, String, String)> {
+        let bases = self.chains.iter();
+        let bases = bases.filter(|chain| find(&chain.attributes, NFTA_CHAIN_HOOK).is_some());
+        let text = |chain: &Thing, kind| {
+            let name = find_text(&chain.attributes, kind).unwrap_or_default();
+            String::from_utf8_lossy(name).into_owned()
+        };
+        bases
+            .map(|chain| {
+                (
+                    chain.family,
+                    text(chain, TABLE),
+                    text(chain, NFTA_CHAIN_NAME),
+                )
+            })
+            .collect()
     }
 
     /// Whether it has a table of this name and family.
@@ -773,9 +792,7 @@ fn rule(message: &Message) -> Option<Rule> {
             chain: find_text(body, NFTA_RULE_CHAIN)?.to_vec(),
         },
         handle: handle(body)?,
-        expressions: find(body, NFTA_RULE_EXPRESSIONS)
-            .unwrap_or_default()
-            .to_vec(),
+        expressions: as_taken(find(body, NFTA_RULE_EXPRESSIONS).unwrap_or_default()),
         userdata: find(body, NFTA_RULE_USERDATA).unwrap_or_default().to_vec(),
     })
 }
@@ -807,35 +824,54 @@ fn sets_of(list: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
+/// The expressions of a rule, each of its attributes as `change` has it; `None` takes one away.
+fn rewritten(list: &[u8], change: impl Fn(&[u8], &Attribute) -> Option<Vec<u8>>) -> Vec<u8> {
+    let mut changed = Vec::with_capacity(list.len());
+    for (name, data) in expressions(list) {
+        let mut kept = Vec::with_capacity(data.len());
+        for attribute in attributes(data) {
+            kept.extend(change(name, &attribute).unwrap_or_default());
+            kept.resize(kept.len().next_multiple_of(4), 0);
+        }
+        let mut expression = Vec::new();
+        put_text(&mut expression, NFTA_EXPR_NAME, name);
+        put_nested(&mut expression, NFTA_EXPR_DATA, &kept);
+        put_nested(&mut changed, NFTA_LIST_ELEM, &expression);
+    }
+    changed
+}
+
+/// The expressions of a rule as the kernel takes them. Of a rule that fills a set it gives out a timeout of
+/// nothing where there is none, and refuses that one where the set has no timeouts.
+fn as_taken(list: &[u8]) -> Vec<u8> {
+    const NFTA_DYNSET_TIMEOUT: u16 = 6;
+    rewritten(list, |name, attribute| {
+        let is_none = name == b"dynset"
+            && attribute.kind == NFTA_DYNSET_TIMEOUT
+            && attribute.payload.iter().all(|octet| *octet == 0);
+        (!is_none).then(|| attribute.whole.to_vec())
+    })
+}
+
 /// The expressions of a rule, with another set in one set's place.
 fn with_set(list: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
     /// `NFTA_LOOKUP_SET` and `NFTA_DYNSET_SET_NAME`.
     const SET_NAME: u16 = 1;
     const NFTA_OBJREF_SET_NAME: u16 = 4;
-    let mut changed = Vec::with_capacity(list.len() + new.len());
-    for (name, data) in expressions(list) {
+    rewritten(list, |name, attribute| {
         let at = match name {
             b"lookup" | b"dynset" => SET_NAME,
             b"objref" => NFTA_OBJREF_SET_NAME,
             _ => 0,
         };
-        let mut attributes_of = Vec::with_capacity(data.len() + new.len());
-        for attribute in attributes(data) {
-            let text = attribute.payload.strip_suffix(&[0]);
-            match attribute.kind == at && text == Some(old) {
-                true => put_text(&mut attributes_of, at, new),
-                false => {
-                    attributes_of.extend(attribute.whole);
-                    attributes_of.resize(attributes_of.len().next_multiple_of(4), 0);
-                }
-            }
+        let is_it = attribute.kind == at && attribute.payload.strip_suffix(&[0]) == Some(old);
+        if !is_it {
+            return Some(attribute.whole.to_vec());
         }
-        let mut expression = Vec::new();
-        put_text(&mut expression, NFTA_EXPR_NAME, name);
-        put_nested(&mut expression, NFTA_EXPR_DATA, &attributes_of);
-        put_nested(&mut changed, NFTA_LIST_ELEM, &expression);
-    }
-    changed
+        let mut renamed = Vec::new();
+        put_text(&mut renamed, at, new);
+        Some(renamed)
+    })
 }
 
 /// Whether a packet that comes by changes what becomes of the next one, and a rule that is made anew forgets it.
