@@ -15,6 +15,7 @@ mod install_hooks;
 mod metrics;
 mod open;
 mod process;
+mod prove;
 mod report;
 mod status;
 mod terminal;
@@ -211,7 +212,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Historian => daemon::historian::run(config.as_deref())?,
         Command::Explain(args) => return explain::run(config.as_deref(), &args),
         Command::Twin => return Ok(twin::run()),
-        Command::Open(args) => return open::run(&runtime_dir, &args),
+        Command::Open(args) => return open::run(config.as_deref(), &runtime_dir, &args),
         Command::Close(args) => return close::run(&runtime_dir, &args),
         Command::Exec(args) => return exec::run(&runtime_dir, &args),
         Command::Become(args) => return exec::start(&args),

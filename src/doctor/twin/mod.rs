@@ -15,7 +15,7 @@
 //! | `watch.rs` `packet.rs` `knock.rs` | what is sent, and what became of it |
 //! | `guard.rs` | our own table, with the window shut and open |
 //! | `advice.rs` | what to do about what drops |
-//! | `entrances.rs` `exam.rs` | what is knocked at, and the doctor's findings |
+//! | `entrances.rs` `exam.rs` `opening.rs` | what is knocked at, and the doctor's findings; one opening alone |
 //! | `inside.rs` | the process that is the twin: `acmegate twin` |
 
 mod advice;
@@ -28,6 +28,7 @@ mod knock;
 mod listing;
 mod netlink;
 mod network;
+mod opening;
 mod order;
 mod packet;
 mod ruleset;
@@ -51,6 +52,7 @@ use super::namespaces::Netns;
 pub use self::entrances::{Door, doors};
 pub use self::exam::{ALL, examine, examine_by};
 pub use self::inside::{NOT_CARRIED, run};
+pub use self::opening::{Opening, prove_opening};
 pub use self::order::{Answer, MAX_KNOCKS, MAX_LISTING_BYTES, Order, PATIENCE, Source, Window};
 
 /// The longest answer: some 100 octets for each step of each knock.
