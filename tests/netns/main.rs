@@ -48,6 +48,7 @@ mod notices;
 mod pairs;
 mod perspectives;
 mod process;
+mod prove;
 mod raw;
 mod records;
 mod remains;
