@@ -88,7 +88,7 @@ fn has_socket(table: &str) -> bool {
     const DNS: &str = "0035";
     // What waits for connections, and what waits for datagrams.
     const WAITING: [&str; 2] = ["0A", "07"];
-    let table = fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default();
+    let table = fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
     table.lines().any(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [_, local, _, state, ..] = words.as_slice() else {
