@@ -23,6 +23,7 @@ mod evidence;
 mod evidence_flood;
 mod evidence_rules;
 mod exec;
+mod explain;
 mod failures;
 mod firewalld;
 mod flushed;

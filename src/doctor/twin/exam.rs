@@ -319,6 +319,13 @@ impl Seen<'_> {
     }
 }
 
+fn word_of(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    }
+}
+
 /// Which ports and families were knocked at.
 fn questions(seen: &[Seen<'_>]) -> Vec<(u16, Family)> {
     let mut questions: Vec<(u16, Family)> = Vec::new();
@@ -345,13 +352,11 @@ pub(super) fn open_findings(exam: &mut Exam, runs: &Runs<'_>) {
         }
         let (passed, stopped): (Vec<Seen<'_>>, Vec<Seen<'_>>) =
             world.iter().partition(|one| one.fate.passes());
-        let word = family.word();
+        let word = word_of(family);
+        // Who cannot get in by one family turns to the other.
         let other_passes = questions.iter().any(|&(other_port, other)| {
-            other_port == port
-                && other != family
-                && strangers(other_port, other)
-                    .iter()
-                    .any(|one| one.fate.passes())
+            let all = best_door(&strangers(other_port, other));
+            other_port == port && other != family && all.iter().all(|one| one.fate.passes())
         });
         let is_uncertain = world.iter().any(Seen::is_uncertain);
         let fault = match is_uncertain || other_passes {
@@ -473,7 +478,7 @@ fn elsewhere(passed: &[Seen<'_>], port: u16, word: &str) -> Option<Finding> {
 fn shut_findings(exam: &mut Exam, runs: &Runs<'_>, settings: &Settings) {
     for (port, family) in questions(&runs.shut) {
         let of_question = |one: &&Seen<'_>| one.is_of(port, family);
-        let word = family.word();
+        let word = word_of(family);
         let all: Vec<Seen<'_>> = runs.shut.iter().filter(of_question).copied().collect();
         let (listed, strangers): (Vec<Seen<'_>>, Vec<Seen<'_>>) =
             all.into_iter().partition(|one| one.visit.region.is_none());

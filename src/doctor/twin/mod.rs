@@ -134,13 +134,14 @@ pub async fn prove_by(program: &Path, order: &Order) -> Result<Answer, TwinError
         .kill_on_drop(true)
         .spawn()
         .map_err(broken)?;
-    let group = Group(child.id());
+    let mut group = Group(child.id());
     let answered = timeout(order.patience + GRACE, exchange(&mut child, &letter)).await;
-    drop(group);
     let (answer, errors) = match answered {
         Ok(answered) => answered.map_err(broken)?,
         Err(_) => return Err(TwinError::Late(order.patience)),
     };
+    // It has ended: its number may be somebody else's soon.
+    group.0 = None;
     match serde_json::from_slice::<Result<Answer, TwinError>>(&answer) {
         Ok(answer) => answer,
         Err(_) => {
