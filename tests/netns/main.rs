@@ -48,7 +48,6 @@ mod notices;
 mod pairs;
 mod perspectives;
 mod process;
-mod random_rulesets;
 mod raw;
 mod records;
 mod remains;

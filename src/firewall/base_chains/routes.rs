@@ -108,19 +108,26 @@ impl Routes {
             IpFamily::V6
         };
         match best.out {
-            Some(_) if !self.forwards(family, by) => Onward::NotForwarded,
-            Some(index) => Onward::Out(index),
             // Several next hops, or none.
             None => Onward::Unknown,
+            Some(index) => match self.forwards(family, by) {
+                Some(true) => Onward::Out(index),
+                Some(false) => Onward::NotForwarded,
+                None => Onward::Unknown,
+            },
         }
     }
 
-    fn forwards(&self, family: IpFamily, by: Option<u32>) -> bool {
-        match family {
-            IpFamily::V6 => self.forwarding_6,
-            IpFamily::V4 => by
-                .and_then(|by| self.forwarding_4.get(&by).copied())
-                .unwrap_or(true),
+    /// `None` if it depends on the way in, which is not known.
+    fn forwards(&self, family: IpFamily, by: Option<u32>) -> Option<bool> {
+        match (family, by) {
+            (IpFamily::V6, _) => Some(self.forwarding_6),
+            (IpFamily::V4, Some(by)) => self.forwarding_4.get(&by).copied(),
+            (IpFamily::V4, None) => {
+                let mut switches = self.forwarding_4.values();
+                let first = switches.next().copied()?;
+                switches.all(|other| *other == first).then_some(first)
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! What `-m NAME` asks for.
 
-use nlink::netlink::nftables::{CmpOp, CtKey, MetaKey, PayloadBase};
+use nlink::netlink::nftables::{CmpOp, CtKey, FibFlags, FibResult, MetaKey, PayloadBase};
 
 use super::super::limit::{Limit, Measure, Per};
 use super::super::step::{Field, Step};
@@ -280,17 +280,49 @@ fn multiport(xt: &Xt<'_>) -> Option<Vec<Step>> {
     ])
 }
 
-/// `-m addrtype`: the destination is local, the source is unicast.
+/// `-m addrtype`: the source is unicast, and so is the destination unless it is local.
 fn address_type(xt: &Xt<'_>) -> Option<Vec<Step>> {
-    const UNICAST: u16 = 1 << 1;
-    const LOCAL: u16 = 1 << 2;
+    const UNICAST: u16 = 1;
+    const LOCAL: u16 = 2;
     if xt.revision != 1 {
         return None;
     }
-    let (source, destination, flags) = (xt.u16(0)?, xt.u16(2)?, xt.u32(4)?);
-    let source = source == 0 || ((source & UNICAST != 0) != (flags & 1 != 0));
-    let destination = destination == 0 || ((destination & LOCAL != 0) != (flags & 2 != 0));
-    Some(vec![Step::Matches(source && destination)])
+    let (sources, destinations, flags) = (xt.u16(0)?, xt.u16(2)?, xt.u32(4)?);
+    let (not_source, not_destination) = (flags & 1 != 0, flags & 2 != 0);
+    let has = |types: u16, one: u16| types & (1 << one) != 0;
+    let is_from_there = sources == 0 || has(sources, UNICAST) != not_source;
+    let mut steps = vec![Step::Matches(is_from_there)];
+    let wanted = match (has(destinations, UNICAST), has(destinations, LOCAL)) {
+        _ if destinations == 0 => return Some(steps),
+        (unicast, local) if unicast == local => {
+            steps.push(Step::Matches(local != not_destination));
+            return Some(steps);
+        }
+        (true, _) => UNICAST,
+        _ => LOCAL,
+    };
+    let field = Field::Fib {
+        result: FibResult::AddrType,
+        flags: FibFlags::DADDR,
+    };
+    let op = if not_destination {
+        CmpOp::Neq
+    } else {
+        CmpOp::Eq
+    };
+    steps.extend([
+        Step::Load {
+            to: SCRATCH,
+            len: 4,
+            field,
+        },
+        Step::Compare {
+            from: SCRATCH,
+            op,
+            bytes: u32::from(wanted).to_ne_bytes().to_vec(),
+        },
+    ]);
+    Some(steps)
 }
 
 /// `-m udp`. A rule may stand alone with it, so it asks for the protocol too.
