@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
+use super::staging::{self, StagingArgs, unless_ended};
 use super::terminal::{Color, plain, print};
 use super::{Failure, wall};
 use crate::config::lists::Lists;
@@ -14,9 +15,9 @@ use crate::config::{Config, Disk};
 use crate::control::protocol::Exit;
 use crate::daemon::privilege::HostAccounts;
 use crate::doctor::case::Case;
-use crate::doctor::finding::Exam;
+use crate::doctor::finding::{Exam, Severity};
 use crate::doctor::letter::{self, Letter};
-use crate::doctor::{daemon, outlook};
+use crate::doctor::{daemon, listener, outlook, sites};
 use crate::gate::identifier::{Identifier, Pattern};
 
 /// What is examined, and how it is told.
@@ -37,6 +38,8 @@ pub struct DoctorArgs {
     /// When the text has colours
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     color: Color,
+    #[command(flatten)]
+    staging: StagingArgs,
 }
 
 /// A part of the examination.
@@ -44,8 +47,12 @@ pub struct DoctorArgs {
 enum Part {
     /// What the configuration says
     Configuration,
+    /// Who has the ports
+    Listener,
     /// Whether the gate runs, and how it is
     Daemon,
+    /// What each site answers, tried through the gate
+    Sites,
     /// What could be done better
     Outlook,
 }
@@ -62,6 +69,7 @@ pub fn run(
         let said = format!("at most {MAX_NAMES} names at once: no CA has more in one order");
         return Err(Failure::new(Exit::Usage, said));
     }
+    let trial = args.staging.trial()?;
     let (exams, names) = match case(config, runtime_dir, args) {
         Ok(case) => {
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -70,7 +78,21 @@ pub fn run(
                 .build()
                 .map_err(|error| Failure::new(Exit::Os, error))?;
             let names = case.names.iter().map(ToString::to_string).collect();
-            (runtime.block_on(examine(&case, args)), names)
+            let exams = runtime.block_on(async {
+                let mut exams = unless_ended(examine(&case, args)).await?;
+                if let Some(trial) = trial {
+                    let findings = exams.iter().flat_map(|exam| &exam.findings);
+                    let worst = findings.map(|finding| finding.severity).max();
+                    exams.push(match worst {
+                        Some(Severity::Fault) => staging::not_run(),
+                        _ => trial.run(runtime_dir).await?,
+                    });
+                }
+                Ok::<_, Failure>(exams)
+            });
+            // What a resolver or a silent upstream still owes is nothing to wait for.
+            runtime.shutdown_background();
+            (exams?, names)
         }
         Err(refused) => (vec![*refused], Vec::new()),
     };
@@ -93,9 +115,21 @@ async fn examine(case: &Case, args: &DoctorArgs) -> Vec<Exam> {
     if args.wants(Part::Configuration) {
         exams.push(daemon::examine_configuration(case));
     }
-    let (exam, status) = daemon::examine(case);
+    let (mut exam, status) = daemon::examine(case);
+    if args.wants(Part::Listener) {
+        let listeners = listener::examine(case).await;
+        if listener::explains_the_daemon(&listeners) {
+            // That it does not run follows from that.
+            exam.findings
+                .retain(|finding| finding.code != daemon::NOT_RUNNING);
+        }
+        exams.push(listeners);
+    }
     if args.wants(Part::Daemon) {
         exams.push(exam);
+    }
+    if args.wants(Part::Sites) {
+        exams.push(sites::examine(case).await);
     }
     if args.wants(Part::Outlook) {
         let last_month = status

@@ -8,6 +8,7 @@ mod close;
 pub mod demo;
 mod doctor;
 mod exec;
+mod explain_config;
 mod firewall;
 mod hook;
 mod install_hooks;
@@ -16,6 +17,7 @@ mod metrics;
 mod open;
 mod process;
 mod report;
+mod staging;
 mod status;
 mod terminal;
 mod watch;
@@ -89,7 +91,7 @@ enum Command {
     /// Show, install or remove our part of the ruleset
     #[command(subcommand)]
     Firewall(firewall::FirewallCommand),
-    /// Check the configuration
+    /// Check the configuration, or explain it
     #[command(subcommand)]
     Config(check::ConfigCommand),
     /// Show the whole story in throw-away namespaces: no root, no configuration

@@ -18,6 +18,7 @@
 //! | `namespaces.rs` | networks to throw away |
 //! | `listener.rs` | who has the ports |
 //! | `sites/` | whether each site's answer is given, tried end to end through the real front |
+//! | `staging/` | what makes an ACME client ask for nothing in earnest, and what came of it |
 
 pub mod case;
 pub mod daemon;
@@ -28,3 +29,4 @@ pub mod namespaces;
 pub mod outlook;
 pub mod path;
 pub mod sites;
+pub mod staging;
