@@ -100,6 +100,9 @@ fn certbot_is_tried_by_its_own_hooks_and_saves_nothing() {
             );
             let (code, letter) = trial(&with_hooks);
             assert_eq!(code, 2, "{letter:#}");
+            let first = letter["findings"][0].to_string();
+            eprintln!("{letter:#}");
+            assert!(first.contains("inet geo") && first.contains("203.0.113.0/24"), "{letter:#}");
             nft("delete table inet geo\n");
             world.issues(daemon, || {
                 certbot.certonly(Command::new("certbot"), &with_hooks).success();

@@ -138,14 +138,11 @@ impl Order<'_> {
         let at = lego_command(self.arguments).ok_or(
             "the command of `lego` cannot be told from its options: write `lego OPTIONS run`",
         )?;
-        match self.arguments.get(at).map(String::as_str) {
-            Some("run") => {}
-            Some(other) => {
-                return Err(format!(
-                    "`lego {other}` would work on the certificates that are in use: name `lego OPTIONS run`, which gets a directory of its own here"
-                ));
-            }
-            None => return Err("`lego` without a command orders nothing".to_owned()),
+        let order = self.arguments.get(at).map_or("", String::as_str);
+        if order != "run" {
+            return Err(format!(
+                "`lego {order}` would work on the certificates that are in use: name `lego OPTIONS run`, which gets a directory of its own here"
+            ));
         }
         self.refuse(&["run-hook", "renew-hook", "deploy-hook"])?;
         self.accept_server(&["--server", "-server", "-s"])?;
@@ -489,7 +486,7 @@ mod tests {
                 "not known",
             ),
             ("lego --domains a.test renew", None, "lego renew"),
-            ("lego --domains a.test", None, "without a command"),
+            ("lego --domains a.test", None, "cannot be told"),
             ("lego --domains", None, "cannot be told"),
             (
                 "lego --domains a.test run --run-hook /x",
