@@ -17,7 +17,7 @@ use crate::daemon::privilege::HostAccounts;
 use crate::doctor::case::Case;
 use crate::doctor::finding::{Exam, Severity};
 use crate::doctor::letter::{self, Letter};
-use crate::doctor::{daemon, listener, outlook, sites};
+use crate::doctor::{daemon, listener, outlook, reading, sites};
 use crate::gate::identifier::{Identifier, Pattern};
 
 /// What is examined, and how it is told.
@@ -47,11 +47,11 @@ pub struct DoctorArgs {
 enum Part {
     /// What the configuration says
     Configuration,
-    /// Who has the ports
-    Listener,
-    /// Whether the gate runs, and how it is
+    /// Whether the gate runs, how it is, and who has the ports
     Daemon,
-    /// What each site answers, tried through the gate
+    /// The ruleset, read rule by rule
+    Rules,
+    /// Each site's answer, tried through the gate with a random token
     Sites,
     /// What could be done better
     Outlook,
@@ -115,18 +115,13 @@ async fn examine(case: &Case, args: &DoctorArgs) -> Vec<Exam> {
     if args.wants(Part::Configuration) {
         exams.push(daemon::examine_configuration(case));
     }
-    let (mut exam, status) = daemon::examine(case);
-    if args.wants(Part::Listener) {
-        let listeners = listener::examine(case).await;
-        if listener::explains_the_daemon(&listeners) {
-            // That it does not run follows from that.
-            exam.findings
-                .retain(|finding| finding.code != daemon::NOT_RUNNING);
-        }
-        exams.push(listeners);
-    }
+    let (exam, status) = daemon::examine(case);
     if args.wants(Part::Daemon) {
+        exams.push(listener::examine(case).await);
         exams.push(exam);
+    }
+    if args.wants(Part::Rules) {
+        exams.push(reading::examine(case).await);
     }
     if args.wants(Part::Sites) {
         exams.push(sites::examine(case).await);

@@ -12,7 +12,6 @@ mod explain_config;
 mod firewall;
 mod hook;
 mod install_hooks;
-mod legacy;
 mod metrics;
 mod open;
 mod process;
@@ -34,6 +33,7 @@ use crate::config::parse_duration;
 use crate::control::client::ClientError;
 use crate::control::protocol::{Exit, RUNTIME_DIR, Response};
 use crate::daemon::{self, Fatal, privilege};
+use crate::doctor::twin;
 
 /// Lets ACME validations through a firewall, and nothing else.
 #[derive(Debug, Parser)]
@@ -105,6 +105,9 @@ enum Command {
     /// Started by `run` alone: the process that keeps the history
     #[command(hide = true)]
     Historian,
+    /// Started by what proves something alone: a copy of the ruleset in a namespace
+    #[command(hide = true)]
+    Twin,
     /// Started by `exec` alone: becomes the command
     #[command(hide = true, name = "exec-command")]
     Become(exec::StartArgs),
@@ -205,6 +208,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Enforcer => daemon::enforcer::run(config.as_deref())?,
         Command::Runner => daemon::runner::run(config.as_deref())?,
         Command::Historian => daemon::historian::run(config.as_deref())?,
+        Command::Twin => return Ok(twin::run()),
         Command::Open(args) => return open::run(&runtime_dir, &args),
         Command::Close(args) => return close::run(&runtime_dir, &args),
         Command::Exec(args) => return exec::run(&runtime_dir, &args),

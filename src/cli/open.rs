@@ -9,11 +9,12 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::caller::Client;
-use super::{Ending, Failure, caller, finish, granted, legacy, length, milliseconds};
+use super::{Ending, Failure, caller, finish, granted, length, milliseconds};
 use crate::control::client;
 use crate::control::protocol::{Ask, ChallengeName, FamilyName, HolderWord, Open, Response};
 use crate::control::under;
 use crate::daemon::port::who_listens;
+use crate::firewall::legacy;
 
 /// How a window is asked for.
 #[derive(Debug, Args)]

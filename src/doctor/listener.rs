@@ -1,8 +1,7 @@
 //! Who has the ports that validations come to: the gate in both families, or somebody in its place.
 //!
 //! It reads the tables of listening sockets and asks the daemon's public status; it connects to nobody and
-//! changes nothing. Of a daemon that does not run it says what keeps it away, where that can be seen; that it does not is
-//! `doctor::daemon`'s finding.
+//! changes nothing. Of a daemon that does not run there is one finding, with what keeps it away where that can be seen.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
@@ -32,6 +31,8 @@ crate::findings! { Listener:
     PORT_TAKEN = "port-taken";
     /// The daemon does not run, and its unit hides a webroot that it must open.
     UNIT_HIDES_WEBROOT = "unit-hides-webroot";
+    /// The daemon does not run, and nothing is seen that keeps it away.
+    NOT_RUNNING = "not-running";
     /// Somebody else listens on the gate's port beside it.
     SHADOWED = "shadowed";
     /// The gate listens elsewhere than the configuration says.
@@ -95,12 +96,8 @@ fn look(case: &Case) -> Exam {
         }
     }
     if seen.status.is_none() && exam.findings.is_empty() {
-        match hidden_by_the_unit(&case.config) {
-            Some(finding) => exam.findings.push(finding),
-            None => exam
-                .not_covered
-                .push("whether the gate gets its ports: acmegate does not run".to_owned()),
-        }
+        let hidden = hidden_by_the_unit(&case.config);
+        exam.findings.push(hidden.unwrap_or_else(not_running));
     }
     if !case.is_root {
         exam.not_covered.push(
@@ -294,11 +291,14 @@ fn hidden_by_the_unit(config: &Config) -> Option<Finding> {
     Some(ways_out.into_iter().fold(finding, Finding::remedy))
 }
 
-/// Whether an exam said why the daemon does not run.
-pub fn explains_the_daemon(exam: &Exam) -> bool {
-    let causes = [PORT_TAKEN, UNIT_HIDES_WEBROOT];
-    let mut codes = exam.findings.iter().map(|finding| finding.code);
-    codes.any(|code| causes.contains(&code))
+fn not_running() -> Finding {
+    Finding::new(
+        NOT_RUNNING,
+        Severity::Fault,
+        "acmegate does not run: no window opens and no challenge is answered",
+    )
+    .seen("nobody serves its sockets")
+    .remedy("`systemctl enable --now acmegate`; `journalctl -u acmegate` says why it stopped")
 }
 
 /// Nothing of the gate's listens, by configuration.

@@ -68,8 +68,10 @@ fn certbot_is_tried_by_its_own_hooks_and_saves_nothing() {
         resolve_by_the_ca(&world);
         let webroot = world.directory.at("html");
         std::fs::create_dir(&webroot).expect("a new directory");
-        let gate = Gate::guard(&site(&format!("{{ webroot = \"{webroot}\" }}")));
-        world.with_gate(&gate, |daemon| {
+        // Refusals are told at once, so that the CA waits for nothing.
+        let told = "[firewall]\nclosed = \"reject\"\n";
+        let site = site(&format!("{{ webroot = \"{webroot}\" }}"));
+        world.with_gate(&Gate::guard(&format!("{site}{told}")), |daemon| {
             let (world, daemon) = (&world, &*daemon);
             let certbot = Certbot { world, daemon };
             let trial = |options: &[&str]| {
@@ -96,12 +98,11 @@ fn certbot_is_tried_by_its_own_hooks_and_saves_nothing() {
 
             // A geo-block behind an open window.
             nft(
-                "table inet geo { chain in { type filter hook prerouting priority -350; ip saddr 203.0.113.0/24 tcp dport 80 drop\n}\n}\n",
+                "table inet geo { chain in { type filter hook prerouting priority -350; ip saddr 203.0.113.0/24 tcp dport 80 reject with tcp reset\n}\n}\n",
             );
             let (code, letter) = trial(&with_hooks);
             assert_eq!(code, 2, "{letter:#}");
             let first = letter["findings"][0].to_string();
-            eprintln!("{letter:#}");
             assert!(first.contains("inet geo") && first.contains("203.0.113.0/24"), "{letter:#}");
             nft("delete table inet geo\n");
             world.issues(daemon, || {

@@ -4,8 +4,8 @@ use std::net::TcpListener;
 
 use acmegate::doctor::finding::{Code, Exam, Finding, Severity};
 use acmegate::doctor::listener::{
-    GATE_LISTENS, LISTENS_ELSEWHERE, NOBODY_LISTENS, ONE_FAMILY, OTHER_ANSWERS, OTHER_PORT,
-    PORT_TAKEN, SHADOWED, examine,
+    GATE_LISTENS, LISTENS_ELSEWHERE, NOBODY_LISTENS, NOT_RUNNING, ONE_FAMILY, OTHER_ANSWERS,
+    OTHER_PORT, PORT_TAKEN, SHADOWED, examine,
 };
 use socket2::{Domain, Socket, Type};
 
@@ -26,14 +26,6 @@ fn only(daemon: &Daemon, code: Code) -> Finding {
     let finding = exam.findings.remove(0);
     assert_eq!(finding.code, code, "{finding:#?}");
     finding
-}
-
-/// That it does not run is another exam's finding; this one assumes nothing.
-#[track_caller]
-fn silent(daemon: &Daemon) {
-    let exam = wait(examine(&case(daemon, &[])));
-    assert_eq!(exam.findings, Vec::new());
-    assert!(exam.not_covered[0].contains("does not run"), "{exam:?}");
 }
 
 fn own_name() -> String {
@@ -79,7 +71,7 @@ fn of_a_gate_that_does_not_run_there_is_one_finding_and_it_names_who_is_in_the_w
     inside(|| {
         let mut daemon = Daemon::start("[tls]\nlisten = [\"[::]:443\"]\n");
         daemon.terminate();
-        silent(&daemon);
+        only(&daemon, NOT_RUNNING);
         // For each family alone it is in the way of `[::]`.
         for address in ["[::]:80", "0.0.0.0:80"] {
             let taken = TcpListener::bind(address).expect("a free port");
@@ -90,7 +82,7 @@ fn of_a_gate_that_does_not_run_there_is_one_finding_and_it_names_who_is_in_the_w
             assert!(seen.contains(address), "{finding:?}");
             drop(taken);
         }
-        silent(&daemon);
+        only(&daemon, NOT_RUNNING);
     });
 }
 
@@ -104,7 +96,7 @@ fn a_taken_loopback_port_is_what_keeps_a_diverting_gate_away() {
         daemon.terminate();
         // Whoever has port 80 itself is meant to.
         let _site = TcpListener::bind("[::]:80").expect("a free port");
-        silent(&daemon);
+        only(&daemon, NOT_RUNNING);
         let _taken = TcpListener::bind("127.0.0.1:8402").expect("a free port");
         let finding = only(&daemon, PORT_TAKEN);
         assert!(finding.remedy[0].contains("divert_port"), "{finding:?}");

@@ -14,6 +14,7 @@ mod demo;
 mod divert;
 mod doctor_case;
 mod doctor_listener;
+mod doctor_random;
 mod doctor_sites;
 mod early;
 mod enforcer;

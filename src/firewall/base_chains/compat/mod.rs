@@ -11,6 +11,8 @@ use nlink::netlink::attr::AttrIter;
 
 use super::step::{End, Step};
 
+pub(super) use matches::STATE_TRANSLATED;
+
 /// `NFTA_MATCH_NAME` and `NFTA_TARGET_NAME`, `…_REV`, `…_INFO`: the same numbers.
 const NAME: u16 = 1;
 const REVISION: u16 = 2;
@@ -61,6 +63,12 @@ impl Xt<'_> {
     fn u16(&self, at: usize) -> Option<u16> {
         Some(u16::from_ne_bytes(
             self.info.get(at..at + 2)?.try_into().ok()?,
+        ))
+    }
+
+    fn u64(&self, at: usize) -> Option<u64> {
+        Some(u64::from_ne_bytes(
+            self.info.get(at..at + 8)?.try_into().ok()?,
         ))
     }
 
@@ -150,7 +158,7 @@ mod tests {
         assert_eq!(steps("match", &dumped("u32", 0, &[0; 64])), [Step::Unsure]);
         assert_eq!(
             steps("match", &dumped("conntrack", 9, &[0; 200])),
-            [Step::Unsure]
+            [Step::Tracked, Step::Unsure]
         );
         assert_eq!(
             steps("target", &dumped("XYZ", 0, &[])),
