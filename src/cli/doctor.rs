@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
+use super::staging::{self, StagingArgs, unless_ended};
 use super::terminal::{Color, plain, print};
 use super::{Failure, wall};
 use crate::config::lists::Lists;
@@ -14,7 +15,7 @@ use crate::config::{Config, Disk};
 use crate::control::protocol::Exit;
 use crate::daemon::privilege::HostAccounts;
 use crate::doctor::case::Case;
-use crate::doctor::finding::Exam;
+use crate::doctor::finding::{Exam, Severity};
 use crate::doctor::letter::{self, Letter};
 use crate::doctor::{daemon, listener, outlook, reading, sites};
 use crate::gate::identifier::{Identifier, Pattern};
@@ -37,6 +38,8 @@ pub struct DoctorArgs {
     /// When the text has colours
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     color: Color,
+    #[command(flatten)]
+    staging: StagingArgs,
 }
 
 /// A part of the examination.
@@ -66,6 +69,7 @@ pub fn run(
         let said = format!("at most {MAX_NAMES} names at once: no CA has more in one order");
         return Err(Failure::new(Exit::Usage, said));
     }
+    let trial = args.staging.trial()?;
     let (exams, names) = match case(config, runtime_dir, args) {
         Ok(case) => {
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -74,7 +78,21 @@ pub fn run(
                 .build()
                 .map_err(|error| Failure::new(Exit::Os, error))?;
             let names = case.names.iter().map(ToString::to_string).collect();
-            (runtime.block_on(examine(&case, args)), names)
+            let exams = runtime.block_on(async {
+                let mut exams = unless_ended(examine(&case, args)).await?;
+                if let Some(trial) = trial {
+                    let findings = exams.iter().flat_map(|exam| &exam.findings);
+                    let worst = findings.map(|finding| finding.severity).max();
+                    exams.push(match worst {
+                        Some(Severity::Fault) => staging::not_run(),
+                        _ => trial.run(runtime_dir).await?,
+                    });
+                }
+                Ok::<_, Failure>(exams)
+            });
+            // What a resolver or a silent upstream still owes is nothing to wait for.
+            runtime.shutdown_background();
+            (exams?, names)
         }
         Err(refused) => (vec![*refused], Vec::new()),
     };

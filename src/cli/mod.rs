@@ -9,6 +9,7 @@ pub mod demo;
 mod doctor;
 mod exec;
 mod explain;
+mod explain_config;
 mod firewall;
 mod hook;
 mod install_hooks;
@@ -17,6 +18,7 @@ mod open;
 mod process;
 mod prove;
 mod report;
+mod staging;
 mod status;
 mod terminal;
 mod watch;
@@ -93,7 +95,7 @@ enum Command {
     /// Show, install or remove our part of the ruleset
     #[command(subcommand)]
     Firewall(firewall::FirewallCommand),
-    /// Check the configuration
+    /// Check the configuration, or explain it
     #[command(subcommand)]
     Config(check::ConfigCommand),
     /// Show the whole story in throw-away namespaces: no root, no configuration

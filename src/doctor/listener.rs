@@ -1,7 +1,7 @@
 //! Who has the ports that validations come to: the gate in both families, or somebody in its place.
 //!
 //! It reads the tables of listening sockets and asks the daemon's public status; it connects to nobody and
-//! changes nothing. Of a daemon that does not run there is one finding, with the cause where it can be seen.
+//! changes nothing. Of a daemon that does not run there is one finding, with what keeps it away where that can be seen.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
@@ -27,10 +27,12 @@ crate::findings! { Listener:
     GATE_LISTENS = "gate-listens";
     /// Windows only: somebody else answers, as configured.
     OTHER_ANSWERS = "other-answers";
-    /// The daemon does not run, and nobody is in its way.
-    NOT_RUNNING = "not-running";
     /// The daemon does not run, and somebody has its port.
     PORT_TAKEN = "port-taken";
+    /// The daemon does not run, and its unit hides a webroot that it must open.
+    UNIT_HIDES_WEBROOT = "unit-hides-webroot";
+    /// The daemon does not run, and nothing is seen that keeps it away.
+    NOT_RUNNING = "not-running";
     /// Somebody else listens on the gate's port beside it.
     SHADOWED = "shadowed";
     /// The gate listens elsewhere than the configuration says.
@@ -80,18 +82,22 @@ fn look(case: &Case) -> Exam {
     let front = status.as_ref().and_then(|_| front(&case.runtime_dir));
     let seen = Seen { status, front };
     for challenge in challenges(case) {
-        let findings = at(challenge, &case.config, &seen);
         exam.looked_at
             .push(format!("who listens for {challenge}, IPv4 and IPv6"));
-        let is_down = findings.iter().any(|finding| {
-            finding.code == NOT_RUNNING
-                || finding.code == PORT_TAKEN && finding.severity == Severity::Fault
-        });
-        exam.findings.extend(findings);
-        if is_down {
+        match &seen.status {
+            Some(status) => exam
+                .findings
+                .extend(at(challenge, &case.config, status, seen.front)),
             // The other port has no other cause.
-            break;
+            None if exam.findings.is_empty() => {
+                exam.findings.extend(taken(challenge, &case.config))
+            }
+            None => {}
         }
+    }
+    if seen.status.is_none() && exam.findings.is_empty() {
+        let hidden = hidden_by_the_unit(&case.config);
+        exam.findings.push(hidden.unwrap_or_else(not_running));
     }
     if !case.is_root {
         exam.not_covered.push(
@@ -144,13 +150,15 @@ fn section(challenge: ChallengeType) -> &'static str {
     }
 }
 
-fn at(challenge: ChallengeType, config: &Config, seen: &Seen) -> Vec<Finding> {
+fn at(
+    challenge: ChallengeType,
+    config: &Config,
+    status: &Status,
+    front: Option<u32>,
+) -> Vec<Finding> {
     let (wanted, divert) = wanted(config, challenge);
     let port = challenge.port();
     let section = section(challenge);
-    let Some(status) = &seen.status else {
-        return vec![not_running(config, wanted, divert, section)];
-    };
     if wanted.is_empty() {
         return vec![windows_only(challenge)];
     }
@@ -186,10 +194,10 @@ fn at(challenge: ChallengeType, config: &Config, seen: &Seen) -> Vec<Finding> {
         );
         return findings;
     }
-    if divert.is_some() {
+    if let (Some(_), Some(first)) = (divert, wanted.first()) {
         // Whoever has the port itself keeps it; what is diverted comes to the loopback port.
         let to = joined(wanted);
-        findings.extend(others(wanted[0].port(), &own, seen).map(|(at, who)| {
+        findings.extend(others(first.port(), &own, front).map(|(at, who)| {
             shadowed(at, &who, Severity::Fault).remedy(format!(
                 "give the gate another port: `divert_port` in {section}"
             ))
@@ -222,7 +230,7 @@ fn at(challenge: ChallengeType, config: &Config, seen: &Seen) -> Vec<Finding> {
         }
         return vec![finding];
     }
-    for (at, who) in others(port, &own, seen) {
+    for (at, who) in others(port, &own, front) {
         let lacks = !here
             .iter()
             .any(|own| own.is_ipv4() == at.is_ipv4() || is_both(*own));
@@ -247,43 +255,50 @@ fn at(challenge: ChallengeType, config: &Config, seen: &Seen) -> Vec<Finding> {
     findings
 }
 
-/// One finding for a gate that is not there: what keeps it away, where that can be seen.
-fn not_running(
-    config: &Config,
-    wanted: &[SocketAddr],
-    divert: Option<u16>,
-    section: &str,
-) -> Finding {
-    for address in wanted {
-        for (at, who) in listening_sockets(address.port()) {
-            if !conflicts(at, *address) {
-                continue;
-            }
-            return Finding::new(
-                PORT_TAKEN,
-                Severity::Fault,
-                format!("acmegate does not run, and its port {} is taken", at.port()),
-            )
-            .seen(format!("{who} listens on {at}; the gate is to listen on {address}"))
-            .remedy(match divert {
-                Some(_) => format!("give connections another port to be handed to: `divert_port` in {section}, then `systemctl start acmegate`"),
-                None => format!(
-                    "move it behind the gate (another port, and `answer = {{ upstream = … }}`), or let the gate share the port: `listen = \"divert\"` in {section}; then `systemctl start acmegate`"
-                ),
-            });
-        }
-    }
-    let finding = Finding::new(NOT_RUNNING, Severity::Fault, "acmegate does not run")
-        .seen("nobody serves its sockets");
-    match by_the_unit(config) {
-        // It would not start so.
-        Some((seen, ways_out)) => ways_out
-            .into_iter()
-            .fold(finding.seen(seen), Finding::remedy),
-        None => finding.remedy(
-            "`systemctl start acmegate`; `journalctl -u acmegate` says why it ended, if it did",
+/// Who keeps a gate that is not there from its port.
+fn taken(challenge: ChallengeType, config: &Config) -> Option<Finding> {
+    let (wanted, divert) = wanted(config, challenge);
+    let section = section(challenge);
+    let (at, who, address) = wanted.iter().find_map(|address| {
+        let mut sockets = listening_sockets(address.port()).into_iter();
+        let (at, who) = sockets.find(|(at, _)| conflicts(*at, *address))?;
+        Some((at, who, address))
+    })?;
+    let finding = Finding::new(
+        PORT_TAKEN,
+        Severity::Fault,
+        format!("acmegate does not run, and its port {} is taken", at.port()),
+    )
+    .seen(format!(
+        "{who} listens on {at}; the gate is to listen on {address}"
+    ));
+    Some(finding.remedy(match divert {
+        Some(_) => format!("give connections another port to be handed to: `divert_port` in {section}, then `systemctl start acmegate`"),
+        None => format!(
+            "move it behind the gate (another port, and `answer = {{ upstream = … }}`), or let the gate share the port: `listen = \"divert\"` in {section}; then `systemctl start acmegate`"
         ),
-    }
+    }))
+}
+
+fn hidden_by_the_unit(config: &Config) -> Option<Finding> {
+    let (seen, ways_out) = by_the_unit(config)?;
+    let finding = Finding::new(
+        UNIT_HIDES_WEBROOT,
+        Severity::Fault,
+        "acmegate does not run, and its unit hides a webroot that it must open",
+    )
+    .seen(seen);
+    Some(ways_out.into_iter().fold(finding, Finding::remedy))
+}
+
+fn not_running() -> Finding {
+    Finding::new(
+        NOT_RUNNING,
+        Severity::Fault,
+        "acmegate does not run: no window opens and no challenge is answered",
+    )
+    .seen("nobody serves its sockets")
+    .remedy("`systemctl enable --now acmegate`; `journalctl -u acmegate` says why it stopped")
 }
 
 /// Nothing of the gate's listens, by configuration.
@@ -319,9 +334,8 @@ fn windows_only(challenge: ChallengeType) -> Finding {
 fn others(
     port: u16,
     own: &[SocketAddr],
-    seen: &Seen,
+    front: Option<u32>,
 ) -> impl Iterator<Item = (SocketAddr, Listening)> {
-    let front = seen.front;
     let is_loopback = own
         .iter()
         .any(|own| own.port() == port && own.ip().is_loopback());

@@ -20,6 +20,7 @@
 //! | `twin/` | the live ruleset in such a network, and packets that are sent to it |
 //! | `listener.rs` | who has the ports |
 //! | `sites/` | whether each site's answer is given, tried end to end through the real front |
+//! | `staging/` | what makes an ACME client ask for nothing in earnest, and what came of it |
 
 pub mod case;
 pub mod daemon;
@@ -31,4 +32,5 @@ pub mod outlook;
 pub mod path;
 pub mod reading;
 pub mod sites;
+pub mod staging;
 pub mod twin;

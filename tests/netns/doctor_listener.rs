@@ -71,13 +71,7 @@ fn of_a_gate_that_does_not_run_there_is_one_finding_and_it_names_who_is_in_the_w
     inside(|| {
         let mut daemon = Daemon::start("[tls]\nlisten = [\"[::]:443\"]\n");
         daemon.terminate();
-        let finding = only(&daemon, NOT_RUNNING);
-        assert_eq!(finding.severity, Severity::Fault);
-        assert!(
-            finding.remedy[0].contains("systemctl start acmegate"),
-            "{finding:?}"
-        );
-
+        only(&daemon, NOT_RUNNING);
         // For each family alone it is in the way of `[::]`.
         for address in ["[::]:80", "0.0.0.0:80"] {
             let taken = TcpListener::bind(address).expect("a free port");

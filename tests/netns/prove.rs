@@ -71,7 +71,10 @@ fn a_window_that_the_world_does_not_get_through_is_closed_again() {
         let surveyed = daemon.cli(&["open", "--lease", "one", "--family", "ipv4"]);
         assert_eq!(surveyed.code, 0, "{surveyed}");
         daemon.cli(&["close", "--lease", "one"]).success();
-        for more in [&["--family", "ipv4"][..], &["--family", "ipv4", "--dry-run"]] {
+        for more in [
+            &["--family", "ipv4"][..],
+            &["--family", "ipv4", "--dry-run"],
+        ] {
             let refused = prove(&daemon, more);
             assert_eq!(refused.code, 78, "{refused}");
             let last = refused.stderr.lines().last().unwrap_or_default();

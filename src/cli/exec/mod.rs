@@ -18,14 +18,13 @@ use clap::Args;
 use tokio::time::Instant;
 
 use self::arming::{Arming, News};
-use self::command::Tree;
 use self::signals::{Heard, Signals};
 use super::open::Wanted;
 use super::{Failure, caller, finish};
 use crate::control::client;
 use crate::control::protocol::{Ask, Exit, Response};
 
-pub use self::command::{StartArgs, start};
+pub use self::command::{StartArgs, Tree, code_of, start};
 
 /// How long a client may take to end after SIGTERM before it is killed.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -156,6 +156,8 @@ pub(super) struct Barrier {
     pub(super) rights: String,
     is_directory: bool,
     gid: u32,
+    /// Whether it is of that very account, whose own rights are the owner's then, whatever others have.
+    is_own: bool,
     /// Whether its group might do it.
     group_may: bool,
 }
@@ -166,6 +168,9 @@ impl Barrier {
         let path = quoted(&self.path);
         let right = if self.is_directory { "x" } else { "r" };
         let name = &eyes.name;
+        if self.is_own {
+            return vec![format!("`chmod u+{right} {path}`")];
+        }
         let mut ways = vec![format!("`setfacl -m u:{name}:{right} {path}`")];
         if self.group_may
             && let Some(group) = group_name(self.gid)
@@ -199,6 +204,7 @@ pub(super) fn barrier(path: &Path, eyes: &Eyes) -> Option<Barrier> {
             rights: rights(&metadata),
             is_directory: metadata.is_dir(),
             gid: inode.gid,
+            is_own: inode.uid == eyes.uid,
             group_may: inode.mode >> 3 & wanted == wanted,
         })
     })
@@ -302,11 +308,12 @@ mod tests {
 
     #[test]
     fn ways_out_name_path_and_right() {
-        let barrier = Barrier {
+        let mut barrier = Barrier {
             path: PathBuf::from("/home/alice smith"),
             rights: "drwx------ alice alice".to_owned(),
             is_directory: true,
             gid: 0,
+            is_own: false,
             group_may: true,
         };
         assert_eq!(
@@ -316,6 +323,11 @@ mod tests {
                 "or `usermod -aG root acmegate`, then `systemctl restart acmegate`",
                 "or `chmod o+x '/home/alice smith'`"
             ]
+        );
+        barrier.is_own = true;
+        assert_eq!(
+            barrier.ways_out(&eyes(990, &[])),
+            ["`chmod u+x '/home/alice smith'`"]
         );
     }
 }
