@@ -47,6 +47,7 @@ mod moments;
 mod notices;
 mod pairs;
 mod perspectives;
+mod probe;
 mod process;
 mod raw;
 mod records;
