@@ -167,7 +167,11 @@ fn names_of(config: &Config) -> Vec<Identifier> {
     names
 }
 
-fn identifier(text: &str) -> Result<Identifier, String> {
+/// A name or an address on the command line.
+///
+/// # Errors
+/// One line: why it is none.
+pub fn identifier(text: &str) -> Result<Identifier, String> {
     Identifier::parse(text).map_err(|error| plain(&error.to_string()))
 }
 

@@ -15,9 +15,11 @@ mod hook;
 mod install_hooks;
 mod metrics;
 mod open;
+mod probe;
 mod process;
 mod prove;
 mod report;
+mod signals;
 mod staging;
 mod status;
 mod terminal;
@@ -84,6 +86,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Say who came to a window, what they got, and what stopped them
     Report(report::ReportArgs),
+    /// Let vantage points of your own fetch a random token through the real gate
+    Probe(probe::ProbeArgs),
     /// Show windows and who comes as it happens, until q is pressed
     Watch,
     /// Print figures for a monitoring system, in the text format of Prometheus
@@ -223,6 +227,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::InstallHooks(args) => return install_hooks::run(&args),
         Command::Status(args) => return status::run(&runtime_dir, &args),
         Command::Report(args) => return report::run(&runtime_dir, &args),
+        Command::Probe(args) => return probe::run(config.as_deref(), &runtime_dir, &args),
         Command::Doctor(args) => return doctor::run(config.as_deref(), &runtime_dir, &args),
         Command::Watch => return watch::run(&runtime_dir),
         Command::Metrics => return metrics::run(&runtime_dir),

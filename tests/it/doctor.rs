@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use acmegate::doctor::finding::{Area, Code, Exam};
 use acmegate::doctor::letter::Letter;
+use acmegate::doctor::probe::verdict;
 use acmegate::doctor::{daemon, listener, outlook, reading, sites, staging, twin};
 
 use crate::lab::{BINARY, Output, TempDir, run};
@@ -26,6 +27,7 @@ const CODES: &[&[Code]] = &[
     sites::ALL,
     staging::ALL,
     outlook::ALL,
+    verdict::ALL,
 ];
 
 #[test]

@@ -48,6 +48,7 @@ mod moments;
 mod notices;
 mod pairs;
 mod perspectives;
+mod probe;
 mod process;
 mod prove;
 mod raw;

@@ -50,9 +50,8 @@ pub fn run(runtime_dir: &Path, args: &ExecArgs) -> Result<ExitCode, Failure> {
         .lease
         .clone()
         .unwrap_or_else(|| format!("exec-{}", std::process::id()));
-    let open = args
-        .wanted
-        .open(name.clone(), caller::this(&command::name(&args.command)));
+    let label = format!("exec:{}", command::name(&args.command));
+    let open = args.wanted.open(name.clone(), caller::this(&label));
     let armed = client::arm(runtime_dir, open.clone(), true)?;
     if armed.answer.code != 0 {
         return Ok(finish(&armed.answer, true));
