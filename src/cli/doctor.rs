@@ -16,7 +16,7 @@ use crate::daemon::privilege::HostAccounts;
 use crate::doctor::case::Case;
 use crate::doctor::finding::Exam;
 use crate::doctor::letter::{self, Letter};
-use crate::doctor::{daemon, outlook};
+use crate::doctor::{daemon, dns, outlook};
 use crate::gate::identifier::{Identifier, Pattern};
 
 /// What is examined, and how it is told.
@@ -31,6 +31,8 @@ pub struct DoctorArgs {
     /// All but this part; may be repeated
     #[arg(long, value_name = "PART", value_enum, conflicts_with = "only")]
     skip: Vec<Part>,
+    #[command(flatten)]
+    dns: dns::DnsArgs,
     /// One JSON object instead of text (docs/doctor.md)
     #[arg(long)]
     json: bool,
@@ -46,6 +48,8 @@ enum Part {
     Configuration,
     /// Whether the gate runs, and how it is
     Daemon,
+    /// What the world is told about the names
+    Dns,
     /// What could be done better
     Outlook,
 }
@@ -96,6 +100,10 @@ async fn examine(case: &Case, args: &DoctorArgs) -> Vec<Exam> {
     let (exam, status) = daemon::examine(case);
     if args.wants(Part::Daemon) {
         exams.push(exam);
+    }
+    if args.wants(Part::Dns) {
+        let asked = args.dns.over(&case.config.dns);
+        exams.push(dns::examine(case, &asked, wall() / 1000).await);
     }
     if args.wants(Part::Outlook) {
         let last_month = status

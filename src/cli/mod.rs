@@ -6,6 +6,7 @@ mod caller;
 mod check;
 mod close;
 pub mod demo;
+mod dns_persist;
 mod doctor;
 mod exec;
 mod firewall;
@@ -86,6 +87,8 @@ enum Command {
     Metrics,
     /// Examine, before a CA is asked, whether a validation will get through; exit 2 if not, 1 if perhaps not
     Doctor(doctor::DoctorArgs),
+    /// Print the DNS record of dns-persist-01, with which no validation comes here
+    DnsPersist(dns_persist::DnsPersistArgs),
     /// Show, install or remove our part of the ruleset
     #[command(subcommand)]
     Firewall(firewall::FirewallCommand),
@@ -212,6 +215,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::InstallHooks(args) => return install_hooks::run(&args),
         Command::Status(args) => return status::run(&runtime_dir, &args),
         Command::Report(args) => return report::run(&runtime_dir, &args),
+        Command::DnsPersist(args) => return dns_persist::run(args),
         Command::Doctor(args) => return doctor::run(config.as_deref(), &runtime_dir, &args),
         Command::Watch => return watch::run(&runtime_dir),
         Command::Metrics => return metrics::run(&runtime_dir),

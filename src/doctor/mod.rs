@@ -12,6 +12,7 @@
 //! | --- | --- |
 //! | `case.rs` | what is examined: a configuration, and the names that are to be validated |
 //! | `daemon.rs` | whether the gate runs, and with which configuration |
+//! | `dns/` | what the world is told about the names |
 //! | `outlook.rs` | what would be a better way |
 //! | `finding.rs` `letter.rs` | what was found, and how it is told |
 //! | `path.rs` | what became of a packet, by the kernel's own word |
@@ -19,6 +20,7 @@
 
 pub mod case;
 pub mod daemon;
+pub mod dns;
 pub mod finding;
 pub mod letter;
 pub mod namespaces;

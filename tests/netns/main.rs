@@ -12,6 +12,7 @@ mod closed;
 mod commands;
 mod demo;
 mod divert;
+mod dns;
 mod early;
 mod enforcer;
 mod enforcing;
