@@ -2,11 +2,12 @@
 //!
 //! It examines, and changes nothing. What it exits with says how bad it is: 0, 1 or 2.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
+use super::explain;
 use super::staging::{self, StagingArgs, unless_ended};
 use super::terminal::{Color, plain, print};
 use super::{Failure, wall};
@@ -17,7 +18,8 @@ use crate::daemon::privilege::HostAccounts;
 use crate::doctor::case::Case;
 use crate::doctor::finding::{Exam, Severity};
 use crate::doctor::letter::{self, Letter};
-use crate::doctor::{daemon, listener, outlook, reading, sites};
+use crate::doctor::twin::Source;
+use crate::doctor::{daemon, dns, firewall, listener, outlook, sites};
 use crate::gate::identifier::{Identifier, Pattern};
 
 /// What is examined, and how it is told.
@@ -32,6 +34,12 @@ pub struct DoctorArgs {
     /// All but this part; may be repeated
     #[arg(long, value_name = "PART", value_enum, conflicts_with = "only")]
     skip: Vec<Part>,
+    #[command(flatten)]
+    dns: dns::DnsArgs,
+    /// A saved ruleset instead of the live one, as nft, iptables-save or ip6tables-save printed it; may be given
+    /// several times, and needs no root
+    #[arg(long, value_name = "FILE")]
+    ruleset: Vec<PathBuf>,
     /// One JSON object instead of text (docs/doctor.md)
     #[arg(long)]
     json: bool,
@@ -49,8 +57,10 @@ enum Part {
     Configuration,
     /// Whether the gate runs, how it is, and who has the ports
     Daemon,
-    /// The ruleset, read rule by rule
-    Rules,
+    /// What the world is told about the names
+    Dns,
+    /// The ruleset, read rule by rule, and a copy of it that packets are sent to
+    Firewall,
     /// Each site's answer, tried through the gate with a random token
     Sites,
     /// What could be done better
@@ -70,6 +80,7 @@ pub fn run(
         return Err(Failure::new(Exit::Usage, said));
     }
     let trial = args.staging.trial()?;
+    let source = explain::source(&args.ruleset)?;
     let (exams, names) = match case(config, runtime_dir, args) {
         Ok(case) => {
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -79,7 +90,7 @@ pub fn run(
                 .map_err(|error| Failure::new(Exit::Os, error))?;
             let names = case.names.iter().map(ToString::to_string).collect();
             let exams = runtime.block_on(async {
-                let mut exams = unless_ended(examine(&case, args)).await?;
+                let mut exams = unless_ended(examine(&case, args, &source)).await?;
                 if let Some(trial) = trial {
                     let findings = exams.iter().flat_map(|exam| &exam.findings);
                     let worst = findings.map(|finding| finding.severity).max();
@@ -110,7 +121,7 @@ pub fn run(
 /// Exams wait for the kernel, for name servers and for processes; hardly any of them works.
 const WORKERS: usize = 2;
 
-async fn examine(case: &Case, args: &DoctorArgs) -> Vec<Exam> {
+async fn examine(case: &Case, args: &DoctorArgs, source: &Source) -> Vec<Exam> {
     let mut exams = Vec::new();
     if args.wants(Part::Configuration) {
         exams.push(daemon::examine_configuration(case));
@@ -120,8 +131,12 @@ async fn examine(case: &Case, args: &DoctorArgs) -> Vec<Exam> {
         exams.push(listener::examine(case).await);
         exams.push(exam);
     }
-    if args.wants(Part::Rules) {
-        exams.push(reading::examine(case).await);
+    if args.wants(Part::Dns) {
+        let asked = args.dns.over(&case.config.dns);
+        exams.push(dns::examine(case, &asked, wall() / 1000).await);
+    }
+    if args.wants(Part::Firewall) {
+        exams.extend(firewall::examine(case, source.clone()).await);
     }
     if args.wants(Part::Sites) {
         exams.push(sites::examine(case).await);

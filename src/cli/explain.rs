@@ -93,7 +93,7 @@ async fn explain(config: Option<&Path>, args: &ExplainArgs) -> Result<ExitCode, 
         Some(WindowWord::Shut) => Window::Shut,
     };
     let order = Order {
-        source: args.listings()?,
+        source: source(&args.ruleset)?,
         settings: match window {
             Window::AsItStands => None,
             Window::Shut | Window::Open => Some(settings(config)?),
@@ -136,26 +136,30 @@ async fn explain(config: Option<&Path>, args: &ExplainArgs) -> Result<ExitCode, 
     })
 }
 
-impl ExplainArgs {
-    fn listings(&self) -> Result<Source, Failure> {
-        if self.ruleset.is_empty() {
-            return Ok(Source::Live);
-        }
-        let read = |file: &PathBuf| {
-            let refused = |why: String| {
-                let file = plain(&file.display().to_string());
-                Failure::new(Exit::Data, format!("{file}: {why}"))
-            };
-            let length = fs::metadata(file).map(|metadata| metadata.len());
-            if length.is_ok_and(|length| length > MAX_LISTING_BYTES as u64) {
-                return Err(refused(format!("longer than {MAX_LISTING_BYTES} octets")));
-            }
-            fs::read_to_string(file).map_err(|error| refused(error.to_string()))
-        };
-        let listings: Result<Vec<String>, Failure> = self.ruleset.iter().map(read).collect();
-        listings.map(Source::Listing)
+/// The saved rulesets, or the live one where none is named.
+///
+/// # Errors
+/// [`Failure`]: a file that cannot be read.
+pub fn source(files: &[PathBuf]) -> Result<Source, Failure> {
+    if files.is_empty() {
+        return Ok(Source::Live);
     }
+    let read = |file: &PathBuf| {
+        let refused = |why: String| {
+            let file = plain(&file.display().to_string());
+            Failure::new(Exit::Data, format!("{file}: {why}"))
+        };
+        let length = fs::metadata(file).map(|metadata| metadata.len());
+        if length.is_ok_and(|length| length > MAX_LISTING_BYTES as u64) {
+            return Err(refused(format!("longer than {MAX_LISTING_BYTES} octets")));
+        }
+        fs::read_to_string(file).map_err(|error| refused(error.to_string()))
+    };
+    let listings: Result<Vec<String>, Failure> = files.iter().map(read).collect();
+    listings.map(Source::Listing)
+}
 
+impl ExplainArgs {
     /// The packet; what was not said of it is as it would be for somebody on the Internet.
     fn knock(&self, doors: &[Door]) -> Result<Knock, Failure> {
         let is_fit = |door: &&Door| {

@@ -6,6 +6,7 @@ mod caller;
 mod check;
 mod close;
 pub mod demo;
+mod dns_persist;
 mod doctor;
 mod exec;
 mod explain;
@@ -96,6 +97,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Show the path of one packet through the ruleset, by the kernel's own word
     Explain(explain::ExplainArgs),
+    /// Print the DNS record of dns-persist-01, with which no validation comes here
+    DnsPersist(dns_persist::DnsPersistArgs),
     /// Show, install or remove our part of the ruleset
     #[command(subcommand)]
     Firewall(firewall::FirewallCommand),
@@ -228,6 +231,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Status(args) => return status::run(&runtime_dir, &args),
         Command::Report(args) => return report::run(&runtime_dir, &args),
         Command::Probe(args) => return probe::run(config.as_deref(), &runtime_dir, &args),
+        Command::DnsPersist(args) => return dns_persist::run(args),
         Command::Doctor(args) => return doctor::run(config.as_deref(), &runtime_dir, &args),
         Command::Watch => return watch::run(&runtime_dir),
         Command::Metrics => return metrics::run(&runtime_dir),

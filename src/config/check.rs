@@ -10,6 +10,7 @@ use std::time::Duration;
 use toml::Spanned;
 
 use super::allow::allow;
+use super::dns::dns;
 use super::error::Problem;
 use super::file::{self, File, Key, Section, Word};
 use super::firewall::{Listeners, firewall};
@@ -78,6 +79,7 @@ pub(super) fn config(
         log: log(&file.log, problems),
         report: report(&file.report, problems),
         notify: notify(&file.notify, &listen, problems),
+        dns: dns(&file.dns, problems),
         grants: grants
             .filter_map(|section| grant::grant(section, accounts, problems))
             .collect(),

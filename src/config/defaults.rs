@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
-    Allow, Closed, Config, Daemon, Firewall, Format, Http, Level, Log, Metrics, Mode, Named,
+    Allow, Closed, Config, Daemon, Dns, Firewall, Format, Http, Level, Log, Metrics, Mode, Named,
     Notify, Proxy, Refusal, Report, Shut, Site, Source, Tls, When, Window,
 };
 use crate::gate::RedirectFor;
@@ -193,6 +193,7 @@ impl Default for Config {
             log: Log::default(),
             report: Report::default(),
             notify: Notify::default(),
+            dns: Dns::default(),
             grants: Vec::new(),
             sites: vec![Site::built_in(&daemon.state_dir)],
             daemon,

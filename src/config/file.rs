@@ -28,6 +28,7 @@ pub(super) struct File {
     pub(super) log: Section<Log>,
     pub(super) report: Section<Report>,
     pub(super) notify: Section<Notify>,
+    pub(super) dns: Section<Dns>,
     pub(super) grants: Vec<Section<Grant>>,
     pub(super) sites: Vec<Section<Site>>,
     /// Whether a `site` is there at all, readable or not.
@@ -204,6 +205,17 @@ pub(super) struct Report {
     pub(super) max_bytes: Key<Word>,
     pub(super) databases: Key<Vec<Spanned<String>>>,
     pub(super) evidence: Key<bool>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Dns {
+    pub(super) resolvers: Key<Vec<Spanned<String>>>,
+    pub(super) trust_anchor: Key<String>,
+    pub(super) public: Key<Vec<Spanned<String>>>,
+    pub(super) issuers: Key<Vec<Spanned<String>>>,
+    pub(super) accounts: Key<Vec<Spanned<String>>>,
+    pub(super) persist: Key<Vec<Spanned<String>>>,
 }
 
 #[derive(Debug, Default, Deserialize)]

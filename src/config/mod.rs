@@ -1,7 +1,7 @@
 //! Reads: the operator's words into values that cannot be wrong.
 //!
 //! `file` follows the TOML and `read` finds every key that it does not know; `check`, `allow`, `firewall`,
-//! `command`, `tls`, `metrics`, `server`, `site`, `grant`, `report` and `notify` turn words into the types of this page; `error` says what to write instead.
+//! `command`, `tls`, `metrics`, `server`, `site`, `grant`, `report`, `notify` and `dns` turn words into the types of this page; `error` says what to write instead.
 //! `defaults` has what counts where the file is silent; `lists` reads the files that `[allow]` names, now and again.
 //! Nothing here acts on what it reads, and nothing is silently corrected: a file with a mistake is
 //! refused as a whole, with every mistake in it shown at once.
@@ -11,6 +11,7 @@ mod check;
 mod command;
 mod country;
 mod defaults;
+mod dns;
 mod duration;
 mod error;
 mod file;
@@ -34,7 +35,7 @@ mod value;
 mod warnings;
 mod webroot;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +53,7 @@ use crate::gate::caller::Grant;
 use crate::gate::challenge::ChallengeType;
 use crate::gate::command::{Commands, Notifier};
 use crate::gate::early;
+use crate::gate::identifier::Pattern;
 use crate::gate::site as gate_site;
 use crate::gate::tls::Server;
 use crate::gate::token::Thumbprint;
@@ -90,6 +92,8 @@ pub struct Config {
     pub report: Report,
     /// `[notify]`: who is told of windows that did not go well.
     pub notify: Notify,
+    /// `[dns]`: what the doctor asks the DNS, and expects of it.
+    pub dns: Dns,
     /// Every `[[grant]]`: what callers besides root may ask.
     pub grants: Vec<Grant>,
     /// Every `[[site]]`, in the order of the file; a `gate::site::SiteId` counts in here.
@@ -358,6 +362,23 @@ pub struct Report {
     pub databases: Vec<PathBuf>,
     /// Whether the kernel counts who comes to open windows, and traces who is dropped.
     pub evidence: bool,
+}
+
+/// `[dns]`. Nothing, by default: the host's resolvers, and whatever leads to an address of this host.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dns {
+    /// The resolvers to ask, in order; those of /etc/resolv.conf if there are none.
+    pub resolvers: Vec<SocketAddr>,
+    /// DNSKEY records of the root; absolute. The root's own keys if there is none.
+    pub trust_anchor: Option<PathBuf>,
+    /// Addresses by which the world reaches this host, besides those it has: NAT, a balancer.
+    pub public: Vec<IpAddr>,
+    /// The CAs that issue for this host, as CAA records name them; lower case.
+    pub issuers: Vec<String>,
+    /// The URIs of the ACME accounts that ask them.
+    pub accounts: Vec<String>,
+    /// Names whose dns-persist-01 record is expected.
+    pub persist: Vec<Pattern>,
 }
 
 /// `[log] format`.

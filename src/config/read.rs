@@ -12,12 +12,12 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::error::{Problem, nearest};
 use super::file::{
-    Allow, AnswerTable, Budget, Daemon, File, Firewall, Grant, Group, Http, Log, Metrics,
+    Allow, AnswerTable, Budget, Daemon, Dns, File, Firewall, Grant, Group, Http, Log, Metrics,
     NamedGroup, Notify, Proxy, Report, Section, ServerTable, Site, Tls, TlsAnswerTable, Window,
 };
 
 /// The tables that may stand in a file, and the keys of each.
-fn tables() -> [(&'static str, &'static [&'static str]); 15] {
+fn tables() -> [(&'static str, &'static [&'static str]); 16] {
     [
         ("daemon", keys::<Daemon>()),
         ("http", keys::<Http>()),
@@ -32,6 +32,7 @@ fn tables() -> [(&'static str, &'static [&'static str]); 15] {
         ("log", keys::<Log>()),
         ("report", keys::<Report>()),
         ("notify", keys::<Notify>()),
+        ("dns", keys::<Dns>()),
         ("grant", keys::<Grant>()),
         ("site", keys::<Site>()),
     ]
@@ -61,6 +62,7 @@ pub(super) fn read(text: &str, problems: &mut Vec<Problem>) -> Option<File> {
             "log" => file.log = table("log", value, problems),
             "report" => file.report = table("report", value, problems),
             "notify" => file.notify = table("notify", value, problems),
+            "dns" => file.dns = table("dns", value, problems),
             "grant" => file.grants = tables_of("grant", value, problems),
             "site" => {
                 file.has_sites = true;

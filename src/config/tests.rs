@@ -106,9 +106,47 @@ fn a_wrong_value_causes_no_second_error_elsewhere() {
         "[report]\nmax_bytes = \"64MB\"\n",
         "[report]\nkeep = \"1h\"\n",
         "[report]\ndatabases = [\"x.mmdb\"]\n",
+        "[dns]\nresolvers = [\"dns.example\"]\n",
+        "[dns]\nresolvers = [\"0.0.0.0\"]\n",
+        "[dns]\nresolvers = [\"192.0.2.53:0\"]\n",
+        "[dns]\nresolvers = [\"::1\", \"::2\", \"::3\", \"::4\", \"::5\"]\n",
+        "[dns]\npublic = [\"127.0.0.1\"]\n",
+        "[dns]\npublic = [\"192.0.2.0/24\"]\n",
+        "[dns]\nissuers = [\"Let's Encrypt\"]\n",
+        "[dns]\naccounts = [\"12345\"]\n",
+        "[dns]\naccounts = [\"https://a.test/1; policy=wildcard\"]\n",
+        "[dns]\npersist = [\"192.0.2.1\"]\n",
+        "[dns]\npersist = [\"a..test\"]\n",
+        "[dns]\ntrust_anchor = \"root.key\"\n",
+        "[dns]\nresolver = [\"::1\"]\n",
     ] {
         assert_eq!(bad(text).matches("error: ").count(), 1, "{}", bad(text));
     }
+}
+
+#[test]
+fn what_the_dns_is_asked_is_read() {
+    let config = good(
+        "[dns]\nresolvers = [\"192.0.2.53\", \"[2001:db8::53]:5353\"]\npublic = [\"203.0.113.7\"]\n\
+         issuers = [\"LetsEncrypt.org.\"]\naccounts = [\"https://a.test/acct/1\"]\n\
+         persist = [\"a.test\", \"*.a.test\"]\ntrust_anchor = \"/etc/root.key\"\n",
+    );
+    let resolvers: Vec<String> = config
+        .dns
+        .resolvers
+        .iter()
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(resolvers, ["192.0.2.53:53", "[2001:db8::53]:5353"]);
+    assert_eq!(
+        config.dns.public,
+        ["203.0.113.7".parse::<std::net::IpAddr>().unwrap()]
+    );
+    assert_eq!(config.dns.issuers, ["letsencrypt.org"]);
+    assert_eq!(config.dns.accounts, ["https://a.test/acct/1"]);
+    assert_eq!(config.dns.persist.len(), 2);
+    assert_eq!(config.dns.trust_anchor, Some("/etc/root.key".into()));
+    assert_eq!(good("").dns, Dns::default());
 }
 
 #[test]

@@ -12,8 +12,10 @@
 //! | --- | --- |
 //! | `case.rs` | what is examined: a configuration, and the names that are to be validated |
 //! | `daemon.rs` | whether the gate runs, and with which configuration |
+//! | `dns/` | what the world is told about the names |
 //! | `outlook.rs` | what would be a better way |
 //! | `finding.rs` `letter.rs` | what was found, and how it is told |
+//! | `firewall.rs` | the live ruleset, examined by the two below |
 //! | `reading/` | the live ruleset, read and judged without a packet |
 //! | `path.rs` | what became of a packet, by the kernel's own word |
 //! | `namespaces.rs` | networks to throw away |
@@ -25,7 +27,9 @@
 
 pub mod case;
 pub mod daemon;
+pub mod dns;
 pub mod finding;
+pub mod firewall;
 pub mod letter;
 pub mod listener;
 pub mod namespaces;

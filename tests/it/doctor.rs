@@ -9,7 +9,7 @@ use serde_json::Value;
 use acmegate::doctor::finding::{Area, Code, Exam};
 use acmegate::doctor::letter::Letter;
 use acmegate::doctor::probe::verdict;
-use acmegate::doctor::{daemon, listener, outlook, reading, sites, staging, twin};
+use acmegate::doctor::{daemon, dns, listener, outlook, reading, sites, staging, twin};
 
 use crate::lab::{BINARY, Output, TempDir, run};
 use crate::schema;
@@ -22,6 +22,7 @@ const CODES: &[&[Code]] = &[
     daemon::configuration::ALL,
     listener::ALL,
     daemon::ALL,
+    dns::codes::ALL,
     reading::ALL,
     twin::ALL,
     sites::ALL,

@@ -5,6 +5,7 @@ mod answer;
 mod client_hello;
 mod config;
 mod daemon;
+mod dns_persist;
 mod doctor;
 mod explain_config;
 mod front;

@@ -211,6 +211,8 @@ fn package_of(program: &str) -> &str {
         "promtool" => "prometheus",
         "capsh" => "libcap2-bin",
         "firewall-cmd" => "firewalld",
+        "knotd" | "keymgr" => "knot",
+        "kzonesign" => "knot-dnssecutils",
         name if name.starts_with("iptables-") || name.starts_with("ip6tables-") => "iptables",
         other => other,
     }

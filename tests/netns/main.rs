@@ -12,6 +12,7 @@ mod closed;
 mod commands;
 mod demo;
 mod divert;
+mod dns;
 mod doctor_case;
 mod doctor_listener;
 mod doctor_random;

@@ -50,7 +50,7 @@ use self::ruleset::{Elements, Ruleset};
 use super::namespaces::Netns;
 
 pub use self::entrances::{Door, doors};
-pub use self::exam::{ALL, examine, examine_by};
+pub use self::exam::{ALL, PROVED_ELSEWHERE, examine, examine_by};
 pub use self::inside::{NOT_CARRIED, run};
 pub use self::opening::{Opening, prove_opening};
 pub use self::order::{Answer, MAX_KNOCKS, MAX_LISTING_BYTES, Order, PATIENCE, Source, Window};
