@@ -64,7 +64,9 @@ const NFTA_RULE_USERDATA: u16 = 7;
 const NFTA_SET_FLAGS: u16 = 3;
 const NFTA_SET_ID: u16 = 10;
 const NFT_SET_ANONYMOUS: u32 = 1;
+const NFT_SET_INTERVAL: u32 = 4;
 const NFT_SET_EVAL: u32 = 0x20;
+const NFT_SET_CONCAT: u32 = 0x80;
 /// Everything of a set but its handle, its number and how many elements it has.
 const OF_SETS: [u16; 15] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 15, 17, 18];
 /// Everything of an object but its handle and how often it is used.
@@ -212,8 +214,11 @@ impl Ruleset {
                 set.elements
                     .extend(attributes(list).map(|element| element.payload.to_vec()));
             }
-            // The kernel gives out ranges from the last to the first, and takes them from the first on.
-            set.elements.reverse();
+            // The kernel gives out ranges from the last to the first, and takes them from the first on; those of
+            // concatenations it keeps in the order in which they came.
+            if set.flags & (NFT_SET_INTERVAL | NFT_SET_CONCAT) == NFT_SET_INTERVAL {
+                set.elements.reverse();
+            }
             ruleset.sets.push(set);
         }
         Ok(ruleset)
