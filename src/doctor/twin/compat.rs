@@ -84,3 +84,63 @@ pub fn name_in(data: &[u8]) -> Option<&[u8]> {
 fn is_xtables(name: &[u8]) -> bool {
     matches!(name, b"match" | b"target")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::netlink::{put_nested, put_text};
+    use super::*;
+
+    fn expression(list: &mut Vec<u8>, name: &[u8], data: &[u8]) {
+        let mut expression = Vec::new();
+        put_text(&mut expression, 1, name);
+        put_nested(&mut expression, 2, data);
+        put_nested(list, 1, &expression);
+    }
+
+    /// `meta l4proto`, compared with `protocol`, and xtables' match of that name.
+    fn rule(operation: u32, protocol: u8, name: &[u8]) -> Vec<u8> {
+        let mut list = Vec::new();
+        let mut meta = Vec::new();
+        put(&mut meta, NFTA_META_DREG, &1_u32.to_be_bytes());
+        put(&mut meta, NFTA_META_KEY, &NFT_META_L4PROTO.to_be_bytes());
+        expression(&mut list, b"meta", &meta);
+        let mut value = Vec::new();
+        put(&mut value, NFTA_DATA_VALUE, &[protocol]);
+        let mut compare = Vec::new();
+        put(&mut compare, NFTA_CMP_SREG, &1_u32.to_be_bytes());
+        put(&mut compare, NFTA_CMP_OP, &operation.to_be_bytes());
+        put_nested(&mut compare, NFTA_CMP_DATA, &value);
+        expression(&mut list, b"cmp", &compare);
+        let mut of_xtables = Vec::new();
+        put_text(&mut of_xtables, XT_NAME, name);
+        expression(&mut list, b"match", &of_xtables);
+        list
+    }
+
+    fn said(list: &[u8]) -> Option<(u32, u32)> {
+        let compat = of(list, 2)?;
+        let protocol = find_u32(&compat, NFTA_RULE_COMPAT_PROTO)?;
+        Some((protocol, find_u32(&compat, NFTA_RULE_COMPAT_FLAGS)?))
+    }
+
+    #[test]
+    fn the_transport_of_a_match_is_found_in_its_rule() {
+        assert_eq!(said(&rule(NFT_CMP_EQ, 6, b"tcp")), Some((6, 0)));
+        assert_eq!(said(&rule(NFT_CMP_NEQ, 17, b"comment")), Some((17, 2)));
+        assert_eq!(names(&rule(NFT_CMP_EQ, 6, b"tcp")), ["xt match \"tcp\""]);
+    }
+
+    #[test]
+    fn rules_of_nft_alone_need_none() {
+        let mut list = rule(NFT_CMP_EQ, 6, b"tcp");
+        let whole = list.len();
+        for end in 0..whole {
+            // Whatever is cut short is no panic.
+            let _ = (said(&list[..end]), names(&list[..end]));
+        }
+        list.clear();
+        expression(&mut list, b"counter", &[]);
+        assert_eq!(said(&list), None);
+        assert_eq!(names(&list), Vec::<String>::new());
+    }
+}

@@ -242,3 +242,62 @@ impl Guard {
 pub(super) fn same_family(one: IpAddr, other: IpAddr) -> bool {
     one.is_ipv4() == other.is_ipv4()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The twin is told of every one of them but who owns the table.
+    #[test]
+    fn settings_survive_the_way() {
+        let prefixes = ["192.0.2.0/24", "2001:db8::/32"];
+        let list = AllowList::new(prefixes.map(|prefix| prefix.parse().unwrap()));
+        let named = |family| (family, "filter".to_owned(), "input".to_owned());
+        let (family, table, name) = named(NftFamily::Ip6);
+        let chain = ForeignChain {
+            family,
+            table,
+            name,
+        };
+        let (family, table, name) = named(NftFamily::Ip);
+        let set = ForeignSet {
+            family,
+            table,
+            name,
+        };
+        let modes = [
+            Mode::Guard,
+            Mode::GateOnly,
+            Mode::Set(set),
+            Mode::Attach(vec![chain]),
+        ];
+        for mode in modes {
+            let settings = Settings {
+                mode,
+                ports: vec![80, 443],
+                allow: list.clone().into(),
+                owned: false,
+                mark: 0x0800_0000,
+                closed: Closed {
+                    v4: Shut::Pass,
+                    v6: Shut::Reject,
+                },
+                divert: vec![Divert {
+                    port: 443,
+                    to: 8444,
+                }],
+                observe: true,
+            };
+            let order = Order {
+                source: Source::Live,
+                settings: Some(settings.clone()),
+                windows: vec![Window::Shut],
+                knocks: Vec::new(),
+                patience: PATIENCE,
+            };
+            let text = serde_json::to_string(&Letter::of(&order)).unwrap();
+            let letter: Letter = serde_json::from_str(&text).unwrap();
+            assert_eq!(letter.settings(), Some(settings));
+        }
+    }
+}

@@ -64,7 +64,9 @@ const NFTA_RULE_USERDATA: u16 = 7;
 const NFTA_SET_FLAGS: u16 = 3;
 const NFTA_SET_ID: u16 = 10;
 const NFT_SET_ANONYMOUS: u32 = 1;
+const NFT_SET_INTERVAL: u32 = 4;
 const NFT_SET_EVAL: u32 = 0x20;
+const NFT_SET_CONCAT: u32 = 0x80;
 /// Everything of a set but its handle, its number and how many elements it has.
 const OF_SETS: [u16; 15] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 15, 17, 18];
 /// Everything of an object but its handle and how often it is used.
@@ -212,8 +214,11 @@ impl Ruleset {
                 set.elements
                     .extend(attributes(list).map(|element| element.payload.to_vec()));
             }
-            // The kernel gives out ranges from the last to the first, and takes them from the first on.
-            set.elements.reverse();
+            // The kernel gives out ranges from the last to the first, and takes them from the first on; those of
+            // concatenations it keeps in the order in which they came.
+            if set.flags & (NFT_SET_INTERVAL | NFT_SET_CONCAT) == NFT_SET_INTERVAL {
+                set.elements.reverse();
+            }
             ruleset.sets.push(set);
         }
         Ok(ruleset)
@@ -832,12 +837,12 @@ fn sets_of(list: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// The expressions of a rule, each of its attributes as `change` has it; `None` takes one away.
-fn rewritten(list: &[u8], change: impl Fn(&[u8], &Attribute) -> Option<Vec<u8>>) -> Vec<u8> {
+fn rewritten(list: &[u8], change: impl Fn(&[u8], &[u8], &Attribute) -> Option<Vec<u8>>) -> Vec<u8> {
     let mut changed = Vec::with_capacity(list.len());
     for (name, data) in expressions(list) {
         let mut kept = Vec::with_capacity(data.len());
         for attribute in attributes(data) {
-            kept.extend(change(name, &attribute).unwrap_or_default());
+            kept.extend(change(name, data, &attribute).unwrap_or_default());
             kept.resize(kept.len().next_multiple_of(4), 0);
         }
         let mut expression = Vec::new();
@@ -848,15 +853,26 @@ fn rewritten(list: &[u8], change: impl Fn(&[u8], &Attribute) -> Option<Vec<u8>>)
     changed
 }
 
-/// The expressions of a rule as the kernel takes them. Of a rule that fills a set it gives out a timeout of
-/// nothing where there is none, and refuses that one where the set has no timeouts.
+/// The expressions of a rule as the kernel takes them: some it gives out with attributes that it refuses. Of a rule
+/// that fills a set, a timeout of nothing where the set has none; of one that writes a TCP option, flags that are
+/// for reading; of one that takes an option away, where in it.
 fn as_taken(list: &[u8]) -> Vec<u8> {
     const NFTA_DYNSET_TIMEOUT: u16 = 6;
-    rewritten(list, |name, attribute| {
-        let is_none = name == b"dynset"
-            && attribute.kind == NFTA_DYNSET_TIMEOUT
-            && attribute.payload.iter().all(|octet| *octet == 0);
-        (!is_none).then(|| attribute.whole.to_vec())
+    const NFTA_EXTHDR_DREG: u16 = 1;
+    const NFTA_EXTHDR_OFFSET: u16 = 3;
+    const NFTA_EXTHDR_LEN: u16 = 4;
+    const NFTA_EXTHDR_FLAGS: u16 = 5;
+    const NFTA_EXTHDR_SREG: u16 = 7;
+    rewritten(list, |name, data, attribute| {
+        let is_nothing = attribute.payload.iter().all(|octet| *octet == 0);
+        let is_refused = match (name, attribute.kind) {
+            (b"dynset", NFTA_DYNSET_TIMEOUT) | (b"exthdr", NFTA_EXTHDR_FLAGS) => is_nothing,
+            (b"exthdr", NFTA_EXTHDR_OFFSET | NFTA_EXTHDR_LEN) => {
+                find(data, NFTA_EXTHDR_DREG).is_none() && find(data, NFTA_EXTHDR_SREG).is_none()
+            }
+            _ => false,
+        };
+        (!is_refused).then(|| attribute.whole.to_vec())
     })
 }
 
@@ -865,7 +881,7 @@ fn with_set(list: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
     /// `NFTA_LOOKUP_SET` and `NFTA_DYNSET_SET_NAME`.
     const SET_NAME: u16 = 1;
     const NFTA_OBJREF_SET_NAME: u16 = 4;
-    rewritten(list, |name, attribute| {
+    rewritten(list, |name, _, attribute| {
         let at = match name {
             b"lookup" | b"dynset" => SET_NAME,
             b"objref" => NFTA_OBJREF_SET_NAME,

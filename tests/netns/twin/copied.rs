@@ -29,7 +29,7 @@ table ip nat {
     }
     chain postrouting {
         type nat hook postrouting priority srcnat; policy accept;
-        oif eth0 masquerade
+        oifname "eth0" masquerade
     }
 }
 table netdev edge {
@@ -84,6 +84,7 @@ table inet filter {
         tcp dport 81 limit rate over 10/minute burst 3 packets log prefix "slow down " drop
         tcp dport 82 ct count over 20 reject with tcp reset
         tcp flags & (fin | syn | rst | ack) == syn tcp option maxseg size set 1400
+        tcp flags syn reset tcp option sack-perm
         fib saddr . iif oif missing drop
         meta nfproto ipv6 icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
         numgen inc mod 3 vmap { 0 : accept, 1 : drop, 2 : jump web }
