@@ -191,8 +191,13 @@ impl<'a> Scene<'a> {
             .block_on(twin::prove_by(FilePath::new(BINARY), &order))
             .expect("a twin");
         // Where the kernel answers for the socket, the SYN itself ends there whatever becomes of it.
-        let is_answered =
-            |fate: &Fated| matches!(&fate.end, End::Lost(why) if why.contains("synproxy"));
+        let is_answered = |fate: &Fated| {
+            let said = match &fate.end {
+                End::Lost(why) => Some(why.as_str()),
+                _ => fate.culprit().and_then(|step| step.rule.as_deref()),
+            };
+            said.is_some_and(|said| said.contains("synproxy"))
+        };
         let of = |run: usize| {
             [0, 1].map(|family: usize| match &answer.fates[run][family] {
                 fate if is_answered(fate) => Fate::Open,
