@@ -19,7 +19,7 @@ use acmegate::config::{Config, Unchecked};
 use acmegate::daemon::parts::{self, AnyAccount};
 use acmegate::doctor::case::Case as Patient;
 use acmegate::doctor::finding::{Exam, Finding, Severity};
-use acmegate::doctor::path::{Fate as Fated, Knock, Protocol};
+use acmegate::doctor::path::{End, Fate as Fated, Knock, Protocol};
 use acmegate::doctor::reading::{Answer, Reading, Shut};
 use acmegate::doctor::twin::{self, Order, PATIENCE, Source, Window};
 use acmegate::firewall::base_chains::{Doubt, IpFamily, Path, Transport};
@@ -192,8 +192,11 @@ impl<'a> Scene<'a> {
             .expect("a twin");
         // Where the kernel answers for the socket, the SYN itself ends there whatever becomes of it.
         let is_answered = |fate: &Fated| {
-            let rule = fate.culprit().and_then(|step| step.rule.as_deref());
-            rule.is_some_and(|rule| rule.contains("synproxy"))
+            let said = match &fate.end {
+                End::Lost(why) => Some(why.as_str()),
+                _ => fate.culprit().and_then(|step| step.rule.as_deref()),
+            };
+            said.is_some_and(|said| said.contains("synproxy"))
         };
         let of = |run: usize| {
             [0, 1].map(|family: usize| match &answer.fates[run][family] {
