@@ -308,11 +308,10 @@ fn a_range_that_ran_out_is_not_in_the_way_of_the_others() {
                 set banned {
                     type ipv4_addr
                     flags interval,timeout
-                    elements = { 198.51.100.0/24 timeout 1ms, 5.0.0.0/8 timeout 1h }
+                    elements = { 198.51.100.0/26 timeout 1ms, 198.51.100.64/26 timeout 1h }
                 }
                 chain b0 {
                     type filter hook input priority 0;
-                    ip saddr 5.0.0.0/8 ip saddr @banned drop
                     ip saddr @banned drop
                 }
             }",
