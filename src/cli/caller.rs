@@ -121,13 +121,13 @@ fn name_for(client: Option<&Client>) -> String {
     }
 }
 
-/// This very process as a holder, for a command of that name.
-pub fn this(command: &str) -> Option<HolderWord> {
+/// This very process as a holder, with what it is told as.
+pub fn this(label: &str) -> Option<HolderWord> {
     let own = read(std::process::id())?;
     Some(HolderWord {
         pid: own.pid,
         start_ticks: own.start_ticks,
-        command: command_name(&format!("exec:{command}")),
+        command: command_name(label),
         caller_pid: own.pid,
     })
 }

@@ -1,4 +1,5 @@
-//! `acmegate config check`: everything that is wrong with the file, and what to write instead.
+//! `acmegate config check`: everything that is wrong with the file, and what to write instead. And the way to
+//! `config explain`.
 
 use std::path::Path;
 use std::process::ExitCode;
@@ -6,6 +7,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use super::Failure;
+use super::explain_config::{self, ExplainConfigArgs};
 use super::terminal::plain;
 use crate::config::lists::Lists;
 use crate::config::{Config, Disk};
@@ -18,10 +20,18 @@ use crate::daemon::privilege::HostAccounts;
 pub enum ConfigCommand {
     /// Read it and say everything that is wrong; exit 78 if anything is
     Check,
+    /// Say what the gate makes of a request, by which site and for what reason
+    Explain(ExplainConfigArgs),
 }
 
 pub fn run(config: Option<&Path>, command: &ConfigCommand) -> Result<ExitCode, Failure> {
-    let ConfigCommand::Check = command;
+    match command {
+        ConfigCommand::Check => check(config),
+        ConfigCommand::Explain(args) => explain_config::run(config, args),
+    }
+}
+
+fn check(config: Option<&Path>) -> Result<ExitCode, Failure> {
     match Config::load_with(config, &HostAccounts, &Disk) {
         Ok(config) => {
             let lists = match Lists::read(&config.allow) {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
+use super::staging::{self, StagingArgs, unless_ended};
 use super::terminal::{Color, plain, print};
 use super::{Failure, wall};
 use crate::config::lists::Lists;
@@ -14,9 +15,9 @@ use crate::config::{Config, Disk};
 use crate::control::protocol::Exit;
 use crate::daemon::privilege::HostAccounts;
 use crate::doctor::case::Case;
-use crate::doctor::finding::Exam;
+use crate::doctor::finding::{Exam, Severity};
 use crate::doctor::letter::{self, Letter};
-use crate::doctor::{daemon, outlook};
+use crate::doctor::{daemon, listener, outlook, reading, sites};
 use crate::gate::identifier::{Identifier, Pattern};
 
 /// What is examined, and how it is told.
@@ -37,6 +38,8 @@ pub struct DoctorArgs {
     /// When the text has colours
     #[arg(long, value_name = "WHEN", default_value = "auto")]
     color: Color,
+    #[command(flatten)]
+    staging: StagingArgs,
 }
 
 /// A part of the examination.
@@ -44,8 +47,12 @@ pub struct DoctorArgs {
 enum Part {
     /// What the configuration says
     Configuration,
-    /// Whether the gate runs, and how it is
+    /// Whether the gate runs, how it is, and who has the ports
     Daemon,
+    /// The ruleset, read rule by rule
+    Rules,
+    /// Each site's answer, tried through the gate with a random token
+    Sites,
     /// What could be done better
     Outlook,
 }
@@ -62,6 +69,7 @@ pub fn run(
         let said = format!("at most {MAX_NAMES} names at once: no CA has more in one order");
         return Err(Failure::new(Exit::Usage, said));
     }
+    let trial = args.staging.trial()?;
     let (exams, names) = match case(config, runtime_dir, args) {
         Ok(case) => {
             let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -70,7 +78,21 @@ pub fn run(
                 .build()
                 .map_err(|error| Failure::new(Exit::Os, error))?;
             let names = case.names.iter().map(ToString::to_string).collect();
-            (runtime.block_on(examine(&case, args)), names)
+            let exams = runtime.block_on(async {
+                let mut exams = unless_ended(examine(&case, args)).await?;
+                if let Some(trial) = trial {
+                    let findings = exams.iter().flat_map(|exam| &exam.findings);
+                    let worst = findings.map(|finding| finding.severity).max();
+                    exams.push(match worst {
+                        Some(Severity::Fault) => staging::not_run(),
+                        _ => trial.run(runtime_dir).await?,
+                    });
+                }
+                Ok::<_, Failure>(exams)
+            });
+            // What a resolver or a silent upstream still owes is nothing to wait for.
+            runtime.shutdown_background();
+            (exams?, names)
         }
         Err(refused) => (vec![*refused], Vec::new()),
     };
@@ -95,7 +117,14 @@ async fn examine(case: &Case, args: &DoctorArgs) -> Vec<Exam> {
     }
     let (exam, status) = daemon::examine(case);
     if args.wants(Part::Daemon) {
+        exams.push(listener::examine(case).await);
         exams.push(exam);
+    }
+    if args.wants(Part::Rules) {
+        exams.push(reading::examine(case).await);
+    }
+    if args.wants(Part::Sites) {
+        exams.push(sites::examine(case).await);
     }
     if args.wants(Part::Outlook) {
         let last_month = status
@@ -138,7 +167,11 @@ fn names_of(config: &Config) -> Vec<Identifier> {
     names
 }
 
-fn identifier(text: &str) -> Result<Identifier, String> {
+/// A name or an address on the command line.
+///
+/// # Errors
+/// One line: why it is none.
+pub fn identifier(text: &str) -> Result<Identifier, String> {
     Identifier::parse(text).map_err(|error| plain(&error.to_string()))
 }
 

@@ -19,6 +19,7 @@ use crate::doctor::path::{End, Fate, Knock, Protocol};
 use crate::doctor::twin::{
     self, Answer, Door, MAX_LISTING_BYTES, Order, PATIENCE, Source, TwinError, Window,
 };
+use crate::firewall::names;
 use crate::firewall::ruleset::Settings;
 use crate::observe::report::escape;
 
@@ -112,6 +113,10 @@ async fn explain(config: Option<&Path>, args: &ExplainArgs) -> Result<ExitCode, 
         .advice
         .first()
         .and_then(|run| run.first()?.as_deref());
+    // What is shut on purpose needs none.
+    let ours = format!("inet {}", names::TABLE);
+    let is_ours = fate.culprit().is_some_and(|step| step.table == ours);
+    let advice = advice.filter(|_| window != Window::Shut && !is_ours);
     let told = match args.json {
         true => json(&Document {
             version: VERSION,

@@ -9,13 +9,18 @@ pub mod demo;
 mod doctor;
 mod exec;
 mod explain;
+mod explain_config;
 mod firewall;
 mod hook;
 mod install_hooks;
 mod metrics;
 mod open;
+mod probe;
 mod process;
+mod prove;
 mod report;
+mod signals;
+mod staging;
 mod status;
 mod terminal;
 mod watch;
@@ -81,6 +86,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Say who came to a window, what they got, and what stopped them
     Report(report::ReportArgs),
+    /// Let vantage points of your own fetch a random token through the real gate
+    Probe(probe::ProbeArgs),
     /// Show windows and who comes as it happens, until q is pressed
     Watch,
     /// Print figures for a monitoring system, in the text format of Prometheus
@@ -92,7 +99,7 @@ enum Command {
     /// Show, install or remove our part of the ruleset
     #[command(subcommand)]
     Firewall(firewall::FirewallCommand),
-    /// Check the configuration
+    /// Check the configuration, or explain it
     #[command(subcommand)]
     Config(check::ConfigCommand),
     /// Show the whole story in throw-away namespaces: no root, no configuration
@@ -211,7 +218,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Historian => daemon::historian::run(config.as_deref())?,
         Command::Explain(args) => return explain::run(config.as_deref(), &args),
         Command::Twin => return Ok(twin::run()),
-        Command::Open(args) => return open::run(&runtime_dir, &args),
+        Command::Open(args) => return open::run(config.as_deref(), &runtime_dir, &args),
         Command::Close(args) => return close::run(&runtime_dir, &args),
         Command::Exec(args) => return exec::run(&runtime_dir, &args),
         Command::Become(args) => return exec::start(&args),
@@ -220,6 +227,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::InstallHooks(args) => return install_hooks::run(&args),
         Command::Status(args) => return status::run(&runtime_dir, &args),
         Command::Report(args) => return report::run(&runtime_dir, &args),
+        Command::Probe(args) => return probe::run(config.as_deref(), &runtime_dir, &args),
         Command::Doctor(args) => return doctor::run(config.as_deref(), &runtime_dir, &args),
         Command::Watch => return watch::run(&runtime_dir),
         Command::Metrics => return metrics::run(&runtime_dir),

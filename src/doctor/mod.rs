@@ -17,14 +17,22 @@
 //! | `reading/` | the live ruleset, read and judged without a packet |
 //! | `path.rs` | what became of a packet, by the kernel's own word |
 //! | `namespaces.rs` | networks to throw away |
+//! | `probe/` | vantage points in other networks fetch a random token |
 //! | `twin/` | the live ruleset in such a network, and packets that are sent to it |
+//! | `listener.rs` | who has the ports |
+//! | `sites/` | whether each site's answer is given, tried end to end through the real front |
+//! | `staging/` | what makes an ACME client ask for nothing in earnest, and what came of it |
 
 pub mod case;
 pub mod daemon;
 pub mod finding;
 pub mod letter;
+pub mod listener;
 pub mod namespaces;
 pub mod outlook;
 pub mod path;
+pub mod probe;
 pub mod reading;
+pub mod sites;
+pub mod staging;
 pub mod twin;

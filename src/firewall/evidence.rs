@@ -20,7 +20,8 @@ use nlink::netlink::{Connection, Nftables};
 
 use self::message::Answer;
 pub use self::message::{Answer as SetAnswer, answers};
-use self::socket::{Piece, Reader, Tracing, Wanted};
+pub use self::socket::Tracing;
+use self::socket::{Piece, Reader, Wanted};
 use self::told::{Counted, Peer, Reading, Told};
 pub use self::trace::{DroppedPacket, Packets, Place, Traced, Verdict, What, traced};
 use super::error::KernelError;

@@ -8,7 +8,8 @@ use serde_json::Value;
 
 use acmegate::doctor::finding::{Area, Code, Exam};
 use acmegate::doctor::letter::Letter;
-use acmegate::doctor::{daemon, outlook};
+use acmegate::doctor::probe::verdict;
+use acmegate::doctor::{daemon, listener, outlook, reading, sites, staging, twin};
 
 use crate::lab::{BINARY, Output, TempDir, run};
 use crate::schema;
@@ -17,7 +18,17 @@ const SCHEMA: &str = include_str!("../../docs/doctor.schema.json");
 const PAGE: &str = include_str!("../../docs/doctor.md");
 
 /// Every exam's codes.
-const CODES: &[&[Code]] = &[daemon::configuration::ALL, daemon::ALL, outlook::ALL];
+const CODES: &[&[Code]] = &[
+    daemon::configuration::ALL,
+    listener::ALL,
+    daemon::ALL,
+    reading::ALL,
+    twin::ALL,
+    sites::ALL,
+    staging::ALL,
+    outlook::ALL,
+    verdict::ALL,
+];
 
 #[test]
 fn the_page_has_every_finding_in_its_area_and_no_other() {

@@ -6,6 +6,7 @@ mod client_hello;
 mod config;
 mod daemon;
 mod doctor;
+mod explain_config;
 mod front;
 mod harness;
 mod history;

@@ -3,6 +3,7 @@
 
 mod copied;
 mod ends;
+mod exam;
 mod host;
 mod windows;
 

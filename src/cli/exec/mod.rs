@@ -18,14 +18,13 @@ use clap::Args;
 use tokio::time::Instant;
 
 use self::arming::{Arming, News};
-use self::command::Tree;
 use self::signals::{Heard, Signals};
 use super::open::Wanted;
 use super::{Failure, caller, finish};
 use crate::control::client;
 use crate::control::protocol::{Ask, Exit, Response};
 
-pub use self::command::{StartArgs, start};
+pub use self::command::{StartArgs, Tree, code_of, start};
 
 /// How long a client may take to end after SIGTERM before it is killed.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -51,9 +50,8 @@ pub fn run(runtime_dir: &Path, args: &ExecArgs) -> Result<ExitCode, Failure> {
         .lease
         .clone()
         .unwrap_or_else(|| format!("exec-{}", std::process::id()));
-    let open = args
-        .wanted
-        .open(name.clone(), caller::this(&command::name(&args.command)));
+    let label = format!("exec:{}", command::name(&args.command));
+    let open = args.wanted.open(name.clone(), caller::this(&label));
     let armed = client::arm(runtime_dir, open.clone(), true)?;
     if armed.answer.code != 0 {
         return Ok(finish(&armed.answer, true));

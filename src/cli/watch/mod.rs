@@ -16,12 +16,12 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::feed::{Feed, News};
 use self::lines::Told;
 use self::screen::Screen;
 use self::view::View;
+use super::signals::Signals;
 use super::{Failure, wall};
 use crate::control::client;
 use crate::control::protocol::Exit;
@@ -165,29 +165,6 @@ fn meaning(event: &Event) -> Meaning {
         KeyCode::Home => Meaning::Scroll(isize::MIN),
         KeyCode::End => Meaning::Scroll(isize::MAX),
         _ => Meaning::Nothing,
-    }
-}
-
-/// Signals that end it, so that the terminal is given back before.
-struct Signals([(Signal, u8); 3]);
-
-impl Signals {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self([
-            (signal(SignalKind::terminate())?, 128 + 15),
-            (signal(SignalKind::hangup())?, 128 + 1),
-            (signal(SignalKind::interrupt())?, 128 + 2),
-        ]))
-    }
-
-    /// What a shell says of whoever was ended by the one that came.
-    async fn next(&mut self) -> u8 {
-        let [(terminate, first), (hang_up, second), (interrupt, third)] = &mut self.0;
-        tokio::select! {
-            _ = terminate.recv() => *first,
-            _ = hang_up.recv() => *second,
-            _ = interrupt.recv() => *third,
-        }
     }
 }
 

@@ -117,7 +117,7 @@ pub async fn examine_by(program: &Path, case: &Case, source: Source) -> Exam {
             return exam;
         }
     };
-    let visits = visits(&doors, &settings, &case.allow);
+    let visits = visits(&doors, &settings.ports, &case.allow);
     let windows = match settings.mode {
         Mode::GateOnly => vec![Window::Open],
         _ => vec![Window::Shut, Window::Open],
@@ -175,13 +175,13 @@ fn refuse(exam: &mut Exam, error: &TwinError) {
 }
 
 /// A knock, and who knocks.
-struct Visit {
-    knock: Knock,
+pub(super) struct Visit {
+    pub(super) knock: Knock,
     /// A place in the world; `None` for somebody on the allow-list.
     region: Option<&'static str>,
 }
 
-fn visits(doors: &[Door], settings: &Settings, allow: &AllowList) -> Vec<Visit> {
+pub(super) fn visits(doors: &[Door], ports: &[u16], allow: &AllowList) -> Vec<Visit> {
     let mut visits = Vec::new();
     for door in doors {
         let family = Family::of(door.address);
@@ -197,7 +197,7 @@ fn visits(doors: &[Door], settings: &Settings, allow: &AllowList) -> Vec<Visit> 
             .into_iter()
             .map(|address| (address, None));
         for (source, region) in strangers.chain(listed) {
-            for port in &settings.ports {
+            for port in ports {
                 visits.push(Visit {
                     knock: Knock {
                         interface: door.interface.clone(),
@@ -238,7 +238,7 @@ fn listed(allow: &AllowList, family: Family) -> Vec<IpAddr> {
 }
 
 /// What became of each visit in each run.
-struct Runs<'a> {
+pub(super) struct Runs<'a> {
     shut: Vec<Seen<'a>>,
     open: Vec<Seen<'a>>,
 }
@@ -270,6 +270,11 @@ impl<'a> Runs<'a> {
             shut: run(Window::Shut),
             open: run(Window::Open),
         }
+    }
+
+    /// Of an order with one run, in which the window was open.
+    pub(super) fn of_open(visits: &'a [Visit], answer: &'a Answer) -> Self {
+        Self::of(visits, &[Window::Open], answer)
     }
 }
 
@@ -314,6 +319,13 @@ impl Seen<'_> {
     }
 }
 
+fn word_of(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "IPv4",
+        Family::V6 => "IPv6",
+    }
+}
+
 /// Which ports and families were knocked at.
 fn questions(seen: &[Seen<'_>]) -> Vec<(u16, Family)> {
     let mut questions: Vec<(u16, Family)> = Vec::new();
@@ -326,7 +338,7 @@ fn questions(seen: &[Seen<'_>]) -> Vec<(u16, Family)> {
     questions
 }
 
-fn open_findings(exam: &mut Exam, runs: &Runs<'_>) {
+pub(super) fn open_findings(exam: &mut Exam, runs: &Runs<'_>) {
     let questions = questions(&runs.open);
     let strangers = |port: u16, family: Family| -> Vec<Seen<'_>> {
         let all = runs.open.iter().copied();
@@ -340,13 +352,11 @@ fn open_findings(exam: &mut Exam, runs: &Runs<'_>) {
         }
         let (passed, stopped): (Vec<Seen<'_>>, Vec<Seen<'_>>) =
             world.iter().partition(|one| one.fate.passes());
-        let word = family.word();
+        let word = word_of(family);
+        // Who cannot get in by one family turns to the other.
         let other_passes = questions.iter().any(|&(other_port, other)| {
-            other_port == port
-                && other != family
-                && strangers(other_port, other)
-                    .iter()
-                    .any(|one| one.fate.passes())
+            let all = best_door(&strangers(other_port, other));
+            other_port == port && other != family && all.iter().all(|one| one.fate.passes())
         });
         let is_uncertain = world.iter().any(Seen::is_uncertain);
         let fault = match is_uncertain || other_passes {
@@ -468,7 +478,7 @@ fn elsewhere(passed: &[Seen<'_>], port: u16, word: &str) -> Option<Finding> {
 fn shut_findings(exam: &mut Exam, runs: &Runs<'_>, settings: &Settings) {
     for (port, family) in questions(&runs.shut) {
         let of_question = |one: &&Seen<'_>| one.is_of(port, family);
-        let word = family.word();
+        let word = word_of(family);
         let all: Vec<Seen<'_>> = runs.shut.iter().filter(of_question).copied().collect();
         let (listed, strangers): (Vec<Seen<'_>>, Vec<Seen<'_>>) =
             all.into_iter().partition(|one| one.visit.region.is_none());

@@ -163,7 +163,11 @@ fn work() -> Result<Answer, TwinError> {
     );
     answer.not_carried.extend(programs_that_decide(&tells));
     let texts = runtime.block_on(Texts::read(&tells));
-    let texts = texts.map_err(|error| TwinError::Broken(format!("reading rules: {error}")))?;
+    let mut texts = texts.map_err(|error| TwinError::Broken(format!("reading rules: {error}")))?;
+    // What is made anew for each knock loses the sets that stand in it.
+    for (place, handle) in state.rules() {
+        texts.text(&runtime, place, handle);
+    }
     let advisor = runtime.block_on(Advisor::read(&texts.nft, &tells, settings.as_ref()));
     let advisor = advisor.map_err(|error| TwinError::Broken(format!("reading rules: {error}")))?;
     let knocker = Knocker::prepare(&network, &outside, world).map_err(broken("raw sockets"))?;
@@ -442,9 +446,6 @@ fn programs_that_decide(ruleset: &Ruleset) -> Vec<String> {
                 b"tproxy" if !is_ours => "hands packets to a program's socket, which is not there",
                 b"socket" if !is_ours => "asks for a program's socket, which is not there",
                 b"match" => match compat::name_in(data).unwrap_or_default() {
-                    b"recent" => {
-                        "remembers who came before: xt match \"recent\" starts empty, and counts the twin's packets"
-                    }
                     b"set" => "asks an ipset, which is not there",
                     b"bpf" => "asks a BPF program",
                     _ => continue,

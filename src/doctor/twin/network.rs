@@ -21,6 +21,8 @@ use crate::doctor::path::Knock;
 
 /// What one dump may hold.
 const MOST_BYTES: usize = 64 << 20;
+/// As often is something read that changes while it is read.
+const ATTEMPTS: u32 = 10;
 /// Hosts with more interfaces than this are copied in part.
 const MOST_LINKS: usize = 1024;
 /// Routers with more routes than this are copied in part.
@@ -115,7 +117,7 @@ impl Network {
         let mut socket = Socket::route()?;
         let mut network = Self::default();
         let body = ifinfo(0, 0);
-        for message in socket.dump(GETLINK, &body, MOST_BYTES)? {
+        for message in dump(&mut socket, GETLINK, &body)? {
             network.take_link(&message);
         }
         if network.links.len() > MOST_LINKS {
@@ -123,8 +125,8 @@ impl Network {
             let told = format!("only the first {MOST_LINKS} interfaces are copied");
             network.not_copied.push(told);
         }
-        network.addresses = socket.dump(GETADDR, &[0; IFADDR], MOST_BYTES)?;
-        network.routes = socket.dump(GETROUTE, &[0; RTMSG], MOST_BYTES)?;
+        network.addresses = dump(&mut socket, GETADDR, &[0; IFADDR])?;
+        network.routes = dump(&mut socket, GETROUTE, &[0; RTMSG])?;
         // What is the kernel's own comes with the addresses.
         network.routes.retain(|route| !is_own_local(route));
         if network.routes.len() > MOST_ROUTES {
@@ -188,7 +190,7 @@ impl Network {
 
     /// Programs and filters of tc see packets before nftables does.
     fn look_for_tc(&mut self, socket: &mut Socket) {
-        let Ok(disciplines) = socket.dump(GETQDISC, &[0; TCMSG], MOST_BYTES) else {
+        let Ok(disciplines) = dump(socket, GETQDISC, &[0; TCMSG]) else {
             return;
         };
         for message in disciplines {
@@ -312,7 +314,7 @@ impl Network {
     /// The kernel notes a moment later that a cable has two ends.
     fn wait_for_carriers(&self, socket: &mut Socket, events: &mut Socket) -> io::Result<()> {
         for _ in 0..MOST_LOOKS {
-            let links = socket.dump(GETLINK, &ifinfo(0, 0), MOST_BYTES)?;
+            let links = dump(socket, GETLINK, &ifinfo(0, 0))?;
             let ready: BTreeSet<i32> = links.iter().filter_map(ready).collect();
             let mut wanted = self.links.iter().filter(|link| link.is_up);
             if wanted.all(|link| link.index == LOOPBACK || ready.contains(&link.index)) {
@@ -579,10 +581,22 @@ fn ready(message: &Message) -> Option<i32> {
     (find(body, IFLA_OPERSTATE)?.first() == Some(&IF_OPER_UP)).then_some(index)
 }
 
+/// Everything of one kind; again, if something changed meanwhile.
+fn dump(socket: &mut Socket, kind: u16, body: &[u8]) -> io::Result<Vec<Message>> {
+    let mut tries = ATTEMPTS;
+    loop {
+        tries -= 1;
+        match socket.dump(kind, body, MOST_BYTES) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted && tries > 0 => {}
+            done => return done,
+        }
+    }
+}
+
 fn rules(socket: &mut Socket, family: u8) -> io::Result<Vec<Message>> {
     let mut body = vec![0; 12];
     body[0] = family;
-    let rules = socket.dump(GETRULE, &body, MOST_BYTES)?;
+    let rules = dump(socket, GETRULE, &body)?;
     Ok(rules
         .into_iter()
         .filter(|rule| rule.body.len() >= 12)
@@ -617,8 +631,8 @@ fn address_order(message: &Message) -> Option<Order> {
     const IFA_F_NODAD: u32 = 2;
     const IFA_F_NOPREFIXROUTE: u32 = 0x200;
     let (head, attributes) = message.body.split_at_checked(IFADDR)?;
-    let flags = find(attributes, IFA_FLAGS).and_then(|flags| flags.try_into().ok());
-    let flags = flags.map_or(0, u32::from_ne_bytes) & IFA_F_NOPREFIXROUTE | IFA_F_NODAD;
+    // Its network's route comes with the other routes, if the host has it.
+    let flags = IFA_F_NOPREFIXROUTE | IFA_F_NODAD;
     let mut body = head.to_vec();
     body[2] = IFA_F_NODAD as u8;
     // All but how long it lives, and flags.

@@ -445,6 +445,13 @@ pub struct State {
 }
 
 impl State {
+    /// The rules that are made anew: their chains and handles.
+    pub fn rules(&self) -> impl Iterator<Item = (&ChainName, u64)> {
+        self.rules
+            .iter()
+            .map(|(rule, _)| (&rule.place, rule.handle))
+    }
+
     /// Puts everything back as it was copied. Which rules have a new handle: their chain, the old, the new one.
     ///
     /// # Errors

@@ -89,6 +89,29 @@ impl Routes {
         })
     }
 
+    /// Routes for a test: own addresses, prefixes with the interface that they are beyond, and whether
+    /// anything is sent on.
+    #[cfg(test)]
+    pub(super) fn by_hand(own: &[IpAddr], beyond: &[(&str, u32)], forwards: bool) -> Self {
+        let routes = beyond.iter().map(|(prefix, out)| {
+            let prefix: ipnet::IpNet = prefix.parse().expect("a prefix");
+            Prefix {
+                network: Some(prefix.addr()),
+                is_ipv4: prefix.addr().is_ipv4(),
+                len: prefix.prefix_len(),
+                metric: 0,
+                out: Some(*out),
+            }
+        });
+        Self {
+            own: own.to_vec(),
+            routes: routes.collect(),
+            forwarding_4: HashMap::from([(2, forwards)]),
+            forwarding_6: forwards,
+            ..Self::default()
+        }
+    }
+
     /// Where a packet for `to` goes that came in by `by`.
     pub fn onward(&self, to: IpAddr, by: Option<u32>) -> Onward {
         if self.own.contains(&to) {

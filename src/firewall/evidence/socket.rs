@@ -120,17 +120,21 @@ impl Reader {
 }
 
 /// Hears of traced packets, whoever traces them.
-pub(super) struct Tracing(Connection<Nftables>);
+pub struct Tracing(Connection<Nftables>);
 
 impl Tracing {
-    pub(super) fn subscribe() -> nlink::Result<Self> {
+    /// Hears from now on.
+    ///
+    /// # Errors
+    /// Whatever netlink answers: without CAP_NET_ADMIN nobody hears.
+    pub fn subscribe() -> nlink::Result<Self> {
         let connection = Connection::<Nftables>::new()?;
         connection.socket().add_membership(TRACE_GROUP)?;
         Ok(Self(connection))
     }
 
     /// What waits, at most so much that somebody who traces everything keeps nobody waiting here.
-    pub(super) fn heard(&self) -> Vec<Vec<u8>> {
+    pub fn heard(&self) -> Vec<Vec<u8>> {
         let mut heard = Vec::new();
         for _ in 0..MAX_TRACED {
             match self.0.socket().try_recv_msg() {

@@ -12,8 +12,10 @@ mod text;
 mod verdict;
 mod words;
 
+pub use self::advice::{about_drop, about_refusal};
 pub use self::html::page;
 pub use self::text::{Ink, Paint, text, wrap};
+pub use self::verdict::headline;
 
 use serde::Serialize;
 use serde_json::Value;

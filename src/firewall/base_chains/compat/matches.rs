@@ -11,6 +11,15 @@ pub(super) fn steps(xt: &Xt<'_>) -> Vec<Step> {
         "comment" => Some(vec![Step::Matches(true)]),
         "limit" => rate_limit(xt),
         "udp" => udp(xt),
+        // Known to be about the time, and no more.
+        "time" => Some(vec![
+            Step::Load {
+                to: SCRATCH,
+                len: 4,
+                field: Field::Meta(MetaKey::TimeHour),
+            },
+            Step::Unsure,
+        ]),
         "conntrack" => conntrack(xt),
         "state" => xt.u32(0).map(|mask| state(mask, false)),
         "tcp" => tcp(xt),
@@ -57,29 +66,85 @@ const TRACKED: [&str; 8] = [
     "state",
 ];
 
-/// `-m conntrack`: the state alone. Any other criterion beside it makes it unsure.
+/// `-m conntrack`: the state, the status, the ports that it began with and the direction. Any other
+/// criterion beside them makes it unsure.
 fn conntrack(xt: &Xt<'_>) -> Option<Vec<Step>> {
     const STATE: u16 = 1;
+    const STATUS: u16 = 1 << 6;
+    const ORIGINAL_SOURCE_PORT: u16 = 1 << 8;
+    const ORIGINAL_PORT: u16 = 1 << 9;
+    const DIRECTION: u16 = 1 << 12;
     const STATE_ALIAS: u16 = 1 << 13;
+    const UNTRACKED: u32 = 1 << 8;
+    const INVALID: u32 = 1;
     if !matches!(xt.revision, 2 | 3) {
         return None;
     }
     let (wanted, inverted) = (xt.u16(146)?, xt.u16(148)?);
-    if wanted & !STATE_ALIAS != STATE {
+    let known = STATE | STATUS | ORIGINAL_SOURCE_PORT | ORIGINAL_PORT | DIRECTION | STATE_ALIAS;
+    if wanted & !known != 0 || wanted & (known & !STATE_ALIAS) == 0 {
         return None;
     }
-    // SNAT is a bit of a status; a connection that begins outside does not have it.
-    const UNTRACKED: u32 = 1 << 8;
-    let mask = u32::from(xt.u16(150)?);
-    let untracked = if mask & UNTRACKED != 0 {
-        STATE_UNTRACKED
-    } else {
-        0
+    let asks = |flag| wanted & flag != 0;
+    let is_inverted = |flag| inverted & flag != 0;
+    let mut steps = Vec::new();
+    if asks(STATE) {
+        // SNAT is a bit of a status; a connection that begins outside does not have it.
+        let mask = u32::from(xt.u16(150)?);
+        // Without a connection only the state is asked, whatever else there is.
+        if wanted & !(STATE | STATE_ALIAS) != 0 && mask & (UNTRACKED | INVALID) != 0 {
+            return None;
+        }
+        let untracked = if mask & UNTRACKED != 0 {
+            STATE_UNTRACKED
+        } else {
+            0
+        };
+        let mask = (mask & (STATE_TRACKED | STATE_TRANSLATED)) | untracked;
+        steps.extend(state(mask, is_inverted(STATE)));
+    }
+    let of_connection = |key, len| Step::Load {
+        to: SCRATCH,
+        len,
+        field: Field::Ct { key, reply: false },
     };
-    Some(state(
-        (mask & (STATE_TRACKED | STATE_TRANSLATED)) | untracked,
-        inverted & STATE != 0,
-    ))
+    if asks(STATUS) {
+        let op = if is_inverted(STATUS) {
+            CmpOp::Eq
+        } else {
+            CmpOp::Neq
+        };
+        let field = Field::Ct {
+            key: CtKey::Status,
+            reply: false,
+        };
+        steps.extend(masked_compare(field, xt.u16(152)?.into(), 0, op));
+    }
+    for (flag, key, at, high_at) in [
+        (ORIGINAL_SOURCE_PORT, CtKey::ProtoSrc, 138, 154),
+        (ORIGINAL_PORT, CtKey::ProtoDst, 140, 156),
+    ] {
+        if !asks(flag) {
+            continue;
+        }
+        // The last revision has ranges, in the machine's order.
+        let range = match xt.revision {
+            3 => (xt.u16(at)?, xt.u16(high_at)?),
+            _ => (u16::from_be(xt.u16(at)?), u16::from_be(xt.u16(at)?)),
+        };
+        steps.push(of_connection(key, 2));
+        steps.push(Step::Ports {
+            from: SCRATCH,
+            outside: is_inverted(flag),
+            ranges: vec![range],
+        });
+    }
+    if asks(DIRECTION) {
+        // A first packet comes in the original one.
+        steps.push(of_connection(CtKey::Direction, 1));
+        steps.push(Step::Matches(!is_inverted(DIRECTION)));
+    }
+    Some(steps)
 }
 
 /// INVALID, ESTABLISHED, RELATED, NEW: the same bits in nftables and in iptables.
@@ -344,7 +409,7 @@ fn connection_limit(xt: &Xt<'_>) -> Option<Vec<Step>> {
 
 /// `-m hashlimit`: a first packet is under every limit; `--hashlimit-above` inverts.
 fn hash_limit(xt: &Xt<'_>) -> Option<Vec<Step>> {
-    const BY_SOURCE: u32 = 1 << 1;
+    const BY_SOURCE: u32 = 1 << 2;
     const BY_SOURCE_PORT: u32 = 1 << 3;
     const INVERT: u32 = 1 << 4;
     const BYTES: u32 = 1 << 5;
