@@ -73,6 +73,7 @@ const OF_SETS: [u16; 15] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 15, 17, 18];
 const OF_OBJECTS: [u16; 5] = [1, 2, 3, 4, 8];
 /// Everything of a flowtable but its handle, how often it is used, and offloading to hardware.
 const OF_FLOWTABLES: [u16; 3] = [1, 2, 3];
+const NFTA_SET_ELEM_FLAGS: u16 = 3;
 const NFTA_SET_ELEM_LIST_ELEMENTS: u16 = 3;
 const NFTA_LIST_ELEM: u16 = 1;
 const NFTA_EXPR_NAME: u16 = 1;
@@ -218,6 +219,7 @@ impl Ruleset {
             // concatenations it keeps in the order in which they came.
             if set.flags & (NFT_SET_INTERVAL | NFT_SET_CONCAT) == NFT_SET_INTERVAL {
                 set.elements.reverse();
+                drop_lone_ends(&mut set.elements);
             }
             ruleset.sets.push(set);
         }
@@ -686,6 +688,25 @@ impl Set {
         }
         orders
     }
+}
+
+/// Of a range that ran out the kernel still gives out the end, and does not take that back alone.
+fn drop_lone_ends(elements: &mut Vec<Vec<u8>>) {
+    let mut after_end = false;
+    elements.retain(|element| {
+        let is_end = is_interval_end(element);
+        let is_lone = is_end && after_end;
+        after_end = is_end;
+        !is_lone
+    });
+}
+
+fn is_interval_end(element: &[u8]) -> bool {
+    const NFT_SET_ELEM_INTERVAL_END: u8 = 1;
+    let flags = find(element, NFTA_SET_ELEM_FLAGS).unwrap_or_default();
+    flags
+        .last()
+        .is_some_and(|low| low & NFT_SET_ELEM_INTERVAL_END != 0)
 }
 
 impl Rule {

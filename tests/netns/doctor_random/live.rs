@@ -168,6 +168,11 @@ impl Examined {
         self.twin.agrees(&self.packets)
     }
 
+    /// What of the live side is not in its twin.
+    pub fn not_carried(&self) -> &[String] {
+        self.twin.not_carried()
+    }
+
     pub fn count(&self, tally: &mut Tally) {
         for seen in &self.packets {
             if !seen.routed {

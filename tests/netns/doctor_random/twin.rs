@@ -62,6 +62,11 @@ impl Twin {
         }
     }
 
+    /// What of the live side is not in the twin.
+    pub fn not_carried(&self) -> &[String] {
+        &self.answer.not_carried
+    }
+
     pub fn count(&self, packets: &[Seen], tally: &mut Tally) {
         for (fate, seen) in self.fates().iter().zip(packets) {
             tally.count(ASKED);
