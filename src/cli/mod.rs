@@ -8,6 +8,7 @@ mod close;
 pub mod demo;
 mod doctor;
 mod exec;
+mod explain;
 mod explain_config;
 mod firewall;
 mod hook;
@@ -15,6 +16,7 @@ mod install_hooks;
 mod metrics;
 mod open;
 mod process;
+mod prove;
 mod report;
 mod staging;
 mod status;
@@ -88,6 +90,8 @@ enum Command {
     Metrics,
     /// Examine, before a CA is asked, whether a validation will get through; exit 2 if not, 1 if perhaps not
     Doctor(doctor::DoctorArgs),
+    /// Show the path of one packet through the ruleset, by the kernel's own word
+    Explain(explain::ExplainArgs),
     /// Show, install or remove our part of the ruleset
     #[command(subcommand)]
     Firewall(firewall::FirewallCommand),
@@ -208,8 +212,9 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Enforcer => daemon::enforcer::run(config.as_deref())?,
         Command::Runner => daemon::runner::run(config.as_deref())?,
         Command::Historian => daemon::historian::run(config.as_deref())?,
+        Command::Explain(args) => return explain::run(config.as_deref(), &args),
         Command::Twin => return Ok(twin::run()),
-        Command::Open(args) => return open::run(&runtime_dir, &args),
+        Command::Open(args) => return open::run(config.as_deref(), &runtime_dir, &args),
         Command::Close(args) => return close::run(&runtime_dir, &args),
         Command::Exec(args) => return exec::run(&runtime_dir, &args),
         Command::Become(args) => return exec::start(&args),

@@ -10,8 +10,8 @@ use std::fs;
 /// asked for.
 pub fn tables() -> BTreeSet<String> {
     let names = [
-        "/proc/self/net/ip_tables_names",
-        "/proc/self/net/ip6_tables_names",
+        "/proc/thread-self/net/ip_tables_names",
+        "/proc/thread-self/net/ip6_tables_names",
     ]
     .map(|path| fs::read_to_string(path).unwrap_or_default());
     let names = names.iter().flat_map(|names| names.lines());

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use acmegate::doctor::finding::{Area, Code, Exam};
 use acmegate::doctor::letter::Letter;
-use acmegate::doctor::{daemon, listener, outlook, sites, staging};
+use acmegate::doctor::{daemon, listener, outlook, reading, sites, staging, twin};
 
 use crate::lab::{BINARY, Output, TempDir, run};
 use crate::schema;
@@ -21,6 +21,8 @@ const CODES: &[&[Code]] = &[
     daemon::configuration::ALL,
     listener::ALL,
     daemon::ALL,
+    reading::ALL,
+    twin::ALL,
     sites::ALL,
     staging::ALL,
     outlook::ALL,

@@ -125,7 +125,7 @@ impl View<'_> {
         .seen(self.at(place))
         .remedy(format!(
             "keep the port out of it, or a connection that a window admitted goes on when it has closed: begin the \
-             rule with `ct original proto-dst != {}`",
+             rule with `meta l4proto tcp ct original proto-dst != {}`",
             answer.port
         ))
     }

@@ -19,6 +19,8 @@ mod host;
 mod limits;
 mod shut;
 mod taken;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;

@@ -77,7 +77,15 @@ impl View<'_> {
                 culprit.packet(),
             ));
         }
-        for line in self.remedies(&culprits, *transport, is_name_server) {
+        let remedies = match code {
+            // What is open for good in the other family only guard shuts outside of windows.
+            ONE_FAMILY if !matches!(self.settings.mode, Mode::Attach(_)) => culprits
+                .iter()
+                .map(|culprit| format!("{}, and use mode `guard`", culprit.opening()))
+                .collect(),
+            _ => self.remedies(&culprits, *transport, is_name_server),
+        };
+        for line in remedies {
             finding = finding.remedy(line);
         }
         if code == ONE_FAMILY {

@@ -68,6 +68,25 @@ impl Reading {
         })
     }
 
+    /// A reading for a test, of a host where nothing else is the matter. Needs a runtime.
+    #[cfg(test)]
+    pub(super) fn by_hand(rules: Ruleset, routes: Routes, ways: Vec<Way>) -> Self {
+        Self {
+            nft: Connection::<Nftables>::new().expect("netlink"),
+            rules,
+            routes,
+            ways,
+            legacy: BTreeSet::new(),
+            name_server: NameServer {
+                tcp: false,
+                udp: false,
+            },
+            syn_cookies: None,
+            syn_backlog: None,
+            reverse_path: HashMap::new(),
+        }
+    }
+
     /// The rules at these places, as people know them.
     pub(super) async fn words(&self, places: &[Place]) -> HashMap<Place, String> {
         let mut words = HashMap::new();
@@ -88,7 +107,7 @@ fn has_socket(table: &str) -> bool {
     const DNS: &str = "0035";
     // What waits for connections, and what waits for datagrams.
     const WAITING: [&str; 2] = ["0A", "07"];
-    let table = fs::read_to_string(format!("/proc/self/net/{table}")).unwrap_or_default();
+    let table = fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
     table.lines().any(|line| {
         let words: Vec<&str> = line.split_whitespace().collect();
         let [_, local, _, state, ..] = words.as_slice() else {

@@ -25,13 +25,13 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Puts our table into the namespace that the calling thread is in, unless it is there.
+    /// Takes our table over in the namespace that the calling thread is in; puts it there if it `is_missing`.
     ///
     /// # Errors
     /// [`KernelError`]: most of all a set or chain of the administrator's that is not there.
-    pub async fn prepare(settings: Settings, is_there: bool) -> Result<Self, KernelError> {
+    pub async fn prepare(settings: Settings, is_missing: bool) -> Result<Self, KernelError> {
         let mut kernel = Kernel::connect()?;
-        if !is_there {
+        if is_missing {
             let none = Windows::default();
             kernel.ensure_whole(&settings, &none, now()).await?;
         }

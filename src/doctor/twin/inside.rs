@@ -14,11 +14,12 @@ use nlink::netlink::{Connection, Nftables};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
+use super::advice::Advisor;
 use super::guard::Guard;
 use super::knock::{DROPPED, Knocker, Told, ended_by, losses, reason};
 use super::netlink::Socket;
-use super::network::{Network, Outside};
-use super::order::{Answer, Letter, MAX_LISTING_BYTES, Source};
+use super::network::Network;
+use super::order::{Answer, Letter, MAX_LISTING_BYTES, Source, Window};
 use super::ruleset::{ChainName, Copy, Elements, Ruleset, State, expressions, family_word};
 use super::{TwinError, compat, listing, watch};
 use crate::doctor::namespaces::{self, Netns};
@@ -88,15 +89,10 @@ fn work() -> Result<Answer, TwinError> {
         .iter()
         .map(|knock| knock.interface.clone())
         .collect();
-    let missing = network.build(&outside, &entrances);
-    answer
-        .not_carried
-        .extend(missing.map_err(broken("interfaces in a namespace"))?);
+    let built = network.build(&outside);
+    let (world, missing) = built.map_err(broken("interfaces in a namespace"))?;
+    answer.not_carried.extend(missing);
     answer.otherwise.extend(network.otherwise(&entrances));
-    let world = outside
-        .within(|| Outside::prepare(&network, &entrances))
-        .and_then(|prepared| prepared)
-        .map_err(broken("the outside"))?;
 
     let mut socket = Socket::netfilter().map_err(broken("a socket"))?;
     let copy = match (&letter.source, &ruleset) {
@@ -121,7 +117,7 @@ fn work() -> Result<Answer, TwinError> {
     };
     answer.not_carried.extend(copy.missing.iter().cloned());
     answer.otherwise.extend(copy.otherwise.iter().cloned());
-    let loaded = Ruleset::read(&mut socket, Elements::OfFilledSets)
+    let loaded = Ruleset::read(&mut socket, Elements::OfChangingSets)
         .map_err(broken("reading the copy back"))?;
     if ruleset.is_none() {
         answer.copied = loaded.size();
@@ -129,11 +125,16 @@ fn work() -> Result<Answer, TwinError> {
     let live = Live::of(ruleset.as_ref(), &loaded, &copy);
     drop(ruleset);
 
-    let guard = match letter.settings() {
+    let settings = letter.settings();
+    let guard = match settings.clone() {
         None => None,
         Some(settings) => {
             let is_there = loaded.has_table(NftFamily::Inet as u8, names::TABLE);
-            match runtime.block_on(Guard::prepare(settings, is_there)) {
+            let is_asked = letter
+                .windows
+                .iter()
+                .any(|window| *window != Window::AsItStands);
+            match runtime.block_on(Guard::prepare(settings, is_asked && !is_there)) {
                 Ok(guard) => Some(guard),
                 Err(error) => {
                     answer
@@ -144,13 +145,14 @@ fn work() -> Result<Answer, TwinError> {
             }
         }
     };
+    answer.has_guard = guard.is_some();
     let interfaces: Vec<String> = entrances.iter().cloned().collect();
     let sees_ingress = watch::install(&mut socket, &interfaces).map_err(broken("its own table"))?;
     if !sees_ingress {
         let told = "this kernel has no ingress hook to trace from: what drops there is not named";
         answer.not_carried.push(told.to_owned());
     }
-    let tells = Ruleset::read(&mut socket, Elements::OfFilledSets)
+    let tells = Ruleset::read(&mut socket, Elements::OfChangingSets)
         .map_err(broken("reading the copy back"))?;
     let state = tells.state(names::TABLE);
     answer.otherwise.extend(
@@ -161,7 +163,13 @@ fn work() -> Result<Answer, TwinError> {
     );
     answer.not_carried.extend(programs_that_decide(&tells));
     let texts = runtime.block_on(Texts::read(&tells));
-    let texts = texts.map_err(|error| TwinError::Broken(format!("reading rules: {error}")))?;
+    let mut texts = texts.map_err(|error| TwinError::Broken(format!("reading rules: {error}")))?;
+    // What is made anew for each knock loses the sets that stand in it.
+    for (place, handle) in state.rules() {
+        texts.text(&runtime, place, handle);
+    }
+    let advisor = runtime.block_on(Advisor::read(&texts.nft, &tells, settings.as_ref()));
+    let advisor = advisor.map_err(|error| TwinError::Broken(format!("reading rules: {error}")))?;
     let knocker = Knocker::prepare(&network, &outside, world).map_err(broken("raw sockets"))?;
     let mut twin = Twin {
         socket,
@@ -169,6 +177,7 @@ fn work() -> Result<Answer, TwinError> {
         state,
         live,
         texts,
+        advisor,
         runtime: &runtime,
     };
     for window in &letter.windows {
@@ -177,13 +186,17 @@ fn work() -> Result<Answer, TwinError> {
             set.map_err(|error| TwinError::Broken(format!("acmegate's own table: {error}")))?;
         }
         let mut fates = Vec::with_capacity(letter.knocks.len());
+        let mut advice = Vec::with_capacity(letter.knocks.len());
         for knock in &letter.knocks {
             if now().duration_since(began) > letter.patience {
                 return Err(TwinError::Late(letter.patience));
             }
-            fates.push(twin.fate(knock).map_err(broken("a packet"))?);
+            let (fate, advised) = twin.fate(knock).map_err(broken("a packet"))?;
+            fates.push(fate);
+            advice.push(advised);
         }
         answer.fates.push(fates);
+        answer.advice.push(advice);
     }
     Ok(answer)
 }
@@ -195,11 +208,13 @@ struct Twin<'a> {
     state: State,
     live: Live,
     texts: Texts,
+    advisor: Advisor,
     runtime: &'a tokio::runtime::Runtime,
 }
 
 impl Twin<'_> {
-    fn fate(&mut self, knock: &Knock) -> io::Result<Fate> {
+    /// What becomes of a knock, and what to do about it if it is dropped.
+    fn fate(&mut self, knock: &Knock) -> io::Result<(Fate, Option<String>)> {
         let told = self.once(knock)?;
         let end = match (&told.end, ended_by(&told.steps)) {
             (Some(end), _) => end.clone(),
@@ -219,8 +234,15 @@ impl Twin<'_> {
         };
         let steps = told.steps.iter();
         let steps: Vec<Step> = steps.map(|step| self.step(step)).collect();
+        let advice = match end {
+            End::Dropped { rejects } => {
+                let handle = steps.last().and_then(|step| step.handle);
+                self.advisor.advise(knock, &told, handle, rejects)
+            }
+            _ => None,
+        };
         self.forget()?;
-        Ok(Fate { end, steps })
+        Ok((Fate { end, steps }, advice))
     }
 
     fn once(&mut self, knock: &Knock) -> io::Result<Told> {
@@ -424,9 +446,6 @@ fn programs_that_decide(ruleset: &Ruleset) -> Vec<String> {
                 b"tproxy" if !is_ours => "hands packets to a program's socket, which is not there",
                 b"socket" if !is_ours => "asks for a program's socket, which is not there",
                 b"match" => match compat::name_in(data).unwrap_or_default() {
-                    b"recent" => {
-                        "remembers who came before: xt match \"recent\" starts empty, and counts the twin's packets"
-                    }
                     b"set" => "asks an ipset, which is not there",
                     b"bpf" => "asks a BPF program",
                     _ => continue,

@@ -4,6 +4,8 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
+
 /// A part of a listing, and who reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reader {
@@ -40,7 +42,7 @@ pub fn load(listing: &str) -> Result<(), String> {
 fn parts(listing: &str) -> Vec<(Reader, String)> {
     let trimmed = listing.trim_start();
     if trimmed.starts_with('{') {
-        return vec![(Reader::NftJson, listing.to_owned())];
+        return vec![(Reader::NftJson, in_order(listing))];
     }
     let is_saved = |text: &str| text.lines().any(|line| line.starts_with('*'));
     if !is_saved(listing) {
@@ -66,6 +68,29 @@ fn parts(listing: &str) -> Vec<(Reader, String)> {
     }
     parts.retain(|(_, part)| is_saved(part));
     parts
+}
+
+/// nft lists maps before the chains that they lead to, and cannot load them so.
+fn in_order(listing: &str) -> String {
+    let Ok(mut document) = serde_json::from_str::<Value>(listing) else {
+        // nft says what is wrong with it.
+        return listing.to_owned();
+    };
+    let rank = |object: &Value| {
+        let kind = object.as_object().and_then(|object| object.keys().next());
+        match kind.map_or("", String::as_str) {
+            "metainfo" => 0,
+            "table" => 1,
+            "chain" => 2,
+            "set" | "map" | "element" => 4,
+            "rule" => 5,
+            _ => 3,
+        }
+    };
+    if let Some(objects) = document.get_mut("nftables").and_then(Value::as_array_mut) {
+        objects.sort_by_key(rank);
+    }
+    document.to_string()
 }
 
 /// Without its head a file of ip6tables is known by its words.

@@ -14,15 +14,21 @@
 //! | `listing.rs` | a saved ruleset, loaded by the program that printed it |
 //! | `watch.rs` `packet.rs` `knock.rs` | what is sent, and what became of it |
 //! | `guard.rs` | our own table, with the window shut and open |
+//! | `advice.rs` | what to do about what drops |
+//! | `entrances.rs` `exam.rs` `opening.rs` | what is knocked at, and the doctor's findings; one opening alone |
 //! | `inside.rs` | the process that is the twin: `acmegate twin` |
 
+mod advice;
 mod compat;
+mod entrances;
+mod exam;
 mod guard;
 mod inside;
 mod knock;
 mod listing;
 mod netlink;
 mod network;
+mod opening;
 mod order;
 mod packet;
 mod ruleset;
@@ -39,7 +45,14 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
 
-pub use self::inside::run;
+use self::netlink::Socket;
+use self::ruleset::{Elements, Ruleset};
+use super::namespaces::Netns;
+
+pub use self::entrances::{Door, doors};
+pub use self::exam::{ALL, examine, examine_by};
+pub use self::inside::{NOT_CARRIED, run};
+pub use self::opening::{Opening, prove_opening};
 pub use self::order::{Answer, MAX_KNOCKS, MAX_LISTING_BYTES, Order, PATIENCE, Source, Window};
 
 /// The longest answer: some 100 octets for each step of each knock.
@@ -121,13 +134,14 @@ pub async fn prove_by(program: &Path, order: &Order) -> Result<Answer, TwinError
         .kill_on_drop(true)
         .spawn()
         .map_err(broken)?;
-    let group = Group(child.id());
+    let mut group = Group(child.id());
     let answered = timeout(order.patience + GRACE, exchange(&mut child, &letter)).await;
-    drop(group);
     let (answer, errors) = match answered {
         Ok(answered) => answered.map_err(broken)?,
         Err(_) => return Err(TwinError::Late(order.patience)),
     };
+    // It has ended: its number may be somebody else's soon.
+    group.0 = None;
     match serde_json::from_slice::<Result<Answer, TwinError>>(&answer) {
         Ok(answer) => answer,
         Err(_) => {
@@ -172,6 +186,17 @@ impl Drop for Group {
             let _ = kill_process_group(leader, Signal::KILL);
         }
     }
+}
+
+/// Copies the ruleset of the namespace that the calling thread is in to another one, which has none yet. What the
+/// kernel refused there, a line each.
+///
+/// # Errors
+/// The kernel's: no CAP_NET_ADMIN in one of them.
+pub fn copy_ruleset(into: &Netns) -> std::io::Result<Vec<String>> {
+    let read = Ruleset::read(&mut Socket::netfilter()?, Elements::All)?;
+    let mut socket = into.within(Socket::netfilter)??;
+    Ok(read.send(&mut socket)?.missing)
 }
 
 fn check(order: &Order) -> Result<(), TwinError> {

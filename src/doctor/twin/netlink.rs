@@ -81,6 +81,16 @@ impl Socket {
         Self::of(None)
     }
 
+    /// One that hears of interfaces that come up, and of routes of IPv6.
+    pub fn links() -> io::Result<Self> {
+        const RTMGRP_LINK: u32 = 1;
+        const RTMGRP_IPV6_ROUTE: u32 = 0x400;
+        let socket = Self::route()?;
+        let groups = RTMGRP_LINK | RTMGRP_IPV6_ROUTE;
+        bind(&socket.fd, &SocketAddrNetlink::new(0, groups))?;
+        Ok(socket)
+    }
+
     /// One that hears of traced packets.
     pub fn trace() -> io::Result<Self> {
         let socket = Self::of(Some(netlink::NETFILTER))?;

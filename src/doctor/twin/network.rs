@@ -2,14 +2,15 @@
 //! numbers and addresses, routes of every table, rules for choosing one, and the switches that decide about
 //! packets.
 //!
-//! An interface that knocks come in by is one end of a cable whose other end stands outside; every other one is
-//! a dummy, which is enough to route to. Numbers are those of linux/rtnetlink.h and its neighbours.
+//! Every interface is one end of a cable whose other end stands outside, whatever it is on the host: packets may
+//! come in by it, and there is something to route to. Numbers are those of linux/rtnetlink.h and its neighbours.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
+use std::time::Duration;
 
 use super::netlink::{
     Message, NLM_F_APPEND, NLM_F_CREATE, NLM_F_REPLACE, Order, Socket, attributes, copy_of, find,
@@ -20,10 +21,15 @@ use crate::doctor::path::Knock;
 
 /// What one dump may hold.
 const MOST_BYTES: usize = 64 << 20;
+/// As often is something read that changes while it is read.
+const ATTEMPTS: u32 = 10;
 /// Hosts with more interfaces than this are copied in part.
 const MOST_LINKS: usize = 1024;
 /// Routers with more routes than this are copied in part.
 const MOST_ROUTES: usize = 20_000;
+/// How often interfaces are looked at until all of them work, and how long one look waits for an event.
+const MOST_LOOKS: usize = 200;
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// A route may need another one that comes later in the dump.
 const ROUNDS: usize = 3;
 
@@ -111,7 +117,7 @@ impl Network {
         let mut socket = Socket::route()?;
         let mut network = Self::default();
         let body = ifinfo(0, 0);
-        for message in socket.dump(GETLINK, &body, MOST_BYTES)? {
+        for message in dump(&mut socket, GETLINK, &body)? {
             network.take_link(&message);
         }
         if network.links.len() > MOST_LINKS {
@@ -119,8 +125,8 @@ impl Network {
             let told = format!("only the first {MOST_LINKS} interfaces are copied");
             network.not_copied.push(told);
         }
-        network.addresses = socket.dump(GETADDR, &[0; IFADDR], MOST_BYTES)?;
-        network.routes = socket.dump(GETROUTE, &[0; RTMSG], MOST_BYTES)?;
+        network.addresses = dump(&mut socket, GETADDR, &[0; IFADDR])?;
+        network.routes = dump(&mut socket, GETROUTE, &[0; RTMSG])?;
         // What is the kernel's own comes with the addresses.
         network.routes.retain(|route| !is_own_local(route));
         if network.routes.len() > MOST_ROUTES {
@@ -184,7 +190,7 @@ impl Network {
 
     /// Programs and filters of tc see packets before nftables does.
     fn look_for_tc(&mut self, socket: &mut Socket) {
-        let Ok(disciplines) = socket.dump(GETQDISC, &[0; TCMSG], MOST_BYTES) else {
+        let Ok(disciplines) = dump(socket, GETQDISC, &[0; TCMSG]) else {
             return;
         };
         for message in disciplines {
@@ -260,12 +266,12 @@ impl Network {
         made_up
     }
 
-    /// Builds all of it in the namespace that the calling thread is in; cables for `entrances` lead `outside`.
-    /// What could not be built.
+    /// Builds all of it in the namespace that the calling thread is in; every cable leads `outside`. What could not be
+    /// built.
     ///
     /// # Errors
-    /// The kernel's: an interface that knocks come in by cannot be made.
-    pub fn build(&self, outside: &Netns, entrances: &BTreeSet<String>) -> io::Result<Vec<String>> {
+    /// The kernel's: no interface can be made.
+    pub fn build(&self, outside: &Netns) -> io::Result<(Outside, Vec<String>)> {
         let mut missing = self.not_copied.clone();
         let mut socket = Socket::route()?;
         // Nothing is announced, asked for or waited for in here.
@@ -278,26 +284,19 @@ impl Network {
                 write_switch(&format!("ipv6/conf/{quiet}/{switch}"), value);
             }
         }
-        for link in &self.links {
-            let is_entrance = entrances.contains(&link.name);
-            let made = match (link.index, is_entrance) {
-                (LOOPBACK, _) => Ok(()),
-                (_, true) => link.cable(&mut socket, outside),
-                (_, false) => link.dummy(&mut socket),
-            };
-            match made {
-                Err(error) if is_entrance => return Err(error),
-                Err(error) => {
-                    missing.push(format!("interface {}: {error}", link.name));
-                    continue;
-                }
-                Ok(()) => {}
-            }
+        for link in self.links.iter().filter(|link| link.index != LOOPBACK) {
+            link.cable(&mut socket, outside)?;
         }
+        // Addresses and routes of IPv6 count only once both ends of a cable are up.
+        let mut events = Socket::links()?;
+        let outside = outside
+            .within(|| Outside::prepare(self))
+            .and_then(|made| made)?;
         self.write_switches(&mut missing);
         for link in self.links.iter().filter(|link| link.is_up) {
             let _ = socket.change(&up(link.index));
         }
+        self.wait_for_carriers(&mut socket, &mut events)?;
         for address in self.addresses.iter().filter_map(address_order) {
             if let Err(error) = socket.change(&address)
                 && error.kind() != io::ErrorKind::AlreadyExists
@@ -305,10 +304,59 @@ impl Network {
                 missing.push(format!("an address: {error}"));
             }
         }
+        self.wait_for_addresses(&mut socket, &mut events);
         self.send_rules(&mut socket, &mut missing)?;
         self.send_routes(&mut socket, &mut missing);
         missing.dedup();
-        Ok(missing)
+        Ok((outside, missing))
+    }
+
+    /// The kernel notes a moment later that a cable has two ends.
+    fn wait_for_carriers(&self, socket: &mut Socket, events: &mut Socket) -> io::Result<()> {
+        for _ in 0..MOST_LOOKS {
+            let links = dump(socket, GETLINK, &ifinfo(0, 0))?;
+            let ready: BTreeSet<i32> = links.iter().filter_map(ready).collect();
+            let mut wanted = self.links.iter().filter(|link| link.is_up);
+            if wanted.all(|link| link.index == LOOPBACK || ready.contains(&link.index)) {
+                return Ok(());
+            }
+            // Whatever it says, or nothing: it is time to look again.
+            let _ = events.hear(LOOK_AGAIN);
+        }
+        Err(io::Error::other("the cables do not come up"))
+    }
+
+    /// An address of IPv6 becomes one of the host's a moment after it was added.
+    fn wait_for_addresses(&self, socket: &mut Socket, events: &mut Socket) {
+        const IFA_ADDRESS: u16 = 1;
+        const RTN_LOCAL: u8 = 2;
+        let up = self.links.iter().filter(|link| link.is_up);
+        let up: BTreeSet<i32> = up.map(|link| link.index).collect();
+        for message in &self.addresses {
+            let Some((head, attributes)) = message.body.split_at_checked(IFADDR) else {
+                continue;
+            };
+            let index = head.get(4..8).and_then(|index| index.try_into().ok());
+            let is_up = index.is_some_and(|index| up.contains(&i32::from_ne_bytes(index)));
+            let is_six = head.first() == Some(&AF_INET6);
+            let address = find(attributes, IFA_ADDRESS);
+            let Some(address) = address.filter(|address| {
+                // Link-local ones are no business of the Internet's, and need an interface to be asked for.
+                is_six && is_up && !address.starts_with(&[0xfe, 0x80])
+            }) else {
+                continue;
+            };
+            let mut question = vec![AF_INET6, 128];
+            question.resize(RTMSG, 0);
+            put(&mut question, 1, address);
+            for _ in 0..MOST_LOOKS {
+                let route = socket.ask(GETROUTE, &question);
+                if route.is_ok_and(|route| route.body.get(7) == Some(&RTN_LOCAL)) {
+                    break;
+                }
+                let _ = events.hear(LOOK_AGAIN);
+            }
+        }
     }
 
     fn write_switches(&self, missing: &mut Vec<String>) {
@@ -405,7 +453,8 @@ impl Link {
 
     /// A veth pair of which this is one end.
     fn cable(&self, socket: &mut Socket, outside: &Netns) -> io::Result<()> {
-        let mut peer = ifinfo(0, 0);
+        // Ends of one number would be taken for one interface, whose changes can wait a second.
+        let mut peer = ifinfo(self.index ^ PEER_BIT, 0);
         put_text(&mut peer, IFLA_IFNAME, self.peer().as_bytes());
         let file = outside.as_file().as_raw_fd();
         put(&mut peer, IFLA_NET_NS_FD, &file.to_ne_bytes());
@@ -413,14 +462,6 @@ impl Link {
         let mut data = Vec::new();
         const VETH_INFO_PEER: u16 = 1;
         put_nested(&mut data, VETH_INFO_PEER, &peer);
-        self.make(socket, "veth", Some(&data))
-    }
-
-    fn dummy(&self, socket: &mut Socket) -> io::Result<()> {
-        self.make(socket, "dummy", None)
-    }
-
-    fn make(&self, socket: &mut Socket, kind: &str, data: Option<&[u8]>) -> io::Result<()> {
         let order = |mtu: Option<u32>| {
             let mut body = ifinfo(self.index, 0);
             put_text(&mut body, IFLA_IFNAME, self.name.as_bytes());
@@ -430,10 +471,8 @@ impl Link {
             }
             put(&mut body, IFLA_GROUP, &self.group.to_ne_bytes());
             let mut info = Vec::new();
-            put_text(&mut info, 1, kind.as_bytes());
-            if let Some(data) = data {
-                put_nested(&mut info, 2, data);
-            }
+            put_text(&mut info, 1, b"veth");
+            put_nested(&mut info, 2, &data);
             put_nested(&mut body, IFLA_LINKINFO, &info);
             Order {
                 kind: NEWLINK,
@@ -464,22 +503,14 @@ pub struct Outside {
 
 impl Outside {
     /// Must be called within the namespace, after the cables were laid.
-    ///
-    /// # Errors
-    /// The kernel's.
-    pub fn prepare(network: &Network, entrances: &BTreeSet<String>) -> io::Result<Self> {
+    fn prepare(network: &Network) -> io::Result<Self> {
         for quiet in ["all", "default"] {
             write_switch(&format!("ipv6/conf/{quiet}/accept_dad"), "0");
             write_switch(&format!("ipv6/conf/{quiet}/accept_ra"), "0");
         }
         let mut socket = Socket::route()?;
-        for link in network
-            .links
-            .iter()
-            .filter(|link| entrances.contains(&link.name))
-        {
-            let index = index_of(&mut socket, &link.peer())?;
-            let _ = write_switch(&format!("ipv6/conf/{}/disable_ipv6", link.peer()), "0");
+        for link in network.links.iter().filter(|link| link.index != LOOPBACK) {
+            let index = link.index ^ PEER_BIT;
             socket.change(&up(index))?;
             // A route of IPv6 needs an address to stand for it.
             let number = link.index.unsigned_abs();
@@ -505,7 +536,7 @@ impl Outside {
     /// The kernel's.
     pub fn know(&mut self, link: &Link, address: IpAddr) -> io::Result<()> {
         const NUD_PERMANENT: u16 = 0x80;
-        let index = index_of(&mut self.socket, &link.peer())?;
+        let index = link.index ^ PEER_BIT;
         let mut body = vec![if address.is_ipv4() { AF_INET } else { AF_INET6 }, 0, 0, 0];
         body.extend(index.to_ne_bytes());
         body.extend(NUD_PERMANENT.to_ne_bytes());
@@ -520,6 +551,8 @@ impl Outside {
     }
 }
 
+/// What tells the number of the outer end from that of the inner one.
+const PEER_BIT: i32 = 1 << 24;
 const PEER_MAC: [u8; 6] = [2, 0, 0, 0, 0xff, 0xfe];
 const FIB_RULE_INVERT: u32 = 2;
 
@@ -539,23 +572,31 @@ fn up(index: i32) -> Order {
     }
 }
 
-fn index_of(socket: &mut Socket, name: &str) -> io::Result<i32> {
-    let mut body = ifinfo(0, 0);
-    put_text(&mut body, IFLA_IFNAME, name.as_bytes());
-    let answer = socket.ask(GETLINK, &body)?;
-    let index = answer
-        .body
-        .get(4..8)
-        .and_then(|index| index.try_into().ok());
-    index
-        .map(i32::from_ne_bytes)
-        .ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))
+/// The number of an interface that works, by a message of a dump.
+fn ready(message: &Message) -> Option<i32> {
+    const IFLA_OPERSTATE: u16 = 16;
+    const IF_OPER_UP: u8 = 6;
+    let (head, body) = message.body.split_at_checked(IFINFO)?;
+    let index = i32::from_ne_bytes(head.get(4..8)?.try_into().ok()?);
+    (find(body, IFLA_OPERSTATE)?.first() == Some(&IF_OPER_UP)).then_some(index)
+}
+
+/// Everything of one kind; again, if something changed meanwhile.
+fn dump(socket: &mut Socket, kind: u16, body: &[u8]) -> io::Result<Vec<Message>> {
+    let mut tries = ATTEMPTS;
+    loop {
+        tries -= 1;
+        match socket.dump(kind, body, MOST_BYTES) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted && tries > 0 => {}
+            done => return done,
+        }
+    }
 }
 
 fn rules(socket: &mut Socket, family: u8) -> io::Result<Vec<Message>> {
     let mut body = vec![0; 12];
     body[0] = family;
-    let rules = socket.dump(GETRULE, &body, MOST_BYTES)?;
+    let rules = dump(socket, GETRULE, &body)?;
     Ok(rules
         .into_iter()
         .filter(|rule| rule.body.len() >= 12)
@@ -590,8 +631,8 @@ fn address_order(message: &Message) -> Option<Order> {
     const IFA_F_NODAD: u32 = 2;
     const IFA_F_NOPREFIXROUTE: u32 = 0x200;
     let (head, attributes) = message.body.split_at_checked(IFADDR)?;
-    let flags = find(attributes, IFA_FLAGS).and_then(|flags| flags.try_into().ok());
-    let flags = flags.map_or(0, u32::from_ne_bytes) & IFA_F_NOPREFIXROUTE | IFA_F_NODAD;
+    // Its network's route comes with the other routes, if the host has it.
+    let flags = IFA_F_NOPREFIXROUTE | IFA_F_NODAD;
     let mut body = head.to_vec();
     body[2] = IFA_F_NODAD as u8;
     // All but how long it lives, and flags.

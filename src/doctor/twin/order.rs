@@ -62,6 +62,11 @@ pub struct Order {
 pub struct Answer {
     /// For each run of the order, the fate of each knock, in the order's order.
     pub fates: Vec<Vec<Fate>>,
+    /// Likewise, for each packet that was dropped by a rule or a policy: what to do about that, in the words of whoever
+    /// looks after it.
+    pub advice: Vec<Vec<Option<String>>>,
+    /// Whether our own part stood in the twin: without it windows open nothing.
+    pub has_guard: bool,
     /// What of the ruleset or the network is not in the twin and might have decided otherwise, a line each.
     pub not_carried: Vec<String>,
     /// What stands otherwise in the twin and cannot decide about a first packet, a line each.

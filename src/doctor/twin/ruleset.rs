@@ -11,9 +11,9 @@ use std::io;
 
 use super::compat;
 use super::netlink::{
-    BATCH_BYTES, GENERIC, Message, NFTABLES, NLM_F_APPEND, NLM_F_CREATE, NLM_F_ECHO, NLM_F_REPLACE,
-    Order, Refused, Socket, attributes, copy_of, find, find_text, find_u32, generic, put,
-    put_nested, put_text,
+    Attribute, BATCH_BYTES, GENERIC, Message, NFTABLES, NLM_F_APPEND, NLM_F_CREATE, NLM_F_ECHO,
+    NLM_F_REPLACE, Order, Refused, Socket, attributes, copy_of, find, find_text, find_u32, generic,
+    put, put_nested, put_text,
 };
 
 /// A ruleset that changes in each of so many readings in a row is being rebuilt in a loop.
@@ -96,8 +96,8 @@ pub struct Ruleset {
 pub enum Elements {
     /// Those of every set.
     All,
-    /// Those of sets that rules fill.
-    OfFilledSets,
+    /// Those of sets that rules fill, and of those that stand in rules.
+    OfChangingSets,
 }
 
 /// A table, chain, object or flowtable.
@@ -198,7 +198,8 @@ impl Ruleset {
             let Some(mut set) = set(&message) else {
                 continue;
             };
-            if elements == Elements::OfFilledSets && set.flags & NFT_SET_EVAL == 0 {
+            let changes = set.flags & (NFT_SET_EVAL | NFT_SET_ANONYMOUS) != 0;
+            if elements == Elements::OfChangingSets && !changes {
                 ruleset.sets.push(set);
                 continue;
             }
@@ -256,6 +257,25 @@ impl Ruleset {
             handles.entry(&rule.place).or_default().push(rule.handle);
         }
         handles
+    }
+
+    /// The base chains: family, table, name.
+    pub fn base_chains(&self) -> Vec<(u8, String, String)> {
+        let bases = self.chains.iter();
+        let bases = bases.filter(|chain| find(&chain.attributes, NFTA_CHAIN_HOOK).is_some());
+        let text = |chain: &Thing, kind| {
+            let name = find_text(&chain.attributes, kind).unwrap_or_default();
+            String::from_utf8_lossy(name).into_owned()
+        };
+        bases
+            .map(|chain| {
+                (
+                    chain.family,
+                    text(chain, TABLE),
+                    text(chain, NFTA_CHAIN_NAME),
+                )
+            })
+            .collect()
     }
 
     /// Whether it has a table of this name and family.
@@ -377,8 +397,22 @@ impl Ruleset {
         let sets = self.sets.iter().filter(is_filled);
         let (short, long): (Vec<&Set>, Vec<&Set>) =
             sets.partition(|set| set.elements.len() <= MOST_RESTORED);
+        let anonymous = self
+            .sets
+            .iter()
+            .filter(|set| set.flags & NFT_SET_ANONYMOUS != 0);
+        let anonymous: HashMap<(u8, &[u8], &[u8]), &Set> = (anonymous)
+            .map(|set| ((set.family, &set.table[..], &set.name[..]), set))
+            .collect();
+        let rules = rules.map(|rule| {
+            let names = sets_of(&rule.expressions);
+            let key = |name| (rule.place.family, &rule.place.table[..], name);
+            let sets = names.filter_map(|name| anonymous.get(&key(name)));
+            (rule.clone(), sets.map(|set| (*set).clone()).collect())
+        });
         State {
-            rules: rules.cloned().collect(),
+            rules: rules.collect(),
+            turn: 0,
             sets: short.into_iter().cloned().collect(),
             not_restored: long.iter().map(|set| set.called()).collect(),
         }
@@ -399,30 +433,48 @@ pub struct Copy {
 /// What a knock leaves behind, and how it is put back.
 #[derive(Debug, Default)]
 pub struct State {
-    rules: Vec<Rule>,
+    /// With the sets that stand in each.
+    rules: Vec<(Rule, Vec<Set>)>,
+    /// How often it was put back.
+    turn: u32,
     sets: Vec<Set>,
     /// Sets that are too long for it.
     pub not_restored: Vec<String>,
 }
 
 impl State {
+    /// The rules that are made anew: their chains and handles.
+    pub fn rules(&self) -> impl Iterator<Item = (&ChainName, u64)> {
+        self.rules
+            .iter()
+            .map(|(rule, _)| (&rule.place, rule.handle))
+    }
+
     /// Puts everything back as it was copied. Which rules have a new handle: their chain, the old, the new one.
     ///
     /// # Errors
     /// The kernel's.
     pub fn restore(&mut self, socket: &mut Socket) -> io::Result<Vec<(ChainName, u64, u64)>> {
         let mut changed = Vec::new();
-        let orders: Vec<Order> = (self.rules.iter())
-            .map(|rule| {
-                let mut order = rule.order(NLM_F_REPLACE | NLM_F_ECHO);
-                put(
-                    &mut order.body,
-                    NFTA_RULE_HANDLE,
-                    &rule.handle.to_be_bytes(),
-                );
-                order
-            })
-            .collect();
+        let mut orders = Vec::new();
+        self.turn = self.turn.wrapping_add(1);
+        for (rule, sets) in &self.rules {
+            // A set that stands in a rule belongs to that rule: its successor needs another.
+            let mut rule = rule.clone();
+            for set in sets {
+                let fresh = set.renamed(self.turn);
+                rule.expressions = with_set(&rule.expressions, &set.name, &fresh.name);
+                orders.push(fresh.order());
+                orders.extend(fresh.fill());
+            }
+            let mut order = rule.order(NLM_F_REPLACE | NLM_F_ECHO);
+            put(
+                &mut order.body,
+                NFTA_RULE_HANDLE,
+                &rule.handle.to_be_bytes(),
+            );
+            orders.push(order);
+        }
         let echoed = socket.batch(&orders)?.map_err(first_refusal)?;
         let handles = echoed
             .iter()
@@ -430,7 +482,7 @@ impl State {
         let handles: Vec<u64> = handles
             .filter_map(|message| handle(message.body.get(GENERIC..)?))
             .collect();
-        for (rule, handle) in self.rules.iter_mut().zip(handles) {
+        for ((rule, _), handle) in self.rules.iter_mut().zip(handles) {
             changed.push((rule.place.clone(), rule.handle, handle));
             rule.handle = handle;
         }
@@ -568,6 +620,20 @@ impl Set {
             kind: NFTABLES | NEWSET,
             flags: NLM_F_CREATE,
             body,
+        }
+    }
+
+    /// The same under another name.
+    fn renamed(&self, turn: u32) -> Self {
+        let mut name = self.name.clone();
+        name.extend(format!(".{turn}").bytes());
+        let kinds = OF_SETS.into_iter().filter(|kind| *kind != NAME);
+        let mut attributes = copy_of(&self.attributes, &kinds.collect::<Vec<_>>());
+        put_text(&mut attributes, NAME, &name);
+        Self {
+            name,
+            attributes,
+            ..self.clone()
         }
     }
 
@@ -733,9 +799,7 @@ fn rule(message: &Message) -> Option<Rule> {
             chain: find_text(body, NFTA_RULE_CHAIN)?.to_vec(),
         },
         handle: handle(body)?,
-        expressions: find(body, NFTA_RULE_EXPRESSIONS)
-            .unwrap_or_default()
-            .to_vec(),
+        expressions: as_taken(find(body, NFTA_RULE_EXPRESSIONS).unwrap_or_default()),
         userdata: find(body, NFTA_RULE_USERDATA).unwrap_or_default().to_vec(),
     })
 }
@@ -764,6 +828,56 @@ fn sets_of(list: &[u8]) -> impl Iterator<Item = &[u8]> {
         b"dynset" => find_text(data, NFTA_DYNSET_SET_NAME),
         b"objref" => find_text(data, NFTA_OBJREF_SET_NAME),
         _ => None,
+    })
+}
+
+/// The expressions of a rule, each of its attributes as `change` has it; `None` takes one away.
+fn rewritten(list: &[u8], change: impl Fn(&[u8], &Attribute) -> Option<Vec<u8>>) -> Vec<u8> {
+    let mut changed = Vec::with_capacity(list.len());
+    for (name, data) in expressions(list) {
+        let mut kept = Vec::with_capacity(data.len());
+        for attribute in attributes(data) {
+            kept.extend(change(name, &attribute).unwrap_or_default());
+            kept.resize(kept.len().next_multiple_of(4), 0);
+        }
+        let mut expression = Vec::new();
+        put_text(&mut expression, NFTA_EXPR_NAME, name);
+        put_nested(&mut expression, NFTA_EXPR_DATA, &kept);
+        put_nested(&mut changed, NFTA_LIST_ELEM, &expression);
+    }
+    changed
+}
+
+/// The expressions of a rule as the kernel takes them. Of a rule that fills a set it gives out a timeout of
+/// nothing where there is none, and refuses that one where the set has no timeouts.
+fn as_taken(list: &[u8]) -> Vec<u8> {
+    const NFTA_DYNSET_TIMEOUT: u16 = 6;
+    rewritten(list, |name, attribute| {
+        let is_none = name == b"dynset"
+            && attribute.kind == NFTA_DYNSET_TIMEOUT
+            && attribute.payload.iter().all(|octet| *octet == 0);
+        (!is_none).then(|| attribute.whole.to_vec())
+    })
+}
+
+/// The expressions of a rule, with another set in one set's place.
+fn with_set(list: &[u8], old: &[u8], new: &[u8]) -> Vec<u8> {
+    /// `NFTA_LOOKUP_SET` and `NFTA_DYNSET_SET_NAME`.
+    const SET_NAME: u16 = 1;
+    const NFTA_OBJREF_SET_NAME: u16 = 4;
+    rewritten(list, |name, attribute| {
+        let at = match name {
+            b"lookup" | b"dynset" => SET_NAME,
+            b"objref" => NFTA_OBJREF_SET_NAME,
+            _ => 0,
+        };
+        let is_it = attribute.kind == at && attribute.payload.strip_suffix(&[0]) == Some(old);
+        if !is_it {
+            return Some(attribute.whole.to_vec());
+        }
+        let mut renamed = Vec::new();
+        put_text(&mut renamed, at, new);
+        Some(renamed)
     })
 }
 

@@ -139,7 +139,7 @@ const NFTA_DATA_VERDICT: u16 = 2;
 
 /// `meta nftrace set 1`.
 fn set_nftrace() -> Vec<u8> {
-    const NFT_META_NFTRACE: u32 = 23;
+    const NFT_META_NFTRACE: u32 = 12;
     const NFTA_META_SREG: u16 = 3;
     let mut list = immediate(REGISTER, NFTA_DATA_VALUE, &[1]);
     let mut meta = Vec::new();

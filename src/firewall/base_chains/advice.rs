@@ -64,7 +64,7 @@ impl Culprit {
                 };
                 // Beyond DNAT the port is another one.
                 let which = match self.is_beyond {
-                    true => "ct original proto-dst",
+                    true => "meta l4proto tcp ct original proto-dst",
                     false => "tcp dport",
                 };
                 format!(

@@ -463,7 +463,8 @@ fn either(main: Outcome, other: Outcome, rule: Place) -> Outcome {
     }
 }
 
-fn culprit(
+/// What is known of a rule or policy at `place` that drops the probe.
+pub fn culprit(
     ruleset: &Ruleset,
     probe: &Probe,
     transport: Transport,

@@ -35,7 +35,7 @@ use std::net::IpAddr;
 
 use nlink::netlink::nftables::Family;
 
-pub use judge::{Circumstances, Judgement, judge, judge_in};
+pub use judge::{Circumstances, Judgement, culprit, judge, judge_in};
 pub use limit::{Limit, Measure, Per};
 pub use listing::BaseChain;
 pub use read::read;

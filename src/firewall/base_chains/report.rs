@@ -228,7 +228,11 @@ impl Manager {
         let chains: Vec<&str> = chains.collect();
         let has = |prefix| chains.iter().any(|name| name.starts_with(prefix));
         // What comes for a container passes Docker's chains, whoever set the policy.
-        if place.base_chain == "FORWARD" && has(DOCKERS_OWN) && !place.chain.starts_with("ufw") {
+        let is_docker = match place.base_chain.as_str() {
+            "FORWARD" => has(DOCKERS_OWN) && !place.chain.starts_with("ufw"),
+            _ => place.chain.starts_with("DOCKER"),
+        };
+        if is_docker {
             return Self::Docker;
         }
         // f2b-… are chains of fail2ban's own in somebody else's table.

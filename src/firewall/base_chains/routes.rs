@@ -89,6 +89,29 @@ impl Routes {
         })
     }
 
+    /// Routes for a test: own addresses, prefixes with the interface that they are beyond, and whether
+    /// anything is sent on.
+    #[cfg(test)]
+    pub(super) fn by_hand(own: &[IpAddr], beyond: &[(&str, u32)], forwards: bool) -> Self {
+        let routes = beyond.iter().map(|(prefix, out)| {
+            let prefix: ipnet::IpNet = prefix.parse().expect("a prefix");
+            Prefix {
+                network: Some(prefix.addr()),
+                is_ipv4: prefix.addr().is_ipv4(),
+                len: prefix.prefix_len(),
+                metric: 0,
+                out: Some(*out),
+            }
+        });
+        Self {
+            own: own.to_vec(),
+            routes: routes.collect(),
+            forwarding_4: HashMap::from([(2, forwards)]),
+            forwarding_6: forwards,
+            ..Self::default()
+        }
+    }
+
     /// Where a packet for `to` goes that came in by `by`.
     pub fn onward(&self, to: IpAddr, by: Option<u32>) -> Onward {
         if self.own.contains(&to) {
@@ -108,19 +131,26 @@ impl Routes {
             IpFamily::V6
         };
         match best.out {
-            Some(_) if !self.forwards(family, by) => Onward::NotForwarded,
-            Some(index) => Onward::Out(index),
             // Several next hops, or none.
             None => Onward::Unknown,
+            Some(index) => match self.forwards(family, by) {
+                Some(true) => Onward::Out(index),
+                Some(false) => Onward::NotForwarded,
+                None => Onward::Unknown,
+            },
         }
     }
 
-    fn forwards(&self, family: IpFamily, by: Option<u32>) -> bool {
-        match family {
-            IpFamily::V6 => self.forwarding_6,
-            IpFamily::V4 => by
-                .and_then(|by| self.forwarding_4.get(&by).copied())
-                .unwrap_or(true),
+    /// `None` if it depends on the way in, which is not known.
+    fn forwards(&self, family: IpFamily, by: Option<u32>) -> Option<bool> {
+        match (family, by) {
+            (IpFamily::V6, _) => Some(self.forwarding_6),
+            (IpFamily::V4, Some(by)) => self.forwarding_4.get(&by).copied(),
+            (IpFamily::V4, None) => {
+                let mut switches = self.forwarding_4.values();
+                let first = switches.next().copied()?;
+                switches.all(|other| *other == first).then_some(first)
+            }
         }
     }
 

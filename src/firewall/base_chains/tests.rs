@@ -1,5 +1,7 @@
 //! The judgement on rulesets made by hand; what the kernel thinks of the same is in `tests/netns`.
 
+mod beyond;
+
 use std::collections::HashMap;
 
 use nlink::netlink::nftables::{ChainName, CmpOp, Family, MetaKey, PayloadBase, Verdict};

@@ -48,6 +48,8 @@ pub enum Arrival {
     Host(u16),
     /// At the host behind it.
     Inner(u16),
+    /// Sent out again to the Internet, where nobody has that address.
+    World(u16),
 }
 
 pub struct Cables {
@@ -64,7 +66,7 @@ struct Ear {
     socket: Socket,
     is_v4: bool,
     protocol: Protocol,
-    is_inner: bool,
+    host: fn(u16) -> Arrival,
 }
 
 impl Cables {
@@ -116,11 +118,14 @@ impl Cables {
             host +=
                 &format!("neigh replace {inner} lladdr 02:00:00:00:09:02 dev lan0 nud permanent\n");
         }
+        // What is sent back to the Internet is heard there.
+        outside += &format!("addr add {INNER_4}/32 dev lo\naddr add {INNER_6}/128 dev lo nodad\n");
         ip(&host);
         world.run(|| ip(&outside));
         inner.run(|| ip(&behind));
-        let mut ears = ears(false);
-        ears.extend(inner.run(|| self::ears(true)));
+        let mut ears = ears(Arrival::Host);
+        ears.extend(inner.run(|| self::ears(Arrival::Inner)));
+        ears.extend(world.run(|| self::ears(Arrival::World)));
         let (out, marker) = world.run(|| {
             let ends = UPLINKS.into_iter().enumerate().flat_map(|(number, name)| {
                 let far = format!("far{number}");
@@ -167,7 +172,7 @@ impl Cables {
 }
 
 impl Ear {
-    fn new(is_v4: bool, protocol: Protocol, is_inner: bool) -> Self {
+    fn new(is_v4: bool, protocol: Protocol, host: fn(u16) -> Arrival) -> Self {
         let domain = if is_v4 { Domain::IPV4 } else { Domain::IPV6 };
         let transport = match protocol {
             Protocol::Tcp => socket2::Protocol::TCP,
@@ -179,7 +184,7 @@ impl Ear {
             socket,
             is_v4,
             protocol,
-            is_inner,
+            host,
         }
     }
 
@@ -192,22 +197,18 @@ impl Ear {
             else {
                 continue;
             };
-            let arrival = match self.is_inner {
-                true => Arrival::Inner(port),
-                false => Arrival::Host(port),
-            };
-            heard.push((usize::try_from(number).expect("64 bits"), arrival));
+            heard.push((usize::try_from(number).expect("64 bits"), (self.host)(port)));
         }
         heard
     }
 }
 
 /// Both families, both protocols, of the namespace that the caller is in.
-fn ears(is_inner: bool) -> Vec<Ear> {
+fn ears(host: fn(u16) -> Arrival) -> Vec<Ear> {
     let mut ears = Vec::new();
     for is_v4 in [true, false] {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
-            ears.push(Ear::new(is_v4, protocol, is_inner));
+            ears.push(Ear::new(is_v4, protocol, host));
         }
     }
     ears

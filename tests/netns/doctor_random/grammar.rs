@@ -110,7 +110,8 @@ const MATCHES: &[&str] = &[
     "limit rate 1000/second burst 5000 packets",
     "limit rate over 1000/second burst 5000 packets",
     "ct count over 10000",
-    "jhash tcp sport mod 2 seed 0x1 0",
+    "jhash ip saddr mod 2 seed 0x1 0",
+    "jhash ip6 saddr mod 2 seed 0x1 0",
     "ip ttl > 1",
     "meta length 20-100",
     "meta pkttype host",
@@ -126,8 +127,8 @@ const STATEMENTS: &[&str] = &[
     "ct mark set meta mark",
     "ct mark set 0x1",
     "update @seen { ip saddr timeout 60s }",
-    "add @seen { ip saddr limit rate over 10/second burst 20 packets }",
-    "add @seen { ip saddr limit rate 10/second burst 20 packets }",
+    "add @fast { ip saddr limit rate over 10/second burst 20 packets }",
+    "add @slow { ip saddr limit rate 10/second burst 20 packets }",
     "ip dscp set cs1",
 ];
 
@@ -166,6 +167,8 @@ const HEADS: &[&str] = &[
     "type filter hook prerouting priority -200;",
     "type filter hook prerouting priority -150;",
     "type nat hook prerouting priority dstnat;",
+    "type nat hook prerouting priority dstnat;",
+    "type nat hook prerouting priority -110;",
     "type filter hook prerouting priority 0;",
     "type filter hook input priority -10;",
     "type filter hook input priority 0;",
@@ -204,6 +207,9 @@ const OPEN: &[&str] = &[
     "443 timeout 1ms, 80 timeout 1h",
 ];
 const BANNED: &[&str] = &["198.51.100.0/25 timeout 1h", "198.51.100.0/24 timeout 1ms"];
+
+/// A set that rules put their sources into.
+const DYNAMIC: &str = "type ipv4_addr\nflags dynamic,timeout\nsize 65535\ntimeout 60s";
 
 /// A table of one of the three families of the Internet protocols.
 pub fn table(number: usize) -> impl Strategy<Value = Table> {
@@ -287,7 +293,7 @@ fn verdict(number: usize) -> BoxedStrategy<String> {
     }
     let jump =
         (next..=3, select(&["jump", "goto"][..])).prop_map(|(to, how)| format!("{how} d{to}"));
-    prop_oneof![6 => own, 3 => jump, 2 => translation].boxed()
+    prop_oneof![5 => own, 4 => jump, 3 => translation].boxed()
 }
 
 impl Table {
@@ -340,11 +346,9 @@ impl Table {
                 "type ipv4_addr . inet_service\nflags interval",
                 elements("198.51.100.0/24 . 80, 10.0.0.0/8 . 1-1024"),
             ),
-            (
-                "seen",
-                "type ipv4_addr\nflags dynamic,timeout\nsize 65535\ntimeout 60s",
-                String::new(),
-            ),
+            ("seen", DYNAMIC, String::new()),
+            ("fast", DYNAMIC, String::new()),
+            ("slow", DYNAMIC, String::new()),
             (
                 "doors",
                 "type inet_service : verdict",
@@ -454,7 +458,14 @@ impl Table {
         let translates = piece.contains("redirect") || piece.contains("INNER");
         if translates && kind != Kind::Nat {
             // Only a chain before connection tracking may refuse it.
-            return Some(if kind == Kind::Raw { "notrack" } else { "drop" }.to_owned());
+            return Some(
+                if kind == Kind::Raw {
+                    "notrack"
+                } else {
+                    "accept"
+                }
+                .to_owned(),
+            );
         }
         if kind == Kind::Nat && piece.contains("reject") {
             return None;

@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use acmegate::doctor::path::{Knock, Protocol};
-use nlink::netlink::{Connection, Netfilter, Nftables};
+use acmegate::firewall::base_chains::{self, Routes};
+use nlink::netlink::{Connection, Netfilter, Nftables, Route};
 
 use super::cables::{Arrival, Cables, index, ip, ip6};
 use super::reading::{self, Statement};
 use super::side::{LiveSide, is_listed};
 use super::tally::Tally;
+use super::twin::{self, Twin};
 use crate::lab::wait_for;
 use crate::world::try_feed;
 
@@ -19,7 +21,12 @@ pub const DROPPED: &str = "= … and that a rule dropped";
 const UNROUTED: &str = "= packets lost on the way, whatever the rules";
 const ELSEWHERE: &str = "= … and that arrived at another port";
 const BEHIND: &str = "= … and that arrived at the host behind";
+const BACK_OUT: &str = "= … and that were sent back out";
 const LISTED: &str = "= … whose source stands in the lists";
+
+const OVER_4: &str = "= … over IPv4";
+const OVER_6: &str = "= … over IPv6";
+const UDP: &str = "= … by UDP";
 
 /// After it an element of `timeout 1ms` is gone: the kernel counts in jiffies, ten of which are 100 ms
 /// at most.
@@ -59,6 +66,7 @@ pub struct Seen {
 pub struct Examined {
     packets: Vec<Seen>,
     statements: Vec<Statement>,
+    twin: Twin,
 }
 
 impl Live {
@@ -102,33 +110,28 @@ impl Live {
         );
         nft(TAKEN_FOR_GRANTED)?;
         let granted = self.cables.knock(&knocks);
-        nft(&format!("flush ruleset\n{}", side.nft()))?;
-        if let Some(iptables) = &side.iptables {
-            try_feed(
-                "iptables",
-                "iptables-nft-restore",
-                &["--noflush"],
-                &iptables.of(true),
-            )?;
-            try_feed(
-                "iptables",
-                "ip6tables-nft-restore",
-                &["--noflush"],
-                &iptables.of(false),
-            )?;
+        nft(&format!("flush ruleset\n{}", side.nft))?;
+        if let Some([v4, v6]) = &side.iptables {
+            for (program, rules) in [("iptables-nft-restore", v4), ("ip6tables-nft-restore", v6)] {
+                try_feed("iptables", program, &["--noflush"], rules)?;
+            }
         }
         let loaded = Instant::now();
-        if side.nft().contains("timeout 1ms") {
+        if side.nft.contains("timeout 1ms") {
             wait_for(RUNS_OUT * 100, "the clock goes on", || {
                 (loaded.elapsed() > RUNS_OUT).then_some(())
             });
         }
         let mut packets = Vec::new();
-        let ruleset = self.runtime.block_on(async {
+        let read = self.runtime.block_on(async {
+            let routes = Routes::read(&Connection::<Route>::new()?).await?;
             let nft = Connection::<Nftables>::new()?;
-            acmegate::firewall::base_chains::read(&nft).await
+            let ruleset = base_chains::read(&nft).await?;
+            Ok::<_, nlink::Error>((ruleset, routes))
         });
-        let ruleset = ruleset.map_err(|error| error.to_string())?;
+        let (ruleset, routes) = read.expect("the kernel's own answer");
+        // Before the packets come, which leave traces in sets.
+        let twin = self.runtime.block_on(twin::ask(&knocks));
         let arrivals = self.cables.knock(&knocks);
         let outcomes = routed.into_iter().zip(granted).zip(arrivals);
         for (knock, ((routed, granted), arrival)) in knocks.into_iter().zip(outcomes) {
@@ -139,10 +142,11 @@ impl Live {
                 arrival,
             });
         }
-        let statements = reading::read(&ruleset, side, &packets, self.indexes);
+        let statements = reading::read(&ruleset, &routes, side, &packets, self.indexes);
         Ok(Examined {
             packets,
             statements,
+            twin,
         })
     }
 
@@ -160,7 +164,8 @@ impl Examined {
     pub fn agree(&self) -> Result<(), String> {
         self.statements
             .iter()
-            .try_for_each(|statement| statement.agrees(&self.packets))
+            .try_for_each(|statement| statement.agrees(&self.packets))?;
+        self.twin.agrees(&self.packets)
     }
 
     pub fn count(&self, tally: &mut Tally) {
@@ -170,8 +175,15 @@ impl Examined {
                 continue;
             }
             tally.count(ROUTED);
-            if is_listed(seen.knock.source) {
-                tally.count(LISTED);
+            for (what, is_so) in [
+                (LISTED, is_listed(seen.knock.source)),
+                (OVER_4, seen.knock.source.is_ipv4()),
+                (OVER_6, seen.knock.source.is_ipv6()),
+                (UDP, seen.knock.protocol == Protocol::Udp),
+            ] {
+                if is_so {
+                    tally.count(what);
+                }
             }
             tally.count(match seen.arrival {
                 Some(_) => PASSED,
@@ -180,19 +192,24 @@ impl Examined {
             match seen.arrival {
                 Some(Arrival::Host(port)) if port != seen.knock.port => tally.count(ELSEWHERE),
                 Some(Arrival::Inner(_)) => tally.count(BEHIND),
+                Some(Arrival::World(_)) => tally.count(BACK_OUT),
                 _ => {}
             }
         }
         for statement in &self.statements {
             statement.count(tally);
+            for (number, culprit) in statement.culprits() {
+                self.twin.count_culprit(number, culprit, tally);
+            }
         }
+        self.twin.count(&self.packets, tally);
     }
 }
 
 impl Seen {
-    /// A stranger's SYN to where a static reading says something about.
+    /// A stranger's packet, to where a static reading says something about.
     pub fn is_readable(&self) -> bool {
-        self.granted && self.knock.protocol == Protocol::Tcp && !is_listed(self.knock.source)
+        self.granted && !is_listed(self.knock.source)
     }
 }
 

@@ -1,7 +1,10 @@
 //! The static reading of a live side, compared with what the packets did.
 
-use acmegate::doctor::path::Knock;
-use acmegate::firewall::base_chains::{Doubt, IpFamily, Path, Probe, Ruleset, judge};
+use acmegate::doctor::path::{Knock, Protocol};
+use acmegate::firewall::base_chains::{
+    Circumstances, Culprit, Doubt, IpFamily, Judgement, Onward, Path, Probe, Routes, Ruleset,
+    Transport, judge_in,
+};
 
 use super::cables::UPLINKS;
 use super::live::Seen;
@@ -17,7 +20,7 @@ const UNCLEAR: &str = "* … that leave it open";
 #[derive(Debug)]
 pub struct Statement {
     knock: Knock,
-    path: Path,
+    judgement: Judgement,
     /// The packets that it is about, by their place.
     about: Vec<usize>,
 }
@@ -25,6 +28,7 @@ pub struct Statement {
 /// Reads for every packet that is such as readings are about.
 pub fn read(
     ruleset: &Ruleset,
+    routes: &Routes,
     side: &LiveSide,
     packets: &[Seen],
     indexes: [u32; 2],
@@ -78,9 +82,17 @@ pub fn read(
             is_untracked: false,
             accepted_sets: Vec::new(),
         };
+        let circumstances = Circumstances {
+            transport: match seen.knock.protocol {
+                Protocol::Tcp => Transport::Tcp,
+                Protocol::Udp => Transport::Udp,
+            },
+            routes: Some(routes),
+            ..Circumstances::default()
+        };
         statements.push(Statement {
             knock: seen.knock.clone(),
-            path: judge(ruleset, &probe, &[]),
+            judgement: judge_in(ruleset, &probe, &[], &circumstances),
             about: vec![number],
         });
     }
@@ -90,13 +102,18 @@ pub fn read(
 impl Statement {
     /// What is certain, if anything.
     fn passes(&self) -> Option<bool> {
-        match &self.path {
+        let is_lost = |(_, _, onward): &(_, _, Onward)| {
+            matches!(onward, Onward::NotForwarded | Onward::NoRoute)
+        };
+        match &self.judgement.path {
             Path::Drops(_) => Some(false),
             Path::Passes { doubts } => {
                 let certain = doubts
                     .iter()
                     .all(|doubt| matches!(doubt, Doubt::DropsListed(_)));
-                certain.then_some(true)
+                // What is translated may get lost beyond; whether this one is, a doubt decides.
+                let lost = self.judgement.translated.iter().any(is_lost);
+                (certain && !lost).then_some(true)
             }
         }
     }
@@ -110,11 +127,22 @@ impl Statement {
                 let Seen { knock, arrival, .. } = seen;
                 return Err(format!(
                     "read: {:?}\nin truth: {knock:?} arrived {arrival:?}",
-                    self.path
+                    self.judgement
                 ));
             }
         }
         Ok(())
+    }
+
+    /// The rule that drops each of the packets, if one does.
+    pub fn culprits(&self) -> impl Iterator<Item = (usize, &Culprit)> {
+        let culprit = match &self.judgement.path {
+            Path::Drops(culprit) => Some(culprit),
+            Path::Passes { .. } => None,
+        };
+        self.about
+            .iter()
+            .filter_map(move |number| Some((*number, culprit?)))
     }
 
     pub fn count(&self, tally: &mut Tally) {

@@ -5,9 +5,6 @@ use std::net::IpAddr;
 
 use acmegate::doctor::path::{Knock, Protocol};
 
-use super::grammar::Table;
-use super::iptables::Iptables;
-
 /// Everything that decides what becomes of a packet.
 #[derive(Clone, Debug)]
 pub struct LiveSide {
@@ -16,8 +13,12 @@ pub struct LiveSide {
     /// `ip rule add …`
     pub rules: Vec<PolicyRule>,
     pub switches: Switches,
-    pub tables: Vec<Table>,
-    pub iptables: Option<Iptables>,
+    /// For `nft -f`.
+    pub nft: String,
+    /// For `iptables-nft-restore` and for `ip6tables-nft-restore`.
+    pub iptables: Option<[String; 2]>,
+    /// A packet can get three chains deep.
+    pub is_three_deep: bool,
 }
 
 /// An address and the interface that has it.
@@ -156,11 +157,6 @@ impl LiveSide {
         lines
     }
 
-    /// The tables as `nft -f` reads them.
-    pub fn nft(&self) -> String {
-        self.tables.iter().map(Table::to_string).collect()
-    }
-
     /// Every way in, every port, from two strangers and from one who stands in the lists.
     pub fn knocks(&self, case: u32) -> Vec<Knock> {
         let mut knocks = Vec::new();
@@ -239,9 +235,9 @@ impl fmt::Display for LiveSide {
         for (name, value) in self.switches.settings() {
             writeln!(f, "sysctl net/{name}={value}")?;
         }
-        f.write_str(&self.nft())?;
+        f.write_str(&self.nft)?;
         match &self.iptables {
-            Some(iptables) => write!(f, "{}{}", iptables.of(true), iptables.of(false)),
+            Some([v4, v6]) => write!(f, "{v4}{v6}"),
             None => Ok(()),
         }
     }

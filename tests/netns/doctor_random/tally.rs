@@ -47,9 +47,10 @@ const FEATURES: &[Feature] = &[
         names(text, "ct mark 0x1") || names(text, "ct mark &")
     }),
     ("iptables-nft", |side, _| side.iptables.is_some()),
-    ("ip6tables forgotten", |side, _| {
-        side.iptables.as_ref().is_some_and(|tables| tables.only_v4)
-    }),
+    (
+        "ip6tables forgotten",
+        |side, _| matches!(&side.iptables, Some([_, v6]) if v6.is_empty()),
+    ),
     ("iptables limit", |_, text| names(text, "-m limit")),
     ("iptables hashlimit", |_, text| names(text, "-m hashlimit")),
     ("iptables conntrack", |_, text| names(text, "-m conntrack")),
@@ -76,9 +77,7 @@ const FEATURES: &[Feature] = &[
     ("table of one family", |_, text| {
         names(text, "table ip ") || names(text, "table ip6 ")
     }),
-    ("jumps three deep", |side, _| {
-        side.tables.iter().any(super::grammar::Table::is_three_deep)
-    }),
+    ("jumps three deep", |side, _| side.is_three_deep),
     ("goto", |_, text| {
         names(text, "goto d") || names(text, "-g web")
     }),
@@ -117,22 +116,21 @@ fn names(text: &str, words: &str) -> bool {
 
 /// One table sets it, another one asks.
 fn asks_foreign_mark(side: &LiveSide, _: &str) -> bool {
-    let mut tables: Vec<String> = side.tables.iter().map(ToString::to_string).collect();
-    tables.extend(side.iptables.as_ref().map(|tables| tables.of(true)));
-    let sets = |text: &String| names(text, "meta mark set") || names(text, "-j MARK");
-    let asks = |text: &String| {
+    let mut tables: Vec<&str> = side.nft.split("table ").collect();
+    tables.extend(side.iptables.as_ref().map(|[v4, _]| v4.as_str()));
+    let sets = |text: &str| names(text, "meta mark set") || names(text, "-j MARK");
+    let asks = |text: &str| {
         ["meta mark 0x", "meta mark !=", "meta mark &", "-m mark"]
             .iter()
             .any(|words| names(text, words))
     };
-    let (mut first, mut second) = (tables.iter(), tables.iter().rev());
-    tables.len() > 1 && first.any(sets) && second.any(asks) && {
-        let setters: Vec<usize> = (0..tables.len()).filter(|n| sets(&tables[*n])).collect();
-        let askers: Vec<usize> = (0..tables.len()).filter(|n| asks(&tables[*n])).collect();
-        setters
-            .iter()
-            .any(|setter| askers.iter().any(|asker| asker != setter))
-    }
+    let places = |has: &dyn Fn(&str) -> bool| -> Vec<usize> {
+        (0..tables.len()).filter(|n| has(tables[*n])).collect()
+    };
+    let (setters, askers) = (places(&sets), places(&asks));
+    setters
+        .iter()
+        .any(|setter| askers.iter().any(|asker| asker != setter))
 }
 
 /// What was counted; sums of several can be added up.
@@ -142,7 +140,7 @@ pub struct Tally {
     /// Live sides that nft or iptables would not load.
     pub refused: u32,
     features: BTreeMap<&'static str, u32>,
-    counts: BTreeMap<&'static str, u32>,
+    counts: BTreeMap<String, u32>,
 }
 
 impl Tally {
@@ -155,8 +153,8 @@ impl Tally {
         }
     }
 
-    pub fn count(&mut self, what: &'static str) {
-        *self.counts.entry(what).or_default() += 1;
+    pub fn count(&mut self, what: &str) {
+        *self.counts.entry(what.to_owned()).or_default() += 1;
     }
 
     pub fn of(&self, what: &str) -> u32 {
@@ -166,13 +164,11 @@ impl Tally {
     pub fn add(&mut self, other: &Self) {
         self.cases += other.cases;
         self.refused += other.refused;
-        for (into, from) in [
-            (&mut self.features, &other.features),
-            (&mut self.counts, &other.counts),
-        ] {
-            for (name, count) in from {
-                *into.entry(name).or_default() += count;
-            }
+        for (name, count) in &other.features {
+            *self.features.entry(name).or_default() += count;
+        }
+        for (name, count) in &other.counts {
+            *self.counts.entry(name.clone()).or_default() += count;
         }
     }
 
@@ -194,7 +190,10 @@ impl fmt::Display for Tally {
             "{} live sides, and {} that were refused by their own tools",
             self.cases, self.refused
         )?;
-        for (name, count) in self.features.iter().chain(&self.counts) {
+        for (name, count) in &self.features {
+            writeln!(f, "{count:8}  {name}")?;
+        }
+        for (name, count) in &self.counts {
             writeln!(f, "{count:8}  {name}")?;
         }
         Ok(())

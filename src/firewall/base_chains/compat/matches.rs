@@ -1,6 +1,6 @@
 //! What `-m NAME` asks for.
 
-use nlink::netlink::nftables::{CmpOp, CtKey, MetaKey, PayloadBase};
+use nlink::netlink::nftables::{CmpOp, CtKey, FibFlags, FibResult, MetaKey, PayloadBase};
 
 use super::super::limit::{Limit, Measure, Per};
 use super::super::step::{Field, Step};
@@ -11,6 +11,15 @@ pub(super) fn steps(xt: &Xt<'_>) -> Vec<Step> {
         "comment" => Some(vec![Step::Matches(true)]),
         "limit" => rate_limit(xt),
         "udp" => udp(xt),
+        // Known to be about the time, and no more.
+        "time" => Some(vec![
+            Step::Load {
+                to: SCRATCH,
+                len: 4,
+                field: Field::Meta(MetaKey::TimeHour),
+            },
+            Step::Unsure,
+        ]),
         "conntrack" => conntrack(xt),
         "state" => xt.u32(0).map(|mask| state(mask, false)),
         "tcp" => tcp(xt),
@@ -57,29 +66,85 @@ const TRACKED: [&str; 8] = [
     "state",
 ];
 
-/// `-m conntrack`: the state alone. Any other criterion beside it makes it unsure.
+/// `-m conntrack`: the state, the status, the ports that it began with and the direction. Any other
+/// criterion beside them makes it unsure.
 fn conntrack(xt: &Xt<'_>) -> Option<Vec<Step>> {
     const STATE: u16 = 1;
+    const STATUS: u16 = 1 << 6;
+    const ORIGINAL_SOURCE_PORT: u16 = 1 << 8;
+    const ORIGINAL_PORT: u16 = 1 << 9;
+    const DIRECTION: u16 = 1 << 12;
     const STATE_ALIAS: u16 = 1 << 13;
+    const UNTRACKED: u32 = 1 << 8;
+    const INVALID: u32 = 1;
     if !matches!(xt.revision, 2 | 3) {
         return None;
     }
     let (wanted, inverted) = (xt.u16(146)?, xt.u16(148)?);
-    if wanted & !STATE_ALIAS != STATE {
+    let known = STATE | STATUS | ORIGINAL_SOURCE_PORT | ORIGINAL_PORT | DIRECTION | STATE_ALIAS;
+    if wanted & !known != 0 || wanted & (known & !STATE_ALIAS) == 0 {
         return None;
     }
-    // SNAT is a bit of a status; a connection that begins outside does not have it.
-    const UNTRACKED: u32 = 1 << 8;
-    let mask = u32::from(xt.u16(150)?);
-    let untracked = if mask & UNTRACKED != 0 {
-        STATE_UNTRACKED
-    } else {
-        0
+    let asks = |flag| wanted & flag != 0;
+    let is_inverted = |flag| inverted & flag != 0;
+    let mut steps = Vec::new();
+    if asks(STATE) {
+        // SNAT is a bit of a status; a connection that begins outside does not have it.
+        let mask = u32::from(xt.u16(150)?);
+        // Without a connection only the state is asked, whatever else there is.
+        if wanted & !(STATE | STATE_ALIAS) != 0 && mask & (UNTRACKED | INVALID) != 0 {
+            return None;
+        }
+        let untracked = if mask & UNTRACKED != 0 {
+            STATE_UNTRACKED
+        } else {
+            0
+        };
+        let mask = (mask & (STATE_TRACKED | STATE_TRANSLATED)) | untracked;
+        steps.extend(state(mask, is_inverted(STATE)));
+    }
+    let of_connection = |key, len| Step::Load {
+        to: SCRATCH,
+        len,
+        field: Field::Ct { key, reply: false },
     };
-    Some(state(
-        (mask & (STATE_TRACKED | STATE_TRANSLATED)) | untracked,
-        inverted & STATE != 0,
-    ))
+    if asks(STATUS) {
+        let op = if is_inverted(STATUS) {
+            CmpOp::Eq
+        } else {
+            CmpOp::Neq
+        };
+        let field = Field::Ct {
+            key: CtKey::Status,
+            reply: false,
+        };
+        steps.extend(masked_compare(field, xt.u16(152)?.into(), 0, op));
+    }
+    for (flag, key, at, high_at) in [
+        (ORIGINAL_SOURCE_PORT, CtKey::ProtoSrc, 138, 154),
+        (ORIGINAL_PORT, CtKey::ProtoDst, 140, 156),
+    ] {
+        if !asks(flag) {
+            continue;
+        }
+        // The last revision has ranges, in the machine's order.
+        let range = match xt.revision {
+            3 => (xt.u16(at)?, xt.u16(high_at)?),
+            _ => (u16::from_be(xt.u16(at)?), u16::from_be(xt.u16(at)?)),
+        };
+        steps.push(of_connection(key, 2));
+        steps.push(Step::Ports {
+            from: SCRATCH,
+            outside: is_inverted(flag),
+            ranges: vec![range],
+        });
+    }
+    if asks(DIRECTION) {
+        // A first packet comes in the original one.
+        steps.push(of_connection(CtKey::Direction, 1));
+        steps.push(Step::Matches(!is_inverted(DIRECTION)));
+    }
+    Some(steps)
 }
 
 /// INVALID, ESTABLISHED, RELATED, NEW: the same bits in nftables and in iptables.
@@ -215,17 +280,49 @@ fn multiport(xt: &Xt<'_>) -> Option<Vec<Step>> {
     ])
 }
 
-/// `-m addrtype`: the destination is local, the source is unicast.
+/// `-m addrtype`: the source is unicast, and so is the destination unless it is local.
 fn address_type(xt: &Xt<'_>) -> Option<Vec<Step>> {
-    const UNICAST: u16 = 1 << 1;
-    const LOCAL: u16 = 1 << 2;
+    const UNICAST: u16 = 1;
+    const LOCAL: u16 = 2;
     if xt.revision != 1 {
         return None;
     }
-    let (source, destination, flags) = (xt.u16(0)?, xt.u16(2)?, xt.u32(4)?);
-    let source = source == 0 || ((source & UNICAST != 0) != (flags & 1 != 0));
-    let destination = destination == 0 || ((destination & LOCAL != 0) != (flags & 2 != 0));
-    Some(vec![Step::Matches(source && destination)])
+    let (sources, destinations, flags) = (xt.u16(0)?, xt.u16(2)?, xt.u32(4)?);
+    let (not_source, not_destination) = (flags & 1 != 0, flags & 2 != 0);
+    let has = |types: u16, one: u16| types & (1 << one) != 0;
+    let is_from_there = sources == 0 || has(sources, UNICAST) != not_source;
+    let mut steps = vec![Step::Matches(is_from_there)];
+    let wanted = match (has(destinations, UNICAST), has(destinations, LOCAL)) {
+        _ if destinations == 0 => return Some(steps),
+        (unicast, local) if unicast == local => {
+            steps.push(Step::Matches(local != not_destination));
+            return Some(steps);
+        }
+        (true, _) => UNICAST,
+        _ => LOCAL,
+    };
+    let field = Field::Fib {
+        result: FibResult::AddrType,
+        flags: FibFlags::DADDR,
+    };
+    let op = if not_destination {
+        CmpOp::Neq
+    } else {
+        CmpOp::Eq
+    };
+    steps.extend([
+        Step::Load {
+            to: SCRATCH,
+            len: 4,
+            field,
+        },
+        Step::Compare {
+            from: SCRATCH,
+            op,
+            bytes: u32::from(wanted).to_ne_bytes().to_vec(),
+        },
+    ]);
+    Some(steps)
 }
 
 /// `-m udp`. A rule may stand alone with it, so it asks for the protocol too.
@@ -312,7 +409,7 @@ fn connection_limit(xt: &Xt<'_>) -> Option<Vec<Step>> {
 
 /// `-m hashlimit`: a first packet is under every limit; `--hashlimit-above` inverts.
 fn hash_limit(xt: &Xt<'_>) -> Option<Vec<Step>> {
-    const BY_SOURCE: u32 = 1 << 1;
+    const BY_SOURCE: u32 = 1 << 2;
     const BY_SOURCE_PORT: u32 = 1 << 3;
     const INVERT: u32 = 1 << 4;
     const BYTES: u32 = 1 << 5;

@@ -1,0 +1,165 @@
+//! `acmegate explain`, as people run it: as root on the live rules, as anybody on saved ones.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use crate::lab::{self, BINARY, Output, TempDir};
+use crate::world::{PEER_4, World, inside};
+
+const LIMIT: Duration = Duration::from_secs(60);
+const PLAIN: &str = include_str!("../data/rulesets/plain-drop.nft");
+const UFW: &str = include_str!("../data/rulesets/ufw-0.36-port-80.iptables");
+
+fn explain(arguments: &[&str]) -> Output {
+    let mut command = Command::new(BINARY);
+    command.arg("explain").args(arguments);
+    lab::run(command, LIMIT)
+}
+
+/// By somebody who has no power over this network, though over namespaces of their own: for those the root of a
+/// user namespace needs CAP_SETFCAP.
+fn as_anybody(arguments: &[&str]) -> Output {
+    let mut command = Command::new("setpriv");
+    command.args([
+        "--bounding-set=-all,+setfcap",
+        "--inh-caps=-all",
+        "--ambient-caps=-all",
+        "--",
+    ]);
+    command.args([BINARY, "explain"]).args(arguments);
+    lab::run(command, LIMIT)
+}
+
+#[test]
+fn a_path_is_told_step_by_step() {
+    inside("explain::a_path_is_told_step_by_step", |world: World| {
+        world.nft(PLAIN);
+        let passes = explain(&[PEER_4, "22"]);
+        assert_eq!(passes.code, 0, "{passes}");
+        let text = "tcp from 198.51.100.7 to 192.0.2.1 port 22, in by eth0\n  inet filter input: tcp dport 22 accept  # handle ";
+        assert!(passes.stdout.starts_with(text), "{passes}");
+        assert!(
+            passes
+                .stdout
+                .ends_with(": accept\ndelivered to 192.0.2.1 port 22\n"),
+            "{passes}"
+        );
+        let drops = explain(&[PEER_4, "80"]);
+        assert_eq!(drops.code, 1, "{drops}");
+        let lines: Vec<&str> = drops.stdout.lines().collect();
+        assert_eq!(
+            lines[..3],
+            [
+                "tcp from 198.51.100.7 to 192.0.2.1 port 80, in by eth0",
+                "  inet filter input: its policy drop",
+                "dropped: the sender waits in vain",
+            ]
+        );
+        assert!(
+            lines[3].starts_with("to let it pass: use mode `attach`"),
+            "{drops}"
+        );
+        assert_eq!(lines.len(), 4, "{drops}");
+        let udp = explain(&["2001:db8:2::7", "53", "--udp", "--json"]);
+        let told: Value = serde_json::from_str(&udp.stdout).expect("JSON");
+        assert_eq!(told["version"], 1);
+        assert_eq!(told["packet"]["protocol"], "udp");
+        assert_eq!(told["fate"]["end"]["end"], "dropped");
+        assert_eq!(told["fate"]["steps"][0]["chain"], "input");
+    });
+}
+
+#[test]
+fn a_window_is_shut_and_opened_in_the_twin_alone() {
+    let name = "explain::a_window_is_shut_and_opened_in_the_twin_alone";
+    inside(name, |world: World| {
+        world.nft("table inet filter { chain input { type filter hook input priority 0; policy accept; }\n }");
+        let before = lab::ruleset();
+        let open = explain(&[PEER_4, "80", "--window", "open"]);
+        assert_eq!(open.code, 0, "{open}");
+        assert!(open.stdout.contains("inet acmegate decide: "), "{open}");
+        let shut = explain(&[PEER_4, "80", "--window", "shut"]);
+        assert_eq!(shut.code, 1, "{shut}");
+        assert!(!shut.stdout.contains("to let it pass"), "{shut}");
+        assert_eq!(lab::ruleset(), before);
+    });
+}
+
+#[test]
+fn a_saved_ruleset_needs_no_power() {
+    inside("explain::a_saved_ruleset_needs_no_power", |world: World| {
+        world.nft("");
+        let directory = TempDir::new();
+        let [plain, ufw, broken] = [("plain", PLAIN), ("ufw", UFW), ("broken", "table {{{\n")]
+            .map(|(name, text)| directory.write(name, text));
+        let live = as_anybody(&[PEER_4, "80"]);
+        assert_eq!(live.code, 77, "{live}");
+        assert!(
+            live.stderr.contains("only root may read the live ruleset"),
+            "{live}"
+        );
+        let drops = as_anybody(&[PEER_4, "80", "--ruleset", &plain]);
+        assert_eq!(drops.code, 1, "{drops}");
+        assert!(
+            drops
+                .stdout
+                .contains("  inet filter input: its policy drop\n"),
+            "{drops}"
+        );
+        let passes = as_anybody(&[PEER_4, "80", "--ruleset", &ufw]);
+        assert_eq!(passes.code, 0, "{passes}");
+        let elsewhere = ["--in", "wlan0", "--to", "10.0.0.1"];
+        let passes = as_anybody(&[&[PEER_4, "80", "--ruleset", &ufw], &elsewhere[..]].concat());
+        assert_eq!(passes.code, 0, "{passes}");
+        assert!(passes.stdout.contains("no interface wlan0"), "{passes}");
+        let refused = as_anybody(&[PEER_4, "80", "--ruleset", &broken]);
+        assert_eq!(refused.code, 65, "{refused}");
+        assert!(refused.stderr.contains("nft: "), "{refused}");
+        let missing = as_anybody(&[PEER_4, "80", "--ruleset", "/nowhere"]);
+        assert_eq!(missing.code, 65, "{missing}");
+    });
+}
+
+#[test]
+fn where_namespaces_are_refused_it_says_how_to_allow_them() {
+    let name = "explain::where_namespaces_are_refused_it_says_how_to_allow_them";
+    inside(name, |world: World| {
+        world.nft("");
+        let directory = TempDir::new();
+        let plain = directory.write("plain", PLAIN);
+        std::fs::write("/proc/sys/user/max_user_namespaces", "0").expect("a switch");
+        let refused = as_anybody(&[PEER_4, "80", "--ruleset", &plain]);
+        assert_eq!(refused.code, 69, "{refused}");
+        assert!(refused.stderr.contains("refuses namespaces"), "{refused}");
+        assert!(
+            refused.stderr.contains("user.max_user_namespaces"),
+            "{refused}"
+        );
+    });
+}
+
+#[test]
+fn what_is_no_packet_is_refused() {
+    inside("explain::what_is_no_packet_is_refused", |world: World| {
+        world.nft("");
+        for arguments in [
+            &[PEER_4, "0"][..],
+            &["nobody", "80"],
+            &[PEER_4, "80", "--to", "2001:db8::1"],
+            &[PEER_4, "80", "--in", "lo"],
+            &[
+                PEER_4,
+                "80",
+                "--in",
+                "an-interface-that-is-long",
+                "--to",
+                "192.0.2.1",
+            ],
+        ] {
+            let refused = explain(arguments);
+            assert_eq!(refused.code, 64, "{arguments:?}: {refused}");
+        }
+    });
+}

@@ -1,0 +1,134 @@
+//! The doctor's findings by the twin: the world knocks, with the window shut and open.
+
+use std::path::Path;
+
+use acmegate::config::lists::Lists;
+use acmegate::config::{Config, Unchecked};
+use acmegate::daemon::parts::AnyAccount;
+use acmegate::doctor::case::Case;
+use acmegate::doctor::finding::{Exam, Severity};
+use acmegate::doctor::twin::{Source, examine_by};
+
+use crate::lab::BINARY;
+use crate::world::{World, inside};
+
+impl World {
+    fn examined(&self, config: &str) -> Exam {
+        let config =
+            Config::parse(config, "case", &AnyAccount, &Unchecked).expect("a configuration");
+        let allow = Lists::read(&config.allow).expect("its lists").list();
+        let case = Case {
+            config,
+            allow,
+            runtime_dir: "/nowhere".into(),
+            names: Vec::new(),
+            is_root: true,
+        };
+        self.block_on(examine_by(Path::new(BINARY), &case, Source::Live))
+    }
+}
+
+fn told(exam: &Exam) -> Vec<(&'static str, Severity)> {
+    let findings = exam.findings.iter();
+    findings
+        .map(|finding| (finding.code.word, finding.severity))
+        .collect()
+}
+
+const GUARD: &str = "[firewall]\nports = [80]\nmode = \"guard\"\n";
+const SET: &str = "[firewall]\nports = [80]\nmode = \"set\"\nset = \"inet filter acmegate\"\n";
+
+#[test]
+fn what_shuts_the_world_out_is_found_and_named() {
+    let name = "twin::exam::what_shuts_the_world_out_is_found_and_named";
+    inside(name, |world| {
+        world.nft(include_str!("../../data/rulesets/plain-drop.nft"));
+        let exam = world.examined(GUARD);
+        let fault = ("proved-dropped", Severity::Fault);
+        assert_eq!(told(&exam), [fault, fault], "{exam:?}");
+        assert_eq!(exam.not_covered, Vec::<String>::new());
+        let finding = &exam.findings[0];
+        assert_eq!(
+            finding.finding,
+            "TCP port 80 is shut to the whole world over IPv4 while a window is open"
+        );
+        assert_eq!(
+            finding.evidence[0],
+            "from 23.20.30.40 (North America) to 192.0.2.1 by eth0: dropped by inet filter input: its policy drop"
+        );
+        assert!(finding.remedy[0].contains("mode `attach`"), "{finding:?}");
+        assert!(
+            finding.remedy[1].contains("`acmegate explain 23.20.30.40 80 "),
+            "{finding:?}"
+        );
+
+        // IPv6 forgotten.
+        world.nft(
+            "table inet filter { chain input { type filter hook input priority 0; policy drop;
+                meta nfproto ipv4 tcp dport 80 accept
+            }\n }",
+        );
+        let doubt = ("proved-dropped", Severity::Doubt);
+        let fine = ("proved-passes", Severity::Fine);
+        assert_eq!(told(&world.examined(GUARD)), [fine, doubt]);
+    });
+}
+
+#[test]
+fn a_country_alone_is_not_the_world() {
+    inside("twin::exam::a_country_alone_is_not_the_world", |world| {
+        world.nft(
+            "table inet geo { chain in { type filter hook prerouting priority -10; policy accept;
+                ip saddr { 85.0.0.0/8, 193.0.0.0/8 } accept
+                ip6 saddr 2a00::/12 accept
+                tcp dport 80 drop
+            }\n }",
+        );
+        let exam = world.examined(GUARD);
+        let fault = ("proved-dropped-for-some", Severity::Fault);
+        assert_eq!(told(&exam), [fault, fault], "{exam:?}");
+        assert!(
+            exam.findings[0]
+                .finding
+                .ends_with("North America, Asia and Pacific, Latin America, Africa"),
+            "{exam:?}"
+        );
+    });
+}
+
+#[test]
+fn an_open_port_behind_a_window_is_a_doubt() {
+    inside(
+        "twin::exam::an_open_port_behind_a_window_is_a_doubt",
+        |world| {
+            let set = "table inet filter {
+            set acmegate { type inet_service; flags timeout; }
+            chain input { type filter hook input priority 0; policy POLICY;
+                tcp dport @acmegate accept
+            }\n }";
+            world.nft(&set.replace("POLICY", "drop"));
+            let fine = ("proved-passes", Severity::Fine);
+            assert_eq!(told(&world.examined(SET)), [fine, fine]);
+            world.nft(&set.replace("POLICY", "accept"));
+            let open = ("proved-open-without-a-window", Severity::Doubt);
+            assert_eq!(told(&world.examined(SET)), [fine, fine, open, open]);
+        },
+    );
+}
+
+#[test]
+fn who_is_listed_and_shut_out_is_told() {
+    inside("twin::exam::who_is_listed_and_shut_out_is_told", |world| {
+        world.nft(
+            "table inet filter { chain input { type filter hook input priority 0; policy accept;
+                ip saddr 85.0.0.0/8 tcp dport 80 drop
+            }\n }",
+        );
+        let exam = world.examined(&format!("{GUARD}[allow]\nprefixes = [\"85.30.0.0/16\"]\n"));
+        let codes = told(&exam);
+        assert!(
+            codes.contains(&("proved-listed-dropped", Severity::Doubt)),
+            "{exam:?}"
+        );
+    });
+}
