@@ -13,7 +13,7 @@ pub use self::client::{Staged, stage};
 crate::findings! { Client:
     /// The client got its certificate, and everybody who came was answered.
     STAGING_ISSUED = "staging-issued";
-    /// A rule of this host dropped validations.
+    /// Validations came to this host and were dropped there.
     NETWORKS_DROPPED = "networks-dropped";
     /// The gate refused validations.
     NETWORKS_REFUSED = "networks-refused";
@@ -104,6 +104,23 @@ fn of_window(record: &Record, has_failed: bool) -> Vec<Finding> {
         if !finding.remedy.contains(&remedy) {
             finding.remedy.push(remedy);
         }
+    }
+    let unexplained = record.sources.iter().filter(stopped);
+    let unexplained: Vec<String> = unexplained
+        .filter(|source| source.dropped.is_none())
+        .map(|source| source.address.to_string())
+        .collect();
+    if has_failed && dropped.is_none() && !unexplained.is_empty() {
+        dropped = Some(
+            Finding::new(
+                NETWORKS_DROPPED,
+                severity,
+                "validations came to this host, and no connection came about",
+            )
+            .seen(headline(record))
+            .seen(format!("nothing came of the packets of {}", unexplained.join(", ")))
+            .remedy("see what the other findings say of rules that drop some sources; then output chains, rp_filter and the way back"),
+        );
     }
     findings.extend(dropped);
     let visits = record.sources.iter().flat_map(|source| &source.visits);
@@ -281,6 +298,10 @@ mod tests {
                 .any(|line| line.contains("Some challenges"))
         );
         assert!(!finding.remedy.is_empty());
+
+        let finding = only(Some(1), &[record(vec![source()])]);
+        assert_eq!(finding.code, NETWORKS_DROPPED);
+        assert!(finding.evidence[1].contains("203.0.113.10"), "{finding:?}");
 
         let mut refused = source();
         refused.visits.push(Visit {
