@@ -16,7 +16,7 @@ use crate::daemon::privilege::HostAccounts;
 use crate::doctor::case::Case;
 use crate::doctor::finding::Exam;
 use crate::doctor::letter::{self, Letter};
-use crate::doctor::{daemon, dns, outlook};
+use crate::doctor::{daemon, dns, listener, outlook, reading, sites};
 use crate::gate::identifier::{Identifier, Pattern};
 
 /// What is examined, and how it is told.
@@ -46,10 +46,14 @@ pub struct DoctorArgs {
 enum Part {
     /// What the configuration says
     Configuration,
-    /// Whether the gate runs, and how it is
+    /// Whether the gate runs, how it is, and who has the ports
     Daemon,
     /// What the world is told about the names
     Dns,
+    /// The ruleset, read rule by rule
+    Rules,
+    /// Each site's answer, tried through the gate with a random token
+    Sites,
     /// What could be done better
     Outlook,
 }
@@ -99,11 +103,18 @@ async fn examine(case: &Case, args: &DoctorArgs) -> Vec<Exam> {
     }
     let (exam, status) = daemon::examine(case);
     if args.wants(Part::Daemon) {
+        exams.push(listener::examine(case).await);
         exams.push(exam);
     }
     if args.wants(Part::Dns) {
         let asked = args.dns.over(&case.config.dns);
         exams.push(dns::examine(case, &asked, wall() / 1000).await);
+    }
+    if args.wants(Part::Rules) {
+        exams.push(reading::examine(case).await);
+    }
+    if args.wants(Part::Sites) {
+        exams.push(sites::examine(case).await);
     }
     if args.wants(Part::Outlook) {
         let last_month = status

@@ -9,13 +9,14 @@ pub mod demo;
 mod dns_persist;
 mod doctor;
 mod exec;
+mod explain;
 mod firewall;
 mod hook;
 mod install_hooks;
-mod legacy;
 mod metrics;
 mod open;
 mod process;
+mod prove;
 mod report;
 mod status;
 mod terminal;
@@ -33,6 +34,7 @@ use crate::config::parse_duration;
 use crate::control::client::ClientError;
 use crate::control::protocol::{Exit, RUNTIME_DIR, Response};
 use crate::daemon::{self, Fatal, privilege};
+use crate::doctor::twin;
 
 /// Lets ACME validations through a firewall, and nothing else.
 #[derive(Debug, Parser)]
@@ -89,6 +91,8 @@ enum Command {
     Doctor(doctor::DoctorArgs),
     /// Print the DNS record of dns-persist-01, with which no validation comes here
     DnsPersist(dns_persist::DnsPersistArgs),
+    /// Show the path of one packet through the ruleset, by the kernel's own word
+    Explain(explain::ExplainArgs),
     /// Show, install or remove our part of the ruleset
     #[command(subcommand)]
     Firewall(firewall::FirewallCommand),
@@ -106,6 +110,9 @@ enum Command {
     /// Started by `run` alone: the process that keeps the history
     #[command(hide = true)]
     Historian,
+    /// Started by what proves something alone: a copy of the ruleset in a namespace
+    #[command(hide = true)]
+    Twin,
     /// Started by `exec` alone: becomes the command
     #[command(hide = true, name = "exec-command")]
     Become(exec::StartArgs),
@@ -206,7 +213,9 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Enforcer => daemon::enforcer::run(config.as_deref())?,
         Command::Runner => daemon::runner::run(config.as_deref())?,
         Command::Historian => daemon::historian::run(config.as_deref())?,
-        Command::Open(args) => return open::run(&runtime_dir, &args),
+        Command::Explain(args) => return explain::run(config.as_deref(), &args),
+        Command::Twin => return Ok(twin::run()),
+        Command::Open(args) => return open::run(config.as_deref(), &runtime_dir, &args),
         Command::Close(args) => return close::run(&runtime_dir, &args),
         Command::Exec(args) => return exec::run(&runtime_dir, &args),
         Command::Become(args) => return exec::start(&args),

@@ -9,11 +9,12 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::caller::Client;
-use super::{Ending, Failure, caller, finish, granted, legacy, length, milliseconds};
+use super::{Ending, Failure, caller, finish, granted, length, milliseconds, prove};
 use crate::control::client;
 use crate::control::protocol::{Ask, ChallengeName, FamilyName, HolderWord, Open, Response};
 use crate::control::under;
 use crate::daemon::port::who_listens;
+use crate::firewall::legacy;
 
 /// How a window is asked for.
 #[derive(Debug, Args)]
@@ -26,6 +27,9 @@ pub struct OpenArgs {
     /// Say what would be done and whether anything is in the way, and do nothing
     #[arg(long)]
     dry_run: bool,
+    /// Have the world knock at a copy of the ruleset too, and close again if it does not get through (root)
+    #[arg(long)]
+    prove: bool,
     /// Print nothing when all is well
     #[arg(long, short)]
     quiet: bool,
@@ -96,7 +100,11 @@ impl Wanted {
     }
 }
 
-pub fn run(runtime_dir: &Path, args: &OpenArgs) -> Result<ExitCode, Failure> {
+pub fn run(
+    config: Option<&Path>,
+    runtime_dir: &Path,
+    args: &OpenArgs,
+) -> Result<ExitCode, Failure> {
     let client = caller::client();
     let lease = match &args.lease {
         Some(lease) => lease.clone(),
@@ -107,7 +115,44 @@ pub fn run(runtime_dir: &Path, args: &OpenArgs) -> Result<ExitCode, Failure> {
         dry_run: args.dry_run,
         ..args.wanted.open(lease, holder)
     };
-    Ok(finish(&acquire(runtime_dir, open, client)?, args.quiet))
+    let mut response = acquire(runtime_dir, open.clone(), client.clone())?;
+    if args.prove {
+        match prove::prove(config, runtime_dir, &open, &response) {
+            Ok(doubts) => response.warnings.extend(doubts),
+            Err(failure) => return Err(closed_again(runtime_dir, &open, client, failure)),
+        }
+    }
+    Ok(finish(&response, args.quiet))
+}
+
+/// A window that is of no use does not stay open.
+fn closed_again(
+    runtime_dir: &Path,
+    open: &Open,
+    client: Option<Client>,
+    failure: Failure,
+) -> Failure {
+    if open.dry_run {
+        return failure;
+    }
+    let lease = open.lease.clone();
+    let closed = client::ask(runtime_dir, Ask::Close { lease, said: None });
+    let message = match closed.map(|response| response.code) {
+        Ok(0) => format!("closed again: {}", failure.message),
+        // The kernel closes it in its time.
+        _ => format!("could not be closed again: {}", failure.message),
+    };
+    Failure {
+        message,
+        ending: client.filter(|_| is_armed(open)).map(Ending::Ours),
+        ..failure
+    }
+}
+
+/// Whether `exec` armed this lease for the caller.
+fn is_armed(open: &Open) -> bool {
+    let armed = under::lease().ok().flatten();
+    !open.dry_run && armed.is_some_and(|armed| armed.as_str() == open.lease)
 }
 
 /// Asks for a lease, and warns of what an open window shows besides the gate, and of what nobody looked
@@ -120,8 +165,7 @@ pub fn acquire(
     open: Open,
     client: Option<Client>,
 ) -> Result<Response, Failure> {
-    let armed = under::lease().ok().flatten();
-    let is_armed = !open.dry_run && armed.is_some_and(|armed| armed.as_str() == open.lease);
+    let is_armed = is_armed(&open);
     let asked = client::ask(runtime_dir, Ask::Open(open)).map_err(Failure::from);
     // `exec` ends it; where nobody could be told, that is done from here.
     let ending = client.filter(|_| is_armed).map(Ending::Ours);

@@ -185,7 +185,7 @@ impl Fault {
 }
 
 /// A path as a shell takes it: commands are there to be pasted, and the file may be a stranger's.
-fn quoted(path: &Path) -> String {
+pub fn quoted(path: &Path) -> String {
     let path = path.to_string_lossy();
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-".contains(&byte);
     if path.bytes().all(is_plain) {

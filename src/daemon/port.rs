@@ -4,6 +4,7 @@
 
 use std::fmt;
 use std::fs;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// A listening socket of this network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,20 +35,8 @@ impl fmt::Display for Listening {
 
 /// Every listening socket on `port`, of either family, one per process.
 pub fn who_listens(port: u16) -> Vec<Listening> {
-    // Not /proc/net: the unit's ProcSubset=pid hides that link, and what it leads to stays.
-    let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"]
-        .map(|path| fs::read_to_string(path).unwrap_or_default());
-    let sockets: Vec<Socket> = tables
-        .iter()
-        .flat_map(|table| table.lines())
-        .filter_map(|line| parse(line, port))
-        .collect();
     let mut found: Vec<Listening> = Vec::new();
-    for socket in sockets {
-        let listening = Listening {
-            uid: socket.uid,
-            process: holder(socket.inode),
-        };
+    for (_, listening) in listening_sockets(port) {
         if !found.contains(&listening) {
             found.push(listening);
         }
@@ -55,8 +44,29 @@ pub fn who_listens(port: u16) -> Vec<Listening> {
     found
 }
 
+/// Every listening socket on `port` with the address it is bound to, IPv4 first. Whether one on `[::]` serves
+/// IPv4 as well is not told there.
+pub fn listening_sockets(port: u16) -> Vec<(SocketAddr, Listening)> {
+    // Not /proc/net: the unit's ProcSubset=pid hides that link, and what it leads to stays.
+    let tables = ["/proc/self/net/tcp", "/proc/self/net/tcp6"]
+        .map(|path| fs::read_to_string(path).unwrap_or_default());
+    tables
+        .iter()
+        .flat_map(|table| table.lines())
+        .filter_map(|line| parse(line, port))
+        .map(|socket| {
+            let listening = Listening {
+                uid: socket.uid,
+                process: holder(socket.inode),
+            };
+            (SocketAddr::new(socket.address, port), listening)
+        })
+        .collect()
+}
+
 #[derive(Debug, PartialEq, Eq)]
 struct Socket {
+    address: IpAddr,
     uid: u32,
     inode: u64,
 }
@@ -65,13 +75,31 @@ struct Socket {
 fn parse(line: &str, port: u16) -> Option<Socket> {
     const LISTEN: &str = "0A";
     let words: Vec<&str> = line.split_whitespace().collect();
-    let (_, own_port) = words.get(1)?.rsplit_once(':')?;
+    let (address, own_port) = words.get(1)?.rsplit_once(':')?;
     let is_listening = *words.get(3)? == LISTEN && u16::from_str_radix(own_port, 16) == Ok(port);
     is_listening.then_some(())?;
     Some(Socket {
+        address: parse_address(address)?,
         uid: words.get(7)?.parse().ok()?,
         inode: words.get(9)?.parse().ok()?,
     })
+}
+
+/// Words of 32 bits in the byte order of the host, in hexadecimal.
+fn parse_address(text: &str) -> Option<IpAddr> {
+    let word = |at: usize| {
+        let digits = text.get(at * 8..at * 8 + 8)?;
+        Some(u32::from_str_radix(digits, 16).ok()?.to_ne_bytes())
+    };
+    match text.len() {
+        8 => Some(Ipv4Addr::from(word(0)?).into()),
+        32 => {
+            let words = [word(0)?, word(1)?, word(2)?, word(3)?];
+            let octets: [u8; 16] = words.concat().try_into().ok()?;
+            Some(Ipv6Addr::from(octets).into())
+        }
+        _ => None,
+    }
 }
 
 fn holder(inode: u64) -> Option<Process> {
@@ -112,9 +140,24 @@ mod tests {
     }
 
     #[test]
+    fn the_address_of_each_socket_is_told() {
+        for address in ["127.0.0.1:0", "[::1]:0"] {
+            let listener = TcpListener::bind(address).unwrap();
+            let bound = listener.local_addr().unwrap();
+            let found = listening_sockets(bound.port());
+            assert!(found.iter().any(|(at, _)| *at == bound), "{found:?}");
+        }
+    }
+
+    #[test]
     fn only_listening_sockets_of_the_port_count() {
         let line = "0: 00000000:0050 00000000:0000 0A 00000000:00000000 00:00000000 00000000 33 0 7 1 0 100";
-        assert_eq!(parse(line, 80), Some(Socket { uid: 33, inode: 7 }));
+        let socket = Socket {
+            address: Ipv4Addr::UNSPECIFIED.into(),
+            uid: 33,
+            inode: 7,
+        };
+        assert_eq!(parse(line, 80), Some(socket));
         assert_eq!(parse(line, 81), None);
         assert_eq!(parse(&line.replace(" 0A ", " 01 "), 80), None);
         assert_eq!(parse("  sl  local_address rem_address", 80), None);

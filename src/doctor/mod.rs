@@ -15,14 +15,22 @@
 //! | `dns/` | what the world is told about the names |
 //! | `outlook.rs` | what would be a better way |
 //! | `finding.rs` `letter.rs` | what was found, and how it is told |
+//! | `reading/` | the live ruleset, read and judged without a packet |
 //! | `path.rs` | what became of a packet, by the kernel's own word |
 //! | `namespaces.rs` | networks to throw away |
+//! | `twin/` | the live ruleset in such a network, and packets that are sent to it |
+//! | `listener.rs` | who has the ports |
+//! | `sites/` | whether each site's answer is given, tried end to end through the real front |
 
 pub mod case;
 pub mod daemon;
 pub mod dns;
 pub mod finding;
 pub mod letter;
+pub mod listener;
 pub mod namespaces;
 pub mod outlook;
 pub mod path;
+pub mod reading;
+pub mod sites;
+pub mod twin;

@@ -53,7 +53,7 @@ pub struct Fate {
 
 /// Where a packet ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", tag = "end")]
+#[serde(rename_all = "kebab-case", tag = "end", content = "at")]
 pub enum End {
     /// It would reach a socket of this host: every chain on its path let it pass.
     Delivered {

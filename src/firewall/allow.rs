@@ -93,6 +93,11 @@ impl Listed {
         self.0.at_once.as_ref().unwrap_or(self).clone()
     }
 
+    /// The list itself, unless only its names are known.
+    pub fn list(&self) -> Option<&AllowList> {
+        self.0.list.as_deref()
+    }
+
     /// How many ranges it has; none are known of a list by name.
     pub fn count(&self) -> usize {
         self.0.list.as_ref().map_or(0, |list| count(list))

@@ -22,7 +22,7 @@ use self::message::Answer;
 pub use self::message::{Answer as SetAnswer, answers};
 use self::socket::{Piece, Reader, Tracing, Wanted};
 use self::told::{Counted, Peer, Reading, Told};
-pub use self::trace::{DroppedPacket, Packets, Place};
+pub use self::trace::{DroppedPacket, Packets, Place, Traced, Verdict, What, traced};
 use super::error::KernelError;
 use super::names::{ARRIVED_COUNTER, KEPT_COUNTER, KEPT_FOR};
 use super::ruleset::{Kept, evidence_set};
@@ -210,16 +210,8 @@ pub(super) async fn sighting(nft: &Connection<Nftables>, drop: DroppedPacket) ->
     let rule = match (place.rule, family) {
         (None, _) => None,
         (Some(handle), Some(family)) => {
-            let rules = nft
-                .list_rules(&place.table, family)
-                .await
-                .unwrap_or_default();
-            let mut rules = rules.iter();
-            let rule = rules.find(|rule| rule.handle == handle && rule.chain == place.chain);
-            Some(match rule {
-                Some(rule) => words::rule_words(rule, &sets_in(nft, rule).await),
-                None => format!("(rule {handle}, which is no longer there)"),
-            })
+            let rule = words_of_handle(nft, family, &place.table, &place.chain, handle).await;
+            Some(rule.unwrap_or_else(|| format!("(rule {handle}, which is no longer there)")))
         }
         (Some(handle), None) => Some(format!("(rule {handle})")),
     };
@@ -233,6 +225,25 @@ pub(super) async fn sighting(nft: &Connection<Nftables>, drop: DroppedPacket) ->
             rule,
         },
     }
+}
+
+/// The rule of a handle as [`rule_words`] has it; `None` if it is not there.
+pub async fn words_of_handle(
+    nft: &Connection<Nftables>,
+    family: NftFamily,
+    table: &str,
+    chain: &str,
+    handle: u64,
+) -> Option<String> {
+    let rules = nft.list_rules(table, family).await.unwrap_or_default();
+    let mut rules = rules.iter();
+    let rule = rules.find(|rule| rule.handle == handle && rule.chain == chain)?;
+    Some(rule_words(nft, rule).await)
+}
+
+/// A rule as nft lists it, as far as that can be told, without counters and on one line.
+pub async fn rule_words(nft: &Connection<Nftables>, rule: &RuleInfo) -> String {
+    words::rule_words(rule, &sets_in(nft, rule).await)
 }
 
 /// The texts of the sets that stand in a rule itself; long ones are left out.

@@ -11,6 +11,7 @@
 //! | `netlink/table.rs` | our table as a whole: made, taken over, brought up to date |
 //! | `foreign.rs` | one rule of ours in somebody else's chain |
 //! | `base_chains/` `survey.rs` | whether somebody else's chain makes it useless |
+//! | `legacy.rs` | whose rules nobody here can see |
 //! | `evidence.rs` | who came to open windows, who got through, and which rule dropped the others |
 //! | `message.rs` `wire.rs` | what front and enforcer say to each other |
 //! | `enforcer.rs` | the process that ties them together |
@@ -26,6 +27,7 @@ pub mod evidence;
 mod fight;
 mod foreign;
 mod inspect;
+pub mod legacy;
 pub mod message;
 pub mod names;
 pub mod netlink;

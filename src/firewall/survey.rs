@@ -108,7 +108,7 @@ impl Survey {
         settings: &Settings,
         scope: &Scope,
     ) -> Result<Finding, KernelError> {
-        let ways = self.ways(&scope.entrance).await?;
+        let ways = ways(&self.route, &scope.entrance).await?;
         let accepted_sets = match &settings.mode {
             Mode::Set(set) => vec![NamedSet {
                 family: set.family,
@@ -214,59 +214,6 @@ impl Survey {
             None => unreachable!("filled in the line above"),
         }
     }
-
-    /// The interfaces that the Internet may come by: those with a default route, or, where a
-    /// family has none, every one with an address that is not link-local. For an interface that is
-    /// asked for by name, that one.
-    async fn ways(&self, entrance: &Entrance) -> Result<Vec<Way>, KernelError> {
-        let refused = |error| KernelError::Refused("reading interfaces", Box::new(error));
-        let links = self.route.get_links().await.map_err(refused)?;
-        let addresses = self.route.get_addresses().await.map_err(refused)?;
-        let routes = self.route.get_routes().await.map_err(refused)?;
-        let mut ways = Vec::new();
-        for family in Family::ALL {
-            let has_address = |ifindex: u32| {
-                addresses.iter().any(|address| {
-                    address.ifindex() == ifindex
-                        && address
-                            .primary_address()
-                            .is_some_and(|own| Family::of(*own) == family && !is_link_local(*own))
-                })
-            };
-            let leads_out = |ifindex: u32| {
-                routes.iter().any(|route| {
-                    route.is_default()
-                        && route.is_ipv4() == (family == Family::V4)
-                        && route.oif() == Some(ifindex)
-                })
-            };
-            let of_family: Vec<Way> = links
-                .iter()
-                .filter(|link| link.ifindex() != LOOPBACK && has_address(link.ifindex()))
-                .filter_map(|link| {
-                    Some(Way {
-                        family,
-                        ifindex: link.ifindex(),
-                        interface: link.name()?.to_owned(),
-                    })
-                })
-                .collect();
-            let outer: Vec<Way> = of_family
-                .iter()
-                .filter(|way| leads_out(way.ifindex))
-                .cloned()
-                .collect();
-            ways.extend(match entrance {
-                Entrance::Interface(wanted) => {
-                    let is_wanted = |way: &Way| way.ifindex == wanted.index();
-                    of_family.into_iter().filter(is_wanted).collect()
-                }
-                _ if outer.is_empty() => of_family,
-                _ => outer,
-            });
-        }
-        Ok(ways)
-    }
 }
 
 /// As many doubts as one line can hold and anybody reads.
@@ -274,11 +221,71 @@ const MAX_DOUBTS: usize = 4;
 /// The loopback interface has this index in every network namespace.
 const LOOPBACK: u32 = 1;
 
-#[derive(Clone, Debug)]
-struct Way {
-    family: Family,
-    ifindex: u32,
-    interface: String,
+/// An interface that packets of a family may come in by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Way {
+    /// Which packets.
+    pub family: Family,
+    /// The interface's index.
+    pub ifindex: u32,
+    /// Its name.
+    pub interface: String,
+}
+
+/// The interfaces that the Internet may come by: those with a default route, or, where a
+/// family has none, every one with an address that is not link-local. For an interface that is
+/// asked for by name, that one.
+///
+/// # Errors
+/// [`KernelError::Refused`].
+pub async fn ways(route: &Connection<Route>, entrance: &Entrance) -> Result<Vec<Way>, KernelError> {
+    let refused = |error| KernelError::Refused("reading interfaces", Box::new(error));
+    let links = route.get_links().await.map_err(refused)?;
+    let addresses = route.get_addresses().await.map_err(refused)?;
+    let routes = route.get_routes().await.map_err(refused)?;
+    let mut ways = Vec::new();
+    for family in Family::ALL {
+        let has_address = |ifindex: u32| {
+            addresses.iter().any(|address| {
+                address.ifindex() == ifindex
+                    && address
+                        .primary_address()
+                        .is_some_and(|own| Family::of(*own) == family && !is_link_local(*own))
+            })
+        };
+        let leads_out = |ifindex: u32| {
+            routes.iter().any(|route| {
+                route.is_default()
+                    && route.is_ipv4() == (family == Family::V4)
+                    && route.oif() == Some(ifindex)
+            })
+        };
+        let of_family: Vec<Way> = links
+            .iter()
+            .filter(|link| link.ifindex() != LOOPBACK && has_address(link.ifindex()))
+            .filter_map(|link| {
+                Some(Way {
+                    family,
+                    ifindex: link.ifindex(),
+                    interface: link.name()?.to_owned(),
+                })
+            })
+            .collect();
+        let outer: Vec<Way> = of_family
+            .iter()
+            .filter(|way| leads_out(way.ifindex))
+            .cloned()
+            .collect();
+        ways.extend(match entrance {
+            Entrance::Interface(wanted) => {
+                let is_wanted = |way: &Way| way.ifindex == wanted.index();
+                of_family.into_iter().filter(is_wanted).collect()
+            }
+            _ if outer.is_empty() => of_family,
+            _ => outer,
+        });
+    }
+    Ok(ways)
 }
 
 fn is_link_local(address: IpAddr) -> bool {

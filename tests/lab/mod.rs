@@ -23,7 +23,7 @@ pub mod tls;
 use std::time::{Duration, Instant};
 
 pub use daemon::{BINARY, Builder, Daemon, is_alive};
-pub use node::{Node, inside, ip, nft, ruleset};
+pub use node::{Node, inside, inside_within, ip, nft, ruleset, run_nft};
 pub use process::{Output, Process, find, run, send};
 pub use temp::TempDir;
 

@@ -27,6 +27,11 @@ const TOOL: Duration = Duration::from_secs(20);
 /// directly in the test function, for that is where the path comes from. The process inside is
 /// the first host; [`Node::new`] makes more.
 pub fn inside<Body: FnOnce()>(body: Body) {
+    inside_within(LIMIT, body);
+}
+
+/// The same for a test that may take longer. What it prints is printed once it is done.
+pub fn inside_within<Body: FnOnce()>(limit: Duration, body: Body) {
     let name = path_of(type_name_of_val(&body));
     if std::env::var_os(INSIDE).is_some_and(|inside| inside == *name) {
         ip("link set lo up");
@@ -42,7 +47,8 @@ pub fn inside<Body: FnOnce()>(body: Body) {
         .args(["--exact", &name, "--nocapture", "--test-threads=1"])
         .env("TMPDIR", directory.path())
         .env(INSIDE, &name);
-    let output = run(command, LIMIT);
+    let output = run(command, limit);
+    print!("{}", output.stdout);
     assert!(output.code == 0, "inside the namespaces: {output}");
     assert!(
         output.stdout.contains("1 passed"),
@@ -145,4 +151,12 @@ pub fn ruleset() -> String {
     command.args(["-s", "list", "ruleset"]);
     let Output { stdout, .. } = run(command, TOOL).success();
     stdout
+}
+
+/// What `nft` with these arguments says of the caller's own namespace.
+#[track_caller]
+pub fn run_nft(arguments: &[&str]) -> String {
+    let mut command = Command::new("nft");
+    command.args(arguments);
+    run(command, TOOL).success().stdout
 }

@@ -565,6 +565,41 @@ fn every_kind_of_rule_is_judged_as_the_kernel_does() {
     });
 }
 
+/// In a table of both families `dnat ip` is for one of them: the other one's packets go on to the next
+/// rule, and the kernel does not even track them.
+#[test]
+fn a_translation_of_one_family_leaves_the_other_alone() {
+    let name = "base_chains::a_translation_of_one_family_leaves_the_other_alone";
+    inside(name, |world| {
+        let nat = |more: &str| {
+            world.nft(&format!(
+                "table inet some {{
+                    chain a {{
+                        type nat hook prerouting priority dstnat; policy drop;
+                        tcp dport 80 dnat ip to 192.0.2.1:8080
+                    }}
+                    {more}
+                }}"
+            ));
+        };
+        nat("");
+        let place = "inet some a policy";
+        world.drops_in(IpFamily::V4, 443, place, Manager::Nftables);
+        for port in [80, 443] {
+            let path = world.true_path(IpFamily::V6, port);
+            assert_eq!(path, Path::Passes { doubts: Vec::new() }, "port {port}");
+        }
+        assert_eq!(expected_of(&world.judge(&probe(IpFamily::V4, 80))), Unclear);
+        nat(
+            "chain b { type filter hook input priority 0; ct state new accept
+            }",
+        );
+        for port in [80, 443] {
+            world.drops_in(IpFamily::V6, port, place, Manager::Nftables);
+        }
+    });
+}
+
 /// Whole rulesets about port 80: every hook, every order, marks from one chain to the next.
 const RULESETS: &[(&str, Expected)] = &[
     (
@@ -662,6 +697,34 @@ const RULESETS: &[(&str, Expected)] = &[
     (
         "chain a { type nat hook input priority 100; tcp dport 443 drop; }",
         Passes,
+    ),
+    // Whoever counts connections has them tracked, wherever that rule stands.
+    (
+        "chain a { type nat hook prerouting priority dstnat; tcp dport 80 drop; }
+         chain b { ct count over 10000 accept; }",
+        Drops,
+    ),
+    (
+        "chain a { type nat hook prerouting priority dstnat; tcp dport 80 drop; }
+         chain b { type nat hook postrouting priority srcnat; masquerade; }",
+        Drops,
+    ),
+    // Of two chains with the same priority the later one comes first.
+    (
+        "chain a { type filter hook prerouting priority 0; meta mark set 5; }
+         chain b { type filter hook prerouting priority 0; meta mark 5 drop; }",
+        Passes,
+    ),
+    (
+        "chain a { type filter hook prerouting priority 0; meta mark 5 drop; }
+         chain b { type filter hook prerouting priority 0; meta mark set 5; }",
+        Drops,
+    ),
+    // And so with NAT, where the first one that translates is the last.
+    (
+        "chain a { type nat hook prerouting priority dstnat; tcp dport 80 drop; }
+         chain b { type nat hook prerouting priority dstnat; tcp dport 80 redirect to :8080; }",
+        Unclear,
     ),
     // Nothing of the host's own way out is on the path, nor is forwarding.
     (

@@ -110,6 +110,19 @@ impl Host {
         self.outside(move || attempt(&[to], PATIENT)[0])
     }
 
+    /// Tries once from outside, both families at the same time: IPv4, then IPv6.
+    pub fn probe_both(&self, port: u16) -> [Seen; 2] {
+        let to = [HOST_4, HOST_6].map(|address| socket_address(address, port));
+        let seen = self.outside(move || attempt(&to, PATIENT));
+        [seen[0], seen[1]]
+    }
+
+    /// Tries so many times at the same moment, each as a connection of its own.
+    pub fn probe_at_once(&self, address: &str, port: u16, times: usize) -> Vec<Seen> {
+        let to = vec![socket_address(address, port); times];
+        self.outside(move || attempt(&to, PATIENT))
+    }
+
     /// Tries once from the second foreign peer, both families: IPv4, then IPv6.
     pub fn probe_from_the_other(&self, port: u16) -> [Seen; 2] {
         let pairs = [(OTHER_PEER_4, HOST_4), (OTHER_PEER_6, HOST_6)];

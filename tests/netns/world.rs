@@ -196,7 +196,13 @@ fn feed(package: &str, program: &str, arguments: &[&str], input: &str) {
     try_feed(package, program, arguments, input).unwrap_or_else(|refusal| panic!("{refusal}"));
 }
 
-fn try_feed(package: &str, program: &str, arguments: &[&str], input: &str) -> Result<(), String> {
+/// The same, where the program may refuse it.
+pub fn try_feed(
+    package: &str,
+    program: &str,
+    arguments: &[&str],
+    input: &str,
+) -> Result<(), String> {
     let mut child = Command::new(program)
         .args(arguments)
         .stdin(Stdio::piped())

@@ -5,6 +5,7 @@
 //! is never advised: it opens nothing here.
 
 use super::IpFamily;
+use super::judge::DOCKERS_OWN;
 use super::report::{Attach, Cause, Culprit, Manager};
 
 impl Culprit {
@@ -39,8 +40,16 @@ impl Culprit {
         }
     }
 
+    /// The chains to attach to, as they are to be named in the configuration; `None` where that is no way.
+    pub fn chains(&self) -> Option<&[String]> {
+        match &self.attach {
+            Attach::To(chains) if self.manager != Manager::Blocklist => Some(chains),
+            _ => None,
+        }
+    }
+
     /// What the manager can be told, and the mode that goes with it.
-    fn own_words(&self) -> String {
+    pub fn own_words(&self) -> String {
         let Self { place, port, .. } = self;
         match self.manager {
             Manager::Nftables if self.attach == Attach::Owned => {
@@ -53,38 +62,76 @@ impl Culprit {
                     Cause::Policy => String::new(),
                     Cause::Rule { handle, .. } => format!(" before rule handle {handle}"),
                 };
+                // Beyond DNAT the port is another one.
+                let which = match self.is_beyond {
+                    true => "meta l4proto tcp ct original proto-dst",
+                    false => "tcp dport",
+                };
                 format!(
                     "add `set acmegate {{ type inet_service; flags timeout; }}` to table {family} \
-                     {table} and `tcp dport @acmegate accept` to its chain {chain}{before}, and \
+                     {table} and `{which} @acmegate accept` to its chain {chain}{before}, and \
                      use mode `set` with {family} {table} acmegate"
                 )
             }
-            Manager::IptablesNft => {
-                let program = match self.packet {
-                    IpFamily::V4 => "iptables",
-                    IpFamily::V6 => "ip6tables",
-                };
-                let (table, chain) = (&place.table, &place.base_chain);
-                format!(
-                    "open port {port} in iptables (`{program} -t {table} -I {chain} -p tcp --dport \
-                     {port} -j ACCEPT`, and save it) and use mode `guard`"
-                )
-            }
-            Manager::Ufw => {
-                format!("open port {port} in ufw (`ufw allow {port}/tcp`) and use mode `guard`")
-            }
-            Manager::Firewalld => format!(
-                "open port {port} in firewalld (`firewall-cmd --permanent --add-port={port}/tcp`, \
-                 then `firewall-cmd --reload`) and use mode `guard`"
-            ),
             Manager::GeoipShell => format!(
-                "take port {port} out of geoip-shell (`geoip-shell configure -p tcp:allow:{port}`) \
-                 and use mode `guard` with the same countries in its allow-list"
+                "{} and use mode `guard` with the same countries in its allow-list",
+                self.opening()
             ),
             Manager::Blocklist => format!(
-                "this blocklist shuts port {port} to everybody: take the port out of its \
-                 configuration and use mode `guard`"
+                "this blocklist shuts port {port} to everybody: {} and use mode `guard`",
+                self.opening()
             ),
+            Manager::Ours => self.opening(),
+            Manager::IptablesNft | Manager::Ufw | Manager::Firewalld | Manager::Docker => {
+                format!("{} and use mode `guard`", self.opening())
+            }
+        }
+    }
+
+    /// How the port is opened for good in the manager's own words.
+    pub fn opening(&self) -> String {
+        let Self { place, port, .. } = self;
+        let transport = self.transport.as_str();
+        let program = match self.packet {
+            IpFamily::V4 => "iptables",
+            IpFamily::V6 => "ip6tables",
+        };
+        match self.manager {
+            Manager::Nftables => format!(
+                "let {transport} port {port} pass in chain {} {} {}",
+                place.family.name(),
+                place.table,
+                place.chain
+            ),
+            Manager::IptablesNft => {
+                let (table, chain) = (&place.table, &place.base_chain);
+                let which = match self.is_beyond {
+                    true => format!("-m conntrack --ctstate DNAT --ctorigdstport {port}"),
+                    false => format!("--dport {port}"),
+                };
+                format!(
+                    "open port {port} in iptables (`{program} -t {table} -I {chain} -p {transport} {which} \
+                     -j ACCEPT`, and save it)"
+                )
+            }
+            Manager::Ufw if self.is_beyond => format!(
+                "let ufw send on what is translated (`ufw route allow proto {transport} from any to any`, with the \
+                 inner address and port)"
+            ),
+            Manager::Ufw => format!("open port {port} in ufw (`ufw allow {port}/{transport}`)"),
+            Manager::Firewalld => format!(
+                "open port {port} in firewalld (`firewall-cmd --permanent --add-port={port}/{transport}`, \
+                 then `firewall-cmd --reload`)"
+            ),
+            Manager::GeoipShell => format!(
+                "take port {port} out of geoip-shell (`geoip-shell configure -p {transport}:allow:{port}`)"
+            ),
+            Manager::Blocklist => "take the port out of its configuration".to_owned(),
+            Manager::Docker => format!(
+                "let port {port} pass where Docker leaves room for it (`{program} -I {DOCKERS_OWN} -p {transport} -m \
+                 conntrack --ctorigdstport {port} -j ACCEPT`, and save it)"
+            ),
+            Manager::Ours => "see `acmegate status`".to_owned(),
         }
     }
 }

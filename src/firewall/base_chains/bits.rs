@@ -58,6 +58,11 @@ impl Byte {
         }
     }
 
+    /// With these bits set, for certain.
+    pub(super) fn with(self, bits: u8) -> Self {
+        Self::partly(self.value | bits, self.known | bits, self.origin)
+    }
+
     /// `(self & mask) ^ xor`: what is masked away is known, whatever it was.
     pub(super) fn masked(self, mask: u8, xor: u8) -> Self {
         let origin = match self.origin {

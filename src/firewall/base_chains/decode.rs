@@ -4,11 +4,13 @@
 //! down. What is not understood becomes [`Step::Unsure`], never a guess.
 
 use nlink::netlink::nftables::{
-    CmpOp, CtDirection, CtKey, DynsetOp, ExthdrOp, FibFlags, FibResult, MetaKey, NatType,
-    ObjectType, ObjrefExpr, PayloadBase, RangeOp, Register, RuleExpr, Verdict,
+    CmpOp, CtDirection, CtKey, DynsetOp, ExthdrOp, Family, FibFlags, FibResult, LimitKind, MetaKey,
+    NatType, ObjectType, ObjrefExpr, PayloadBase, RangeOp, Register, RuleExpr, Verdict,
 };
 
+use super::IpFamily;
 use super::compat;
+use super::limit::{Limit, Measure, Per};
 use super::step::{End, Field, Into, Leaves, Step};
 
 /// Octets of a transport header that a rule may not rewrite without sending the packet elsewhere.
@@ -62,19 +64,43 @@ fn steps_of(expr: &RuleExpr) -> Vec<Step> {
         RuleExpr::Counter { .. }
         | RuleExpr::Log(_)
         | RuleExpr::Dup { .. }
-        | RuleExpr::FlowOffload { .. }
         | RuleExpr::ExthdrSet { .. } => return Vec::new(),
         RuleExpr::Verdict(verdict) => Step::End(End::Verdict(verdict.clone())),
         RuleExpr::Reject { .. } => Step::End(End::Reject),
         RuleExpr::Queue(_) => Step::End(End::Leaves(Leaves::Queued)),
         RuleExpr::Synproxy(_) => Step::End(End::Leaves(Leaves::Proxied)),
         RuleExpr::Fwd { .. } => Step::End(End::Leaves(Leaves::Forwarded)),
-        RuleExpr::Redir { .. }
-        | RuleExpr::Nat {
-            nat_type: NatType::Dnat,
+        RuleExpr::FlowOffload { flowtable, .. } => Step::Offload(flowtable.clone()),
+        RuleExpr::Redir { proto, .. } => Step::Translate {
+            address: None,
+            port: proto.map(|(first, last)| (at(first), at(last))),
+        },
+        RuleExpr::Nat {
+            nat_type,
+            family,
+            addr,
+            proto,
             ..
-        } => Step::End(End::Leaves(Leaves::Translated)),
-        RuleExpr::Nat { .. } | RuleExpr::Masq { .. } => Step::End(End::Verdict(Verdict::Accept)),
+        } => {
+            let step = match nat_type {
+                NatType::Dnat => {
+                    let len = if *family == Family::Ip { 4 } else { 16 };
+                    Step::Translate {
+                        address: addr.map(|(first, last)| (at(first), at(last), len)),
+                        port: proto.map(|(first, last)| (at(first), at(last))),
+                    }
+                }
+                _ => Step::End(End::Verdict(Verdict::Accept)),
+            };
+            // In a table of family inet it leaves the other family alone.
+            return match ip_family(*family) {
+                Some(family) => vec![Step::OnlyOf(family), Step::Tracked, step],
+                None => vec![Step::Tracked, step],
+            };
+        }
+        RuleExpr::Masq { .. } => {
+            return vec![Step::Tracked, Step::End(End::Verdict(Verdict::Accept))];
+        }
         RuleExpr::Meta { dreg, key, .. } => load(dreg, meta_len(*key), Field::Meta(*key)),
         RuleExpr::Ct { dreg, key, .. } => load(
             dreg,
@@ -213,22 +239,38 @@ fn steps_of(expr: &RuleExpr) -> Vec<Step> {
             statements,
             ..
         } => {
-            if !statements.is_empty() {
-                return vec![Step::Matches(goes_on_under_limits(statements) != *invert)];
+            let limits = limits(statements);
+            match (limits.as_slice(), *invert) {
+                _ if statements.is_empty() => {}
+                (limits, false) => return limits.iter().cloned().map(Step::Limited).collect(),
+                ([limit], true) => return vec![Step::Limited(limit.inverted())],
+                // Two limits of one element, asked the other way round: nobody writes that.
+                ([], true) => return vec![Step::Matches(false)],
+                _ => return vec![Step::Unsure],
             }
             Step::UpdateSet {
                 set: set.clone(),
                 invert: *invert,
             }
         }
-        RuleExpr::Limit(limit) => Step::Matches(!limit.over),
         RuleExpr::Quota { over, depleted, .. } => Step::Matches(over == depleted),
-        RuleExpr::Connlimit { over, .. } => Step::Matches(!over),
+        RuleExpr::Limit(_) => match limit(expr, Per::Everybody) {
+            Some(limit) => Step::Limited(limit),
+            None => Step::Unsure,
+        },
+        RuleExpr::Connlimit { .. } => {
+            let step = limit(expr, Per::Everybody).map_or(Step::Unsure, Step::Limited);
+            return vec![Step::Tracked, step];
+        }
         // Whether a named limit is `over` stands in the object, which is not read: not here.
         RuleExpr::Objref(ObjrefExpr::Named {
-            object_type: ObjectType::Counter | ObjectType::CtHelper | ObjectType::Secmark,
+            object_type: ObjectType::Counter | ObjectType::Secmark,
             ..
         }) => return Vec::new(),
+        RuleExpr::Objref(ObjrefExpr::Named {
+            object_type: ObjectType::CtHelper,
+            ..
+        }) => Step::Tracked,
         RuleExpr::MetaSet {
             key: MetaKey::Mark,
             sreg,
@@ -255,13 +297,42 @@ fn steps_of(expr: &RuleExpr) -> Vec<Step> {
     vec![step]
 }
 
-/// Whether a rule goes on after statements like `limit rate over 10/second`, which make it stop
-/// for a source that has not been here before.
-pub(super) fn goes_on_under_limits(statements: &[RuleExpr]) -> bool {
-    statements
-        .iter()
-        .flat_map(steps_of)
-        .all(|step| step != Step::Matches(false))
+/// The limits among the statements of a set's element, each of them of one key alone.
+pub(super) fn limits(statements: &[RuleExpr]) -> Vec<Limit> {
+    let of_element = |expr| limit(expr, Per::Source);
+    statements.iter().filter_map(of_element).collect()
+}
+
+fn limit(expr: &RuleExpr, per: Per) -> Option<Limit> {
+    let (measure, over) = match expr {
+        RuleExpr::Limit(limit) => {
+            let measure = match limit.kind {
+                LimitKind::Packets => Measure::Rate {
+                    packets: limit.rate,
+                    seconds: limit.unit.to_u64(),
+                    burst: limit.burst,
+                },
+                _ => Measure::Bytes,
+            };
+            (measure, limit.over)
+        }
+        RuleExpr::Connlimit { count, over, .. } => (Measure::Connections(*count), *over),
+        _ => return None,
+    };
+    Some(Limit {
+        measure,
+        per,
+        over,
+        is_list: false,
+    })
+}
+
+fn ip_family(family: Family) -> Option<IpFamily> {
+    match family {
+        Family::Ip => Some(IpFamily::V4),
+        Family::Ip6 => Some(IpFamily::V6),
+        _ => None,
+    }
 }
 
 fn rewrites_destination(base: PayloadBase, offset: u32, len: u32) -> bool {

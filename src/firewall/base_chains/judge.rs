@@ -9,12 +9,14 @@ use std::collections::HashMap;
 
 use nlink::netlink::nftables::{Family, Verdict};
 
+use super::limit::Limit;
 use super::packet::{Packet, Tracking};
 use super::report::{Attach, Cause, Culprit, Doubt, Manager, Path, Place};
-use super::rule::Scope;
+use super::routes::{Onward, Routes};
+use super::rule::{Note, Scope};
 use super::ruleset::{Base, Chain, Hook, Ruleset, Table};
-use super::step::{End, Leaves, Step};
-use super::{IpFamily, Probe};
+use super::step::{End, Leaves, Step, To};
+use super::{IpFamily, NamedSet, Probe, Transport};
 use crate::firewall::rules::TAG_PRIORITY;
 
 /// The rules that one judgement runs, each counted as often as it is run. Generated rulesets have
@@ -26,6 +28,8 @@ const MAX_FORKS: u32 = 200;
 const MAX_JUMPS: usize = 16;
 /// As many doubts as anybody reads.
 const MAX_DOUBTS: usize = 16;
+/// Where Docker's administrators have their rules.
+pub(super) const DOCKERS_OWN: &str = "DOCKER-USER";
 /// `NF_IP_PRI_NAT_DST` and `NF_IP_PRI_NAT_SRC`: where chains of type nat really run.
 const NAT_PREROUTING: i32 = -100;
 const NAT_INPUT: i32 = 100;
@@ -34,29 +38,83 @@ const NAT_INPUT: i32 = 100;
 ///
 /// Pure; takes as long as the rules on the path are many, some microseconds as a rule.
 pub fn judge(ruleset: &Ruleset, probe: &Probe, ours: &[&str]) -> Path {
-    let stops = stops(ruleset, probe, ours);
+    judge_in(ruleset, probe, ours, &Circumstances::default()).path
+}
+
+/// What a packet is judged by besides the rules. The default is a SYN that comes alone, and that is not
+/// followed beyond this host.
+#[derive(Debug, Clone, Default)]
+pub struct Circumstances<'a> {
+    /// What carries the port.
+    pub transport: Transport,
+    /// Where a packet goes whose destination was changed. Without them it is followed no further, which
+    /// is a [`Doubt::Translated`].
+    pub routes: Option<&'a Routes>,
+    /// Every limit on the way is exceeded already.
+    pub over_limits: bool,
+    /// Chains, such as `inet filter input`, that accept the packet whatever their rules say, as they
+    /// do with a rule of ours at their head.
+    pub accepting: &'a [String],
+    /// Sets that are judged as if they held nothing, such as those of windows.
+    pub empty: &'a [NamedSet],
+}
+
+/// What becomes of a packet, and what it met.
+#[derive(Debug, Clone)]
+pub struct Judgement {
+    /// What becomes of it.
+    pub path: Path,
+    /// The rules that change its destination, and where it goes then.
+    pub translated: Vec<(Place, To, Onward)>,
+    /// The rules with limits that it meets.
+    pub limits: Vec<(Place, Limit)>,
+    /// The rules that put its connection into a flowtable, and which.
+    pub offloaded: Vec<(Place, String)>,
+    /// The rules that ask for the time or the day.
+    pub timed: Vec<Place>,
+}
+
+/// The same as [`judge`], with more known and more told.
+pub fn judge_in(
+    ruleset: &Ruleset,
+    probe: &Probe,
+    ours: &[&str],
+    circumstances: &Circumstances<'_>,
+) -> Judgement {
     let mut walk = Walk {
         ruleset,
         probe,
-        stops,
+        circumstances,
+        stops: stops(ruleset, probe, ours, circumstances.accepting),
         tracks: tracks(ruleset, probe.family),
         seen: HashMap::new(),
         rules_left: MAX_RULES,
+        met: Judgement {
+            path: Path::Passes { doubts: Vec::new() },
+            translated: Vec::new(),
+            limits: Vec::new(),
+            offloaded: Vec::new(),
+            timed: Vec::new(),
+        },
     };
     let mut spot = Spot {
         stop: 0,
         frames: Vec::new(),
-        packet: Packet::of(probe),
+        packet: Packet::of(probe, circumstances.transport),
     };
     walk.arrive(&mut spot, 0);
-    match walk.follow(spot, MAX_FORKS) {
+    let path = match walk.follow(spot, MAX_FORKS) {
         // Parts of two rulesets prove nothing.
         _ if ruleset.generation.is_none() => Path::Passes {
             doubts: vec![Doubt::Changing],
         },
         Outcome::Passes(doubts) => Path::Passes { doubts },
-        Outcome::Drops { place, rejects } => Path::Drops(culprit(ruleset, probe, place, rejects)),
-    }
+        Outcome::Drops { place, rejects } => {
+            let transport = circumstances.transport;
+            Path::Drops(culprit(ruleset, probe, transport, place, rejects))
+        }
+    };
+    Judgement { path, ..walk.met }
 }
 
 /// One base chain on the path.
@@ -69,7 +127,12 @@ struct Stop<'a> {
     priority: i32,
 }
 
-fn stops<'a>(ruleset: &'a Ruleset, probe: &Probe, ours: &[&str]) -> Vec<Stop<'a>> {
+fn stops<'a>(
+    ruleset: &'a Ruleset,
+    probe: &Probe,
+    ours: &[&str],
+    accepting: &[String],
+) -> Vec<Stop<'a>> {
     let mut stops = Vec::new();
     for (table_index, table) in ruleset.tables.iter().enumerate() {
         if ours.contains(&table.name.as_str()) || !sees(table.family, probe.family) {
@@ -80,10 +143,15 @@ fn stops<'a>(ruleset: &'a Ruleset, probe: &Probe, ours: &[&str]) -> Vec<Stop<'a>
             if base.hook == Hook::Ingress && !base.devices.contains(&probe.interface) {
                 continue;
             }
+            if accepting.contains(&full_name(table, chain)) {
+                continue;
+            }
             let priority = match (base.nat, base.hook) {
                 (false, _) | (true, Hook::Ingress) => base.priority,
                 (true, Hook::Prerouting) => NAT_PREROUTING,
                 (true, Hook::Input) => NAT_INPUT,
+                // There is no such chain.
+                (true, Hook::Forward) => base.priority,
             };
             stops.push(Stop {
                 table: table_index,
@@ -93,8 +161,16 @@ fn stops<'a>(ruleset: &'a Ruleset, probe: &Probe, ours: &[&str]) -> Vec<Stop<'a>
             });
         }
     }
+    // Of two chains with the same priority the one that was registered last comes first
+    // (`nf_hook_entries_grow`). Tables and their chains are listed in the order they were made in.
+    stops.reverse();
     stops.sort_by_key(|stop| (stop.base.hook, stop.priority, stop.base.priority));
     stops
+}
+
+/// As in `inet filter input`.
+fn full_name(table: &Table, chain: &Chain) -> String {
+    [table.family.name(), &table.name, &chain.name].join(" ")
 }
 
 fn tracks(ruleset: &Ruleset, family: IpFamily) -> bool {
@@ -105,7 +181,10 @@ fn tracks(ruleset: &Ruleset, family: IpFamily) -> bool {
     let mut rules = tables
         .flat_map(|table| &table.chains)
         .flat_map(|chain| &chain.rules);
-    rules.any(|rule| rule.steps.iter().any(Step::needs_tracking))
+    rules.any(|rule| {
+        let other = |step: &Step| matches!(step, Step::OnlyOf(only) if *only != family);
+        !rule.steps.iter().any(other) && rule.steps.iter().any(Step::needs_tracking)
+    })
 }
 
 fn sees(table: Family, packet: IpFamily) -> bool {
@@ -135,11 +214,13 @@ enum Outcome {
 struct Walk<'a> {
     ruleset: &'a Ruleset,
     probe: &'a Probe,
+    circumstances: &'a Circumstances<'a>,
     stops: Vec<Stop<'a>>,
     /// Connections are tracked at all: the kernel begins with the first rule that asks for it.
     tracks: bool,
     seen: HashMap<Spot, Outcome>,
     rules_left: u32,
+    met: Judgement,
 }
 
 impl<'a> Walk<'a> {
@@ -149,14 +230,21 @@ impl<'a> Walk<'a> {
     }
 
     /// Enters the base chain number `stop`, or the first one after it that sees the packet: a
-    /// chain of type nat sees only what has a connection.
+    /// chain of type nat sees only what has a connection, and no destination is changed twice.
     fn arrive(&self, spot: &mut Spot, stop: usize) {
         spot.stop = stop;
         spot.frames.clear();
         while let Some((_, stop)) = self.table(spot.stop) {
             let packet = spot.packet.arriving_at(stop.base.hook, stop.priority);
             let tracked = self.tracks && packet.tracking != Tracking::Untracked;
-            if tracked || !stop.base.nat {
+            let is_translated = spot.packet.is_translated != Some(false);
+            let on_path = match stop.base.hook {
+                Hook::Prerouting if stop.base.nat => !is_translated,
+                Hook::Ingress | Hook::Prerouting => true,
+                Hook::Input => packet.onward == Onward::Here,
+                Hook::Forward => matches!(packet.onward, Onward::Out(_)),
+            };
+            if on_path && (tracked || !stop.base.nat) {
                 spot.packet = packet;
                 spot.frames.push((stop.chain, 0));
                 return;
@@ -199,9 +287,15 @@ impl<'a> Walk<'a> {
             let here = || place(table, &table.chains[stop.chain], chain, Some(rule.handle));
             let scope = Scope {
                 probe: self.probe,
+                routes: self.circumstances.routes,
+                over_limits: self.circumstances.over_limits,
+                empty: self.circumstances.empty,
                 table,
             };
             let branches = scope.run(rule, spot.packet);
+            for note in branches.notes {
+                self.met.note(here(), note);
+            }
             if branches.drops_listed && !has_doubt_in(&doubts, chain, table) {
                 doubts.push(Doubt::DropsListed(here()));
             }
@@ -249,9 +343,30 @@ impl<'a> Walk<'a> {
         outcome
     }
 
+    /// Goes on with another destination, if it is known where that is.
+    fn translate(&mut self, spot: &mut Spot, to: To, rule: Place) -> Option<Outcome> {
+        let Some(routes) = self.circumstances.routes else {
+            return Some(Outcome::Passes(vec![Doubt::Translated(rule)]));
+        };
+        let onward = match to.address {
+            Some(address) => routes.onward(address, self.probe.ifindex),
+            None => Onward::Here,
+        };
+        add(&mut self.met.translated, (rule.clone(), to, onward));
+        match onward {
+            Onward::Here | Onward::Out(_) => {}
+            // Who reads `translated` sees where it ends.
+            Onward::NotForwarded | Onward::NoRoute => return Some(Outcome::Passes(Vec::new())),
+            Onward::Unknown => return Some(Outcome::Passes(vec![Doubt::Translated(rule)])),
+        }
+        spot.packet = spot.packet.translated(to, onward);
+        self.arrive(spot, spot.stop + 1);
+        None
+    }
+
     /// Moves on by a rule's end, or says what became of the packet.
     fn turn(
-        &self,
+        &mut self,
         spot: &mut Spot,
         table: &Table,
         end: Option<End>,
@@ -267,6 +382,7 @@ impl<'a> Walk<'a> {
                 });
             }
             End::Leaves(leaves) => return Some(Outcome::Passes(vec![left(leaves, rule())])),
+            End::Translated(to) => return self.translate(spot, to, rule()),
             End::Unknown => return unclear(),
         };
         let (target, comes_back) = match &verdict {
@@ -293,6 +409,11 @@ impl<'a> Walk<'a> {
         let Some(chain) = table.chain_index(target.as_str()) else {
             return unclear();
         };
+        let accepting = self.circumstances.accepting;
+        if !accepting.is_empty() && accepting.contains(&full_name(table, &table.chains[chain])) {
+            self.arrive(spot, spot.stop + 1);
+            return None;
+        }
         if !comes_back {
             spot.frames.pop();
         }
@@ -301,6 +422,23 @@ impl<'a> Walk<'a> {
         }
         spot.frames.push((chain, 0));
         None
+    }
+}
+
+impl Judgement {
+    fn note(&mut self, place: Place, note: Note) {
+        match note {
+            Note::Limit(limit) => add(&mut self.limits, (place, limit)),
+            Note::Offload(flowtable) => add(&mut self.offloaded, (place, flowtable)),
+            Note::Clock => add(&mut self.timed, place),
+        }
+    }
+}
+
+/// As many of a kind as anybody reads, each of them once.
+fn add<Met: PartialEq>(all: &mut Vec<Met>, one: Met) {
+    if all.len() < MAX_DOUBTS && !all.contains(&one) {
+        all.push(one);
     }
 }
 
@@ -325,28 +463,41 @@ fn either(main: Outcome, other: Outcome, rule: Place) -> Outcome {
     }
 }
 
-fn culprit(ruleset: &Ruleset, probe: &Probe, place: Place, rejects: bool) -> Culprit {
+/// What is known of a rule or policy at `place` that drops the probe.
+pub fn culprit(
+    ruleset: &Ruleset,
+    probe: &Probe,
+    transport: Transport,
+    place: Place,
+    rejects: bool,
+) -> Culprit {
     let its = |table: &&Table| table.family == place.family && table.name == place.table;
     let table = ruleset.tables.iter().find(its);
     let chains = table.into_iter().flat_map(|table| &table.chains);
     let manager = Manager::guess(&place, chains.map(|chain| chain.name.as_str()));
+    let base = table.and_then(|table| Some(&table.chains[table.chain_index(&place.base_chain)?]));
+    let hook = base
+        .and_then(|chain| chain.base.as_ref())
+        .map(|base| base.hook);
     let cause = match place.rule {
         Some(handle) => Cause::Rule { handle, rejects },
         None => Cause::Policy,
     };
     Culprit {
-        attach: attach(ruleset, table, &place),
+        attach: attach(ruleset, table, &place, manager),
         place,
         cause,
         manager,
         port: probe.port,
         packet: probe.family,
+        transport,
+        is_beyond: hook == Some(Hook::Forward),
     }
 }
 
 /// Whether we could stand at the head of the base chain by which the packet came; with it goes the
 /// chain of the same name of the other family, for managers write both alike.
-fn attach(ruleset: &Ruleset, table: Option<&Table>, place: &Place) -> Attach {
+fn attach(ruleset: &Ruleset, table: Option<&Table>, place: &Place, manager: Manager) -> Attach {
     if table.is_some_and(|table| table.is_owned) {
         return Attach::Owned;
     }
@@ -376,7 +527,12 @@ fn attach(ruleset: &Ruleset, table: Option<&Table>, place: &Place) -> Attach {
                 && has_it(table)
         })
     };
-    let chain = |family: &Family| format!("{} {} {}", family.name(), place.table, place.base_chain);
+    // Docker keeps its administrator's rules in a chain of their own, and itself away from it.
+    let standing = match manager {
+        Manager::Docker => DOCKERS_OWN,
+        _ => &place.base_chain,
+    };
+    let chain = |family: &Family| format!("{} {} {standing}", family.name(), place.table);
     Attach::To(families.iter().filter(is_there).map(chain).collect())
 }
 

@@ -18,23 +18,31 @@ mod bits;
 mod compat;
 mod decode;
 mod judge;
+mod limit;
+mod listing;
 mod packet;
 mod read;
 mod report;
+mod routes;
 mod rule;
 mod ruleset;
 mod step;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::net::IpAddr;
 
 use nlink::netlink::nftables::Family;
 
-pub use judge::judge;
+pub use judge::{Circumstances, Judgement, culprit, judge, judge_in};
+pub use limit::{Limit, Measure, Per};
+pub use listing::BaseChain;
 pub use read::read;
 pub use report::{Cause, Culprit, Doubt, Manager, Path, Place};
+pub use routes::{Onward, Routes};
 pub use ruleset::Ruleset;
+pub use step::To;
 
 /// The packet that is walked through the ruleset: the first one of a validation.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,13 +69,50 @@ pub struct Probe {
     pub accepted_sets: Vec<NamedSet>,
 }
 
+/// What carries the port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum Transport {
+    /// A SYN.
+    #[default]
+    Tcp,
+    /// A datagram.
+    Udp,
+}
+
+impl Transport {
+    /// Its protocol number (RFC 9293, RFC 768).
+    fn number(self) -> u8 {
+        match self {
+            Self::Tcp => 6,
+            Self::Udp => 17,
+        }
+    }
+
+    /// Its word in rules.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
 /// IPv4 or IPv6.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum IpFamily {
     /// IPv4: tables of the families `ip` and `inet`.
     V4,
     /// IPv6: tables of the families `ip6` and `inet`.
     V6,
+}
+
+impl fmt::Display for IpFamily {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::V4 => "IPv4",
+            Self::V6 => "IPv6",
+        })
+    }
 }
 
 /// A set, by its full name.

@@ -1,7 +1,7 @@
 //! The packet that is judged: what a rule finds when it asks for some part of it.
 //!
-//! A new TCP SYN without IP options or extension headers, for a local unicast address, from an
-//! ephemeral port of an arbitrary foreign address. IPv6's global unicast space is 2000::/3 (RFC
+//! A new TCP SYN, or a datagram, without IP options or extension headers, for a local unicast address,
+//! from an ephemeral port of an arbitrary foreign address. IPv6's global unicast space is 2000::/3 (RFC
 //! 4291 §2.4), so three bits of such a source are known.
 
 use std::net::IpAddr;
@@ -9,11 +9,12 @@ use std::net::IpAddr;
 use nlink::netlink::nftables::{CtKey, FibFlags, FibResult, MetaKey, PayloadBase};
 
 use super::bits::{Byte, Origin, exactly};
+use super::compat::STATE_TRANSLATED;
+use super::routes::{Onward, Routes};
 use super::ruleset::Hook;
-use super::step::Field;
-use super::{IpFamily, Probe};
+use super::step::{Field, To};
+use super::{IpFamily, Probe, Transport};
 
-const TCP: u8 = 6;
 const SYN: u8 = 0x02;
 /// `RTN_UNICAST` and `RTN_LOCAL` of `linux/rtnetlink.h`.
 const UNICAST: u32 = 1;
@@ -29,6 +30,17 @@ pub(super) struct Packet {
     pub(super) tracking: Tracking,
     /// A rule gave the connection a zone or labels.
     pub(super) ct_changed: bool,
+    pub(super) transport: Transport,
+    /// Its destination now.
+    pub(super) destination: Option<IpAddr>,
+    /// Its port now.
+    pub(super) port: u16,
+    /// Whether a rule changed its destination; `None` if it may have been the same before.
+    pub(super) is_translated: Option<bool>,
+    /// Where routing sends it.
+    pub(super) onward: Onward,
+    /// The interface that it leaves by, once it is routed there.
+    out: Option<u32>,
 }
 
 /// Whether the packet has a connection yet.
@@ -53,7 +65,7 @@ pub(super) enum Loaded {
 }
 
 impl Packet {
-    pub(super) fn of(probe: &Probe) -> Self {
+    pub(super) fn of(probe: &Probe, transport: Transport) -> Self {
         Self {
             mark: probe.mark.to_ne_bytes().map(Byte::exactly),
             ct_mark: probe.ct_mark.to_ne_bytes().map(Byte::exactly),
@@ -62,6 +74,29 @@ impl Packet {
                 false => Tracking::Before,
             },
             ct_changed: false,
+            transport,
+            destination: probe.destination,
+            port: probe.port,
+            is_translated: Some(false),
+            onward: Onward::Here,
+            out: None,
+        }
+    }
+
+    /// The packet after its destination was changed.
+    pub(super) fn translated(self, to: To, onward: Onward) -> Self {
+        let differs = |address| Some(self.destination? != address);
+        let is_translated = match (to.port, to.address) {
+            (Some(port), _) if port != self.port => Some(true),
+            (_, Some(address)) => differs(address),
+            (_, None) => None,
+        };
+        Self {
+            destination: to.address,
+            port: to.port.unwrap_or(self.port),
+            is_translated,
+            onward,
+            ..self
         }
     }
 
@@ -72,25 +107,36 @@ impl Packet {
                 Hook::Ingress => Tracking::Before,
                 Hook::Prerouting if priority < CONNTRACK_PRIORITY => Tracking::Before,
                 Hook::Prerouting if priority == CONNTRACK_PRIORITY => Tracking::Unsure,
-                Hook::Prerouting | Hook::Input => Tracking::New,
+                Hook::Prerouting | Hook::Input | Hook::Forward => Tracking::New,
             };
         }
+        self.out = match (hook, self.onward) {
+            (Hook::Forward, Onward::Out(index)) => Some(index),
+            _ => None,
+        };
         self
     }
 
-    pub(super) fn load(&self, probe: &Probe, field: &Field, len: usize) -> Loaded {
+    pub(super) fn load(
+        &self,
+        probe: &Probe,
+        routes: Option<&Routes>,
+        field: &Field,
+        len: usize,
+    ) -> Loaded {
         let unknown = || vec![Byte::UNKNOWN; len];
         let bytes = match field {
             Field::Meta(MetaKey::SkUid | MetaKey::SkGid | MetaKey::CGroup) | Field::Absent => {
                 return Loaded::Absent;
             }
-            Field::Meta(key) => self.meta(probe, *key).unwrap_or_else(unknown),
+            Field::Meta(key) => self.meta(probe, routes, *key).unwrap_or_else(unknown),
             Field::Ct { key, reply } => return self.connection(probe, *key, *reply, unknown()),
+            Field::XtState => return self.xt_state(probe),
             Field::Header { base, offset } => {
                 let header = match base {
                     PayloadBase::LinkLayer => link_header(probe),
-                    PayloadBase::Network => network_header(probe),
-                    PayloadBase::Transport => tcp_header(probe),
+                    PayloadBase::Network => self.network_header(probe),
+                    PayloadBase::Transport => self.transport_header(),
                     _ => Vec::new(),
                 };
                 let end = offset.saturating_add(len);
@@ -100,25 +146,30 @@ impl Packet {
                     None => return Loaded::Perhaps(unknown()),
                 }
             }
-            Field::Fib { result, flags } => route(probe, *result, *flags).unwrap_or_else(unknown),
+            Field::Fib { result, flags } => {
+                self.route(probe, *result, *flags).unwrap_or_else(unknown)
+            }
             Field::Optional => return Loaded::Perhaps(unknown()),
         };
         Loaded::Bytes(bytes)
     }
 
-    fn meta(&self, probe: &Probe, key: MetaKey) -> Option<Vec<Byte>> {
+    fn meta(&self, probe: &Probe, routes: Option<&Routes>, key: MetaKey) -> Option<Vec<Byte>> {
         Some(match key {
             MetaKey::Mark => self.mark.to_vec(),
             MetaKey::Protocol => exactly(&ether_type(probe.family)),
             MetaKey::NfProto => exactly(&[nfproto(probe.family)]),
-            MetaKey::L4Proto => exactly(&[TCP]),
+            MetaKey::L4Proto => exactly(&[self.transport.number()]),
             MetaKey::Iif => probe
                 .ifindex
                 .map_or(vec![Byte::unknown(Origin::Ifindex); 4], index),
             MetaKey::IifName => name(&probe.interface),
             // On the way in there is none yet; the kernel then answers 0 and "".
-            MetaKey::Oif => index(0),
-            MetaKey::OifName => name(""),
+            MetaKey::Oif => index(self.out.unwrap_or(0)),
+            MetaKey::OifName => match self.out {
+                Some(index) => name(routes?.name(index)?),
+                None => name(""),
+            },
             // PACKET_HOST; and it came without IPsec.
             MetaKey::PktType | MetaKey::SecPath => exactly(&[0]),
             _ => return None,
@@ -145,13 +196,13 @@ impl Packet {
         let bytes = match key {
             CtKey::Mark => self.ct_mark.to_vec(),
             CtKey::Direction => exactly(&[0]),
-            CtKey::Status => status(),
+            CtKey::Status => self.status(),
             CtKey::Zone | CtKey::Labels if !self.ct_changed => exactly(&vec![0; unknown.len()]),
             CtKey::L3Protocol => exactly(&[nfproto(probe.family)]),
-            CtKey::Protocol => exactly(&[TCP]),
+            CtKey::Protocol => exactly(&[self.transport.number()]),
             CtKey::Helper if !self.ct_changed => return Loaded::Absent,
             CtKey::ProtoDst if !reply => exactly(&probe.port.to_be_bytes()),
-            CtKey::ProtoSrc if reply => exactly(&probe.port.to_be_bytes()),
+            CtKey::ProtoSrc if reply => exactly(&self.port.to_be_bytes()),
             CtKey::ProtoSrc | CtKey::ProtoDst => vec![Byte::unknown(Origin::SourcePort); 2],
             CtKey::Src | CtKey::SrcIp | CtKey::SrcIp6 if !reply => source(unknown.len()),
             CtKey::Dst | CtKey::DstIp | CtKey::DstIp6 if reply => source(unknown.len()),
@@ -161,7 +212,12 @@ impl Packet {
             | CtKey::Dst
             | CtKey::DstIp
             | CtKey::DstIp6 => {
-                let mut bytes = destination(probe);
+                let address = if reply {
+                    self.destination
+                } else {
+                    probe.destination
+                };
+                let mut bytes = destination(probe.family, address);
                 bytes.resize(unknown.len(), Byte::exactly(0));
                 bytes
             }
@@ -169,73 +225,105 @@ impl Packet {
         };
         Loaded::Bytes(bytes)
     }
-}
 
-/// `ct status` of a connection's first packet: not expected, answered, assured, confirmed or
-/// translated. The higher bits are the kernel's own business.
-fn status() -> Vec<Byte> {
-    let known: u32 = 0x3f;
-    known
-        .to_ne_bytes()
-        .map(|known| Byte::partly(0, known, Origin::Plain))
-        .to_vec()
-}
-
-/// The answer of `fib`: the source is routed back by where it came from, the destination is local.
-fn route(probe: &Probe, result: FibResult, flags: FibFlags) -> Option<Vec<Byte>> {
-    if flags.contains(FibFlags::PRESENT) {
-        return Some(exactly(&[1]));
-    }
-    let of_source = flags.contains(FibFlags::SADDR);
-    match result {
-        FibResult::AddrType => {
-            let kind = if of_source { UNICAST } else { LOCAL };
-            Some(exactly(&kind.to_ne_bytes()))
+    /// What `-m conntrack --ctstate` compares.
+    fn xt_state(&self, probe: &Probe) -> Loaded {
+        let loaded = self.connection(probe, CtKey::State, false, vec![Byte::UNKNOWN; 4]);
+        let Loaded::Bytes(mut state) = loaded else {
+            return loaded;
+        };
+        let flag = STATE_TRANSLATED.to_ne_bytes();
+        for (byte, flag) in state.iter_mut().zip(flag).filter(|(_, flag)| *flag != 0) {
+            *byte = match (self.tracking, self.is_translated) {
+                (Tracking::New, Some(true)) => byte.with(flag),
+                (Tracking::New, None) => Byte::UNKNOWN,
+                _ => *byte,
+            };
         }
-        FibResult::Oif if of_source => probe.ifindex.map(index),
-        FibResult::OifName if of_source => Some(name(&probe.interface)),
-        _ => None,
+        Loaded::Bytes(state)
+    }
+
+    /// `ct status` of a connection's first packet: not expected, answered, assured or confirmed, and its
+    /// source not translated. The higher bits are the kernel's own business.
+    fn status(&self) -> Vec<Byte> {
+        const TRANSLATED: u32 = 1 << 5;
+        let (known, value): (u32, u32) = match self.is_translated {
+            Some(true) => (0x3f, TRANSLATED),
+            Some(false) => (0x3f, 0),
+            None => (0x1f, 0),
+        };
+        let known = known.to_ne_bytes().into_iter();
+        known
+            .zip(value.to_ne_bytes())
+            .map(|(known, value)| Byte::partly(value, known, Origin::Plain))
+            .collect()
+    }
+
+    /// The answer of `fib`: the source is routed back by where it came from, the destination is local
+    /// unless a rule sent the packet on.
+    fn route(&self, probe: &Probe, result: FibResult, flags: FibFlags) -> Option<Vec<Byte>> {
+        let of_source = flags.contains(FibFlags::SADDR);
+        let is_here = self.onward == Onward::Here;
+        if flags.contains(FibFlags::PRESENT) {
+            return (of_source || is_here).then(|| exactly(&[1]));
+        }
+        match result {
+            FibResult::AddrType => {
+                let kind = if of_source || !is_here {
+                    UNICAST
+                } else {
+                    LOCAL
+                };
+                Some(exactly(&kind.to_ne_bytes()))
+            }
+            FibResult::Oif if of_source => probe.ifindex.map(index),
+            FibResult::OifName if of_source => Some(name(&probe.interface)),
+            _ => None,
+        }
+    }
+
+    fn network_header(&self, probe: &Probe) -> Vec<Byte> {
+        let protocol = self.transport.number();
+        let mut header;
+        match probe.family {
+            IpFamily::V4 => {
+                header = vec![Byte::UNKNOWN; 12];
+                header[0] = Byte::exactly(0x45);
+                // No fragment: only "don't fragment" may be set.
+                header[6] = Byte::partly(0, 0xbf, Origin::Plain);
+                header[7] = Byte::exactly(0);
+                header[9] = Byte::exactly(protocol);
+                header.extend(source(probe.family, 4));
+            }
+            IpFamily::V6 => {
+                header = vec![Byte::UNKNOWN; 8];
+                header[0] = Byte::partly(0x60, 0xf0, Origin::Plain);
+                header[6] = Byte::exactly(protocol);
+                header.extend(source(probe.family, 16));
+            }
+        }
+        header.extend(destination(probe.family, self.destination));
+        header
+    }
+
+    fn transport_header(&self) -> Vec<Byte> {
+        let mut header = vec![Byte::unknown(Origin::SourcePort); 2];
+        header.extend(self.port.to_be_bytes().map(Byte::exactly));
+        header.extend([Byte::UNKNOWN; 4]);
+        if self.transport == Transport::Tcp {
+            // No acknowledgement yet, data offset unknown, SYN alone.
+            header.extend([Byte::exactly(0); 4]);
+            header.extend([Byte::partly(0, 0x0f, Origin::Plain), Byte::exactly(SYN)]);
+            header.extend([Byte::UNKNOWN; 4]);
+            header.extend([Byte::exactly(0); 2]);
+        }
+        header
     }
 }
 
 fn link_header(probe: &Probe) -> Vec<Byte> {
     let mut header = vec![Byte::UNKNOWN; 12];
     header.extend(ether_type(probe.family).map(Byte::exactly));
-    header
-}
-
-fn network_header(probe: &Probe) -> Vec<Byte> {
-    let mut header;
-    match probe.family {
-        IpFamily::V4 => {
-            header = vec![Byte::UNKNOWN; 12];
-            header[0] = Byte::exactly(0x45);
-            // No fragment: only "don't fragment" may be set.
-            header[6] = Byte::partly(0, 0xbf, Origin::Plain);
-            header[7] = Byte::exactly(0);
-            header[9] = Byte::exactly(TCP);
-            header.extend(source(probe.family, 4));
-        }
-        IpFamily::V6 => {
-            header = vec![Byte::UNKNOWN; 8];
-            header[0] = Byte::partly(0x60, 0xf0, Origin::Plain);
-            header[6] = Byte::exactly(TCP);
-            header.extend(source(probe.family, 16));
-        }
-    }
-    header.extend(destination(probe));
-    header
-}
-
-fn tcp_header(probe: &Probe) -> Vec<Byte> {
-    let mut header = vec![Byte::unknown(Origin::SourcePort); 2];
-    header.extend(probe.port.to_be_bytes().map(Byte::exactly));
-    header.extend([Byte::UNKNOWN; 4]);
-    // No acknowledgement yet, data offset unknown, SYN alone.
-    header.extend([Byte::exactly(0); 4]);
-    header.extend([Byte::partly(0, 0x0f, Origin::Plain), Byte::exactly(SYN)]);
-    header.extend([Byte::UNKNOWN; 4]);
-    header.extend([Byte::exactly(0); 2]);
     header
 }
 
@@ -251,8 +339,8 @@ fn source(family: IpFamily, len: usize) -> Vec<Byte> {
     bytes
 }
 
-fn destination(probe: &Probe) -> Vec<Byte> {
-    match (probe.family, probe.destination) {
+fn destination(family: IpFamily, address: Option<IpAddr>) -> Vec<Byte> {
+    match (family, address) {
         (IpFamily::V4, Some(IpAddr::V4(address))) => exactly(&address.octets()),
         (IpFamily::V6, Some(IpAddr::V6(address))) => exactly(&address.octets()),
         (family, _) => {

@@ -12,7 +12,7 @@ use nlink::netlink::nftables::{
 };
 use nlink::netlink::{Connection, Nftables};
 
-use super::decode::{decode, goes_on_under_limits};
+use super::decode::{decode, limits};
 use super::ruleset::{Base, Chain, Data, Element, Hook, Key, Rule, Ruleset, Set, Table};
 use super::step::Step;
 
@@ -23,13 +23,16 @@ const ATTEMPTS: u32 = 5;
 /// More elements than there are ports belong to no rule that this module judges.
 const MAX_ELEMENTS: usize = 65_536;
 
-/// `NF_INET_PRE_ROUTING`, `NF_INET_LOCAL_IN`, `NF_INET_INGRESS`, `NF_NETDEV_INGRESS`.
+/// `NF_INET_PRE_ROUTING`, `NF_INET_LOCAL_IN`, `NF_INET_FORWARD`, `NF_INET_INGRESS`,
+/// `NF_NETDEV_INGRESS`.
 const PREROUTING: u32 = 0;
 const INPUT: u32 = 1;
+const FORWARD: u32 = 2;
 const INET_INGRESS: u32 = 5;
 const NETDEV_INGRESS: u32 = 0;
 
-/// Reads every chain on the way to a local socket, of one generation of the ruleset.
+/// Reads every chain on the way to a local socket or through this host, of one generation of the
+/// ruleset.
 ///
 /// Needs CAP_NET_ADMIN in the network namespace. A ruleset that changes meanwhile is read again,
 /// at most five times; then the last reading is returned without a generation.
@@ -134,6 +137,7 @@ fn chain(info: &ChainInfo) -> Chain {
         }
         (Family::Ip | Family::Ip6 | Family::Inet, Some(PREROUTING)) => Some(Hook::Prerouting),
         (Family::Ip | Family::Ip6 | Family::Inet, Some(INPUT)) => Some(Hook::Input),
+        (Family::Ip | Family::Ip6 | Family::Inet, Some(FORWARD)) => Some(Hook::Forward),
         _ => None,
     };
     let mut devices = info.devices.clone();
@@ -182,7 +186,7 @@ fn set(info: &SetInfo, elements: Option<Vec<SetElement>>) -> Set {
     Set {
         key_len,
         fields: fields(&key_type, key_len),
-        goes_on_under_limits: goes_on_under_limits(&info.statements),
+        limits: limits(&info.statements),
         elements: elements
             .map(|elements| elements.iter().map(|e| element(info, e, reverse)).collect()),
     }

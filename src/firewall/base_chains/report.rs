@@ -4,7 +4,9 @@ use std::fmt;
 
 use nlink::netlink::nftables::Family;
 
-use super::IpFamily;
+use super::judge::DOCKERS_OWN;
+use super::{IpFamily, Transport};
+use crate::firewall::names::TABLE;
 
 /// What becomes of the probe in the foreign chains.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,13 @@ pub struct Place {
     pub chain: String,
     /// The rule's handle, as `nft -a list chain` shows it; `None` for the base chain's policy.
     pub rule: Option<u64>,
+}
+
+impl Place {
+    /// The base chain as it is named in a configuration: `inet filter input`.
+    pub fn base_name(&self) -> String {
+        [self.family.name(), &self.table, &self.base_chain].join(" ")
+    }
 }
 
 impl fmt::Display for Place {
@@ -130,6 +139,16 @@ pub struct Culprit {
     pub(super) attach: Attach,
     pub(super) port: u16,
     pub(super) packet: IpFamily,
+    pub(super) transport: Transport,
+    /// It drops what is sent on to another host, not what is for this one.
+    pub(super) is_beyond: bool,
+}
+
+impl Culprit {
+    /// Of which family the packet was.
+    pub fn packet(&self) -> IpFamily {
+        self.packet
+    }
 }
 
 impl fmt::Display for Culprit {
@@ -139,7 +158,8 @@ impl fmt::Display for Culprit {
             Cause::Rule { rejects: true, .. } => "rejects",
             Cause::Rule { rejects: false, .. } | Cause::Policy => "drops",
         };
-        write!(f, "{} {verb} tcp port {}", self.place, self.port)
+        let transport = self.transport.as_str();
+        write!(f, "{} {verb} {transport} port {}", self.place, self.port)
     }
 }
 
@@ -158,12 +178,33 @@ pub enum Manager {
     GeoipShell,
     /// A blocklist: fail2ban, CrowdSec.
     Blocklist,
+    /// Docker, for what it publishes.
+    Docker,
+    /// acmegate itself.
+    Ours,
 }
 
 impl Manager {
+    /// Its name as people know it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Nftables => "nftables",
+            Self::IptablesNft => "iptables",
+            Self::Ufw => "ufw",
+            Self::Firewalld => "firewalld",
+            Self::GeoipShell => "geoip-shell",
+            Self::Blocklist => "a blocklist",
+            Self::Docker => "Docker",
+            Self::Ours => "acmegate",
+        }
+    }
+
     /// Guesses by the names of the table, the base chain and the table's chains.
-    pub(super) fn guess<'a>(place: &Place, mut chains: impl Iterator<Item = &'a str>) -> Self {
+    pub(super) fn guess<'a>(place: &Place, chains: impl Iterator<Item = &'a str>) -> Self {
         let table = place.table.as_str();
+        if table == TABLE {
+            return Self::Ours;
+        }
         if table == "firewalld" {
             return Self::Firewalld;
         }
@@ -177,14 +218,28 @@ impl Manager {
             return Self::Blocklist;
         }
         let tables = ["filter", "nat", "mangle", "raw", "security"];
-        let hooks = ["PREROUTING", "INPUT"];
+        let hooks = ["PREROUTING", "INPUT", "FORWARD"];
         let iptables = matches!(place.family, Family::Ip | Family::Ip6)
             && tables.contains(&table)
             && hooks.contains(&place.base_chain.as_str());
         if !iptables {
             return Self::Nftables;
         }
-        if chains.any(|name| name.starts_with("ufw-") || name.starts_with("ufw6-")) {
+        let chains: Vec<&str> = chains.collect();
+        let has = |prefix| chains.iter().any(|name| name.starts_with(prefix));
+        // What comes for a container passes Docker's chains, whoever set the policy.
+        let is_docker = match place.base_chain.as_str() {
+            "FORWARD" => has(DOCKERS_OWN) && !place.chain.starts_with("ufw"),
+            _ => place.chain.starts_with("DOCKER"),
+        };
+        if is_docker {
+            return Self::Docker;
+        }
+        // f2b-… are chains of fail2ban's own in somebody else's table.
+        if place.chain.starts_with("f2b-") || place.chain.starts_with("CROWDSEC") {
+            return Self::Blocklist;
+        }
+        if has("ufw-") || has("ufw6-") {
             return Self::Ufw;
         }
         Self::IptablesNft

@@ -1,12 +1,16 @@
 //! One rule, run as the kernel's register machine runs it.
 
-use super::bits::{Byte, Registers, Truth, compare, known, within};
-use super::packet::{Loaded, Packet, Tracking};
-use super::ruleset::{Data, Found, Rule, Set, Table};
-use super::step::{End, Into, Step};
-use super::{NamedSet, Probe};
+use std::net::IpAddr;
 
-use nlink::netlink::nftables::Verdict;
+use nlink::netlink::nftables::{MetaKey, Verdict};
+
+use super::bits::{Byte, Registers, Truth, compare, known, within};
+use super::limit::Limit;
+use super::packet::{Loaded, Packet, Tracking};
+use super::routes::Routes;
+use super::ruleset::{Data, Found, Rule, Set, Table};
+use super::step::{End, Field, Into, Leaves, Step, To};
+use super::{NamedSet, Probe};
 
 /// One way a rule can end; `end` is `None` if the packet goes on to the next rule.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,12 +26,28 @@ pub(super) struct Branches {
     pub(super) ways: Vec<Branch>,
     /// The rule drops, or may drop, a source that stands in some list.
     pub(super) drops_listed: bool,
+    /// What the rule did or asked on the way, up to where it stopped.
+    pub(super) notes: Vec<Note>,
+}
+
+/// Something about a rule that its verdict does not show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Note {
+    Limit(Limit),
+    Offload(String),
+    /// It asks for the time or the day.
+    Clock,
 }
 
 /// The rule's surroundings.
 #[derive(Clone, Copy)]
 pub(super) struct Scope<'a> {
     pub(super) probe: &'a Probe,
+    pub(super) routes: Option<&'a Routes>,
+    /// Every limit is exceeded.
+    pub(super) over_limits: bool,
+    /// Sets that hold nothing.
+    pub(super) empty: &'a [NamedSet],
     pub(super) table: &'a Table,
 }
 
@@ -101,7 +121,7 @@ impl Scope<'_> {
         branches: &mut Branches,
     ) -> Next {
         match step {
-            Step::Load { to, len, field } => match packet.load(self.probe, field, *len) {
+            Step::Load { to, len, field } => match self.load(*packet, field, *len, branches) {
                 Loaded::Bytes(bytes) => registers.store(*to, &bytes),
                 Loaded::Absent => return Next::Stop,
                 Loaded::Perhaps(bytes) => {
@@ -165,11 +185,11 @@ impl Scope<'_> {
                 return self.lookup(set, *from, *into, *invert, registers, *packet, branches);
             }
             Step::UpdateSet { set, invert } => {
-                let goes_on = self
-                    .table
-                    .sets
-                    .get(set)
-                    .is_none_or(|set| set.goes_on_under_limits);
+                let set = self.table.sets.get(set);
+                let limits = set.map_or(&[][..], |set| &set.limits);
+                let notes = limits.iter().cloned().map(Note::Limit);
+                branches.notes.extend(notes);
+                let goes_on = limits.iter().all(|limit| self.is_beyond(limit));
                 return decide(Truth::Known(goes_on != *invert));
             }
             Step::SetMark { from } => packet.mark = word(registers, *from),
@@ -184,6 +204,24 @@ impl Scope<'_> {
                 Tracking::Before => packet.tracking = Tracking::Untracked,
                 Tracking::Unsure | Tracking::New | Tracking::Untracked => {}
             },
+            Step::Limited(limit) => {
+                branches.notes.push(Note::Limit(limit.clone()));
+                return match self.is_beyond(limit) {
+                    true => Next::Step,
+                    false if limit.is_list && !self.over_limits => Next::StopUnlisted,
+                    false => Next::Stop,
+                };
+            }
+            Step::Offload(flowtable) => branches.notes.push(Note::Offload(flowtable.clone())),
+            Step::Translate { address, port } => {
+                let to = translation(registers, *address, *port);
+                return Next::End(match to {
+                    Some(to) => End::Translated(to),
+                    None => End::Leaves(Leaves::Translated),
+                });
+            }
+            Step::OnlyOf(family) => return decide(Truth::Known(self.probe.family == *family)),
+            Step::Tracked => {}
             Step::Matches(matches) => return decide(Truth::Known(*matches)),
             Step::MatchesUnlisted(matches) => return decide(Truth::Assumed(*matches)),
             Step::Unsure => {
@@ -193,6 +231,18 @@ impl Scope<'_> {
             Step::End(end) => return Next::End(end.clone()),
         }
         Next::Step
+    }
+
+    /// Whether a rule goes on after asking for `limit`.
+    fn is_beyond(self, limit: &Limit) -> bool {
+        limit.over == self.over_limits
+    }
+
+    fn load(self, packet: Packet, field: &Field, len: usize, branches: &mut Branches) -> Loaded {
+        if let Field::Meta(MetaKey::TimeNs | MetaKey::TimeDay | MetaKey::TimeHour) = field {
+            branches.notes.push(Note::Clock);
+        }
+        packet.load(self.probe, self.routes, field, len)
     }
 
     #[expect(
@@ -260,13 +310,17 @@ impl Scope<'_> {
         }
     }
 
-    /// A set that the probe names holds its port, whatever it holds now.
+    /// A set that the probe names holds its port, whatever it holds now; one that is said to be empty
+    /// holds nothing.
     fn find<'s>(self, name: &str, set: &'s Set, key: &[Byte]) -> Found<'s> {
         let accepted = |accepted: &NamedSet| {
             accepted.family == self.table.family
                 && accepted.table == self.table.name
                 && accepted.name == name
         };
+        if self.empty.iter().any(accepted) {
+            return Found::Nothing;
+        }
         let port = self.probe.port.to_be_bytes();
         if self.probe.accepted_sets.iter().any(accepted) && known(key) == Some(port.to_vec()) {
             return Found::Element(&ACCEPTED);
@@ -336,6 +390,37 @@ fn verdict_of(data: &Data) -> End {
         Data::Verdict(verdict) => End::Verdict(verdict.clone()),
         _ => End::Unknown,
     }
+}
+
+/// Where `dnat` and `redirect` send the packet, if that is one address and one port.
+fn translation(
+    registers: &Registers,
+    address: Option<(usize, usize, usize)>,
+    port: Option<(usize, usize)>,
+) -> Option<To> {
+    let one = |first: usize, last: usize, len: usize| {
+        let bytes = known(registers.load(first, len))?;
+        (known(registers.load(last, len))? == bytes).then_some(bytes)
+    };
+    let address = match address {
+        None => None,
+        Some((first, last, 4)) => {
+            let octets: [u8; 4] = one(first, last, 4)?.try_into().ok()?;
+            Some(IpAddr::from(octets))
+        }
+        Some((first, last, _)) => {
+            let octets: [u8; 16] = one(first, last, 16)?.try_into().ok()?;
+            Some(IpAddr::from(octets))
+        }
+    };
+    let port = match port {
+        None => None,
+        Some((first, last)) => {
+            let octets: [u8; 2] = one(first, last, 2)?.try_into().ok()?;
+            Some(u16::from_be_bytes(octets))
+        }
+    };
+    Some(To { address, port })
 }
 
 fn in_ports(port: &[Byte], ranges: &[(u16, u16)]) -> Truth {

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use nlink::netlink::nftables::{Family, Verdict};
 
 use super::bits::{Byte, Truth, depends_on_source, within};
+use super::limit::Limit;
 use super::step::Step;
 
 /// The tables of the kernel that a packet for this host passes, as one reading found them.
@@ -81,12 +82,13 @@ pub(super) struct Base {
     pub(super) drops_by_policy: bool,
 }
 
-/// The hooks on the way to a local socket, in the packet's order.
+/// The hooks on the way to a local socket or through this host, in the packet's order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Hook {
     Ingress,
     Prerouting,
     Input,
+    Forward,
 }
 
 #[derive(Debug, Clone)]
@@ -103,9 +105,9 @@ pub(super) struct Set {
     /// Where each field of a key begins and how long it is; one field unless it is a
     /// concatenation.
     pub(super) fields: Vec<(usize, usize)>,
-    /// Whether a rule that updates an element goes on while its source is under every limit that
-    /// the set itself declares for its elements.
-    pub(super) goes_on_under_limits: bool,
+    /// The limits that the set itself declares for its elements: a rule that updates one goes on
+    /// while its source is on the right side of all of them.
+    pub(super) limits: Vec<Limit>,
     /// `None` if they were not read, as for every address list.
     pub(super) elements: Option<Vec<Element>>,
 }

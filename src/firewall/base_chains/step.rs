@@ -1,6 +1,11 @@
 //! One expression of a rule, as far as it can decide what becomes of a packet.
 
+use std::net::IpAddr;
+
 use nlink::netlink::nftables::{CmpOp, CtKey, FibFlags, FibResult, MetaKey, PayloadBase, Verdict};
+
+use super::IpFamily;
+use super::limit::Limit;
 
 /// What the packet, its connection or its route is asked for.
 #[derive(Debug, Clone, PartialEq)]
@@ -11,6 +16,8 @@ pub(super) enum Field {
         key: CtKey,
         reply: bool,
     },
+    /// The state as iptables has it: one bit more, for a translated destination.
+    XtState,
     /// Octets of a header, from `offset` on.
     Header {
         base: PayloadBase,
@@ -87,6 +94,19 @@ pub(super) enum Step {
     /// Some other property of the connection: its zone, its labels.
     SetCt,
     Notrack,
+    /// Matches while it is under a limit, or once it is over one.
+    Limited(Limit),
+    /// Later packets of the connection take a short cut past most chains.
+    Offload(String),
+    /// `dnat` and `redirect`: the registers of the first and the last address and port.
+    Translate {
+        address: Option<(usize, usize, usize)>,
+        port: Option<(usize, usize)>,
+    },
+    /// What follows is for this family alone; a packet of the other one goes on to the next rule.
+    OnlyOf(IpFamily),
+    /// Does nothing by itself, and makes the kernel track connections.
+    Tracked,
     /// Matches or not, for every packet that is judged.
     Matches(bool),
     /// Matches or not because the source stands in no list.
@@ -111,8 +131,19 @@ pub(super) enum End {
     Reject,
     /// The packet leaves the way to a local socket on this port, or is handed to somebody.
     Leaves(Leaves),
+    /// The destination is another one from here on.
+    Translated(To),
     /// A verdict that is not known.
     Unknown,
+}
+
+/// Where a rule sends a packet instead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct To {
+    /// `None` for the address of this host that the packet came in by.
+    pub address: Option<IpAddr>,
+    /// `None` for the port that it is.
+    pub port: Option<u16>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -129,10 +160,13 @@ impl Step {
         matches!(
             self,
             Self::Load {
-                field: Field::Ct { .. },
+                field: Field::Ct { .. } | Field::XtState,
                 ..
             } | Self::SetCtMark { .. }
                 | Self::SetCt
+                | Self::Translate { .. }
+                | Self::Offload(_)
+                | Self::Tracked
                 | Self::End(End::Leaves(Leaves::Translated | Leaves::Proxied))
         )
     }

@@ -156,7 +156,7 @@ fn with_sets(mut ruleset: Ruleset) -> Ruleset {
     let set = |key_len, elements| Set {
         key_len,
         fields: vec![(0, key_len)],
-        goes_on_under_limits: true,
+        limits: Vec::new(),
         elements,
     };
     let element = |port: u16, data| {

@@ -23,11 +23,21 @@ const NFTA_TRACE_VERDICT: u16 = 5;
 const NFTA_TRACE_ID: u16 = 6;
 const NFTA_TRACE_NETWORK_HEADER: u16 = 8;
 const NFTA_TRACE_TRANSPORT_HEADER: u16 = 9;
+const NFTA_TRACE_OIF: u16 = 12;
 const NFTA_TRACE_POLICY: u16 = 16;
 const NFT_TRACETYPE_POLICY: u32 = 1;
+const NFT_TRACETYPE_RETURN: u32 = 2;
 const NFT_TRACETYPE_RULE: u32 = 3;
 const NFTA_VERDICT_CODE: u16 = 1;
+const NFTA_VERDICT_CHAIN: u16 = 2;
 const NF_DROP: u32 = 0;
+const NF_ACCEPT: u32 = 1;
+const NF_STOLEN: u32 = 2;
+const NF_QUEUE: u32 = 3;
+const NFT_CONTINUE: u32 = (-1_i32).cast_unsigned();
+const NFT_JUMP: u32 = (-3_i32).cast_unsigned();
+const NFT_GOTO: u32 = (-4_i32).cast_unsigned();
+const NFT_RETURN: u32 = (-5_i32).cast_unsigned();
 /// The verdict itself; what is above it is an error number.
 const NF_VERDICT_MASK: u32 = 0xff;
 /// Verdicts of nftables itself, such as `jump`, are negative.
@@ -37,6 +47,127 @@ const TCP: u8 = 6;
 const MAX_PACKETS: usize = 64;
 /// nftables' own bound of a name, in octets.
 const MAX_NAME_BYTES: usize = 255;
+
+/// One message: a rule that a packet matched, the end of a chain, or a policy that was asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Traced {
+    /// Which packet, until the kernel uses the number again.
+    pub id: u32,
+    /// The table's family, by the kernel's number.
+    pub family: u8,
+    /// The table.
+    pub table: String,
+    /// The chain.
+    pub chain: String,
+    /// What happened there.
+    pub what: What,
+    /// The first 40 octets of the packet from its network header on; only with the first message of each base
+    /// chain.
+    pub network: Option<Vec<u8>>,
+    /// The first 20 octets of its transport header, likewise.
+    pub transport: Option<Vec<u8>>,
+    /// The number of the interface that it leaves by, once that is known; likewise.
+    pub leaves_by: Option<u32>,
+}
+
+/// What happened to a traced packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    /// A rule matched: its handle, and what it said.
+    Rule(u64, Verdict),
+    /// A chain came to its end, back to the one before it.
+    Return,
+    /// A base chain's policy was asked: whether it drops.
+    Policy {
+        /// It drops.
+        drops: bool,
+    },
+}
+
+/// What a rule says, in nft's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the words are nft's own")]
+pub enum Verdict {
+    Drop,
+    Accept,
+    /// The kernel, or a program in its place, has the packet from now on.
+    Stolen,
+    Queue,
+    Continue,
+    Return,
+    Jump(String),
+    Goto(String),
+    /// By the kernel's number.
+    Other(u32),
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Drop => f.write_str("drop"),
+            Self::Accept => f.write_str("accept"),
+            Self::Stolen => f.write_str("stolen"),
+            Self::Queue => f.write_str("queue"),
+            Self::Continue => f.write_str("continue"),
+            Self::Return => f.write_str("return"),
+            Self::Jump(chain) => write!(f, "jump {chain}"),
+            Self::Goto(chain) => write!(f, "goto {chain}"),
+            Self::Other(number) => write!(f, "verdict {number}"),
+        }
+    }
+}
+
+/// Every message of a datagram that tells of a traced packet.
+pub fn traced(datagram: &[u8]) -> impl Iterator<Item = Traced> {
+    messages(datagram, None).filter_map(|(kind, body)| match kind {
+        TRACE => one(body),
+        _ => None,
+    })
+}
+
+fn one(body: &[u8]) -> Option<Traced> {
+    let (generic, attributes) = body.split_at_checked(GENERIC)?;
+    let what = match u32_in(attributes, NFTA_TRACE_TYPE)? {
+        NFT_TRACETYPE_POLICY => What::Policy {
+            drops: u32_in(attributes, NFTA_TRACE_POLICY)? == NF_DROP,
+        },
+        NFT_TRACETYPE_RETURN => What::Return,
+        NFT_TRACETYPE_RULE => What::Rule(
+            u64_in(attributes, NFTA_TRACE_RULE_HANDLE)?,
+            verdict(find(attributes, NFTA_TRACE_VERDICT)?)?,
+        ),
+        _ => return None,
+    };
+    Some(Traced {
+        id: u32_in(attributes, NFTA_TRACE_ID)?,
+        family: *generic.first()?,
+        table: name(attributes, NFTA_TRACE_TABLE)?,
+        chain: name(attributes, NFTA_TRACE_CHAIN)?,
+        what,
+        network: find(attributes, NFTA_TRACE_NETWORK_HEADER).map(<[u8]>::to_vec),
+        transport: find(attributes, NFTA_TRACE_TRANSPORT_HEADER).map(<[u8]>::to_vec),
+        leaves_by: u32_in(attributes, NFTA_TRACE_OIF),
+    })
+}
+
+fn verdict(attributes: &[u8]) -> Option<Verdict> {
+    let code = u32_in(attributes, NFTA_VERDICT_CODE)?;
+    let chain = || name(attributes, NFTA_VERDICT_CHAIN).unwrap_or_default();
+    Some(match code {
+        NFT_CONTINUE => Verdict::Continue,
+        NFT_JUMP => Verdict::Jump(chain()),
+        NFT_GOTO => Verdict::Goto(chain()),
+        NFT_RETURN => Verdict::Return,
+        code if code & NEGATIVE != 0 => Verdict::Other(code),
+        code => match code & NF_VERDICT_MASK {
+            NF_DROP => Verdict::Drop,
+            NF_ACCEPT => Verdict::Accept,
+            NF_STOLEN => Verdict::Stolen,
+            NF_QUEUE => Verdict::Queue,
+            _ => Verdict::Other(code),
+        },
+    })
+}
 
 /// Where a packet was dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,15 +203,9 @@ pub struct Packets {
 impl Packets {
     /// Reads a datagram; tells of every packet that was dropped by somebody else than us.
     pub fn read(&mut self, datagram: &[u8]) -> Vec<DroppedPacket> {
-        let mut drops = Vec::new();
-        for (kind, body) in messages(datagram, None) {
-            if kind == TRACE
-                && let Some(drop) = self.message(body)
-            {
-                drops.push(drop);
-            }
-        }
-        drops
+        traced(datagram)
+            .filter_map(|traced| self.message(traced))
+            .collect()
     }
 
     /// Whatever comes from now on is another packet.
@@ -88,26 +213,29 @@ impl Packets {
         self.recent.clear();
     }
 
-    fn message(&mut self, body: &[u8]) -> Option<DroppedPacket> {
-        let (generic, attributes) = body.split_at_checked(GENERIC)?;
-        let id = u32_in(attributes, NFTA_TRACE_ID)?;
+    fn message(&mut self, traced: Traced) -> Option<DroppedPacket> {
+        let id = traced.id;
         let mut known = self.recent.iter();
         let known = known.find(|(known, _)| *known == id).map(|(_, peer)| *peer);
         let peer = known.or_else(|| {
-            let peer = peer(attributes)?;
+            let peer = peer(&traced)?;
             if self.recent.len() >= MAX_PACKETS {
                 self.recent.pop_front();
             }
             self.recent.push_back((id, peer));
             Some(peer)
         });
-        let rule = dropped_by(attributes)?;
+        let rule = match traced.what {
+            What::Rule(handle, Verdict::Drop) => Some(handle),
+            What::Policy { drops: true } => None,
+            _ => return None,
+        };
         // The kernel uses an identity again: what comes with it now is another packet.
         self.recent.retain(|(known, _)| *known != id);
         let place = Place {
-            family: *generic.first()?,
-            table: name(attributes, NFTA_TRACE_TABLE)?,
-            chain: name(attributes, NFTA_TRACE_CHAIN)?,
+            family: traced.family,
+            table: traced.table,
+            chain: traced.chain,
             rule,
         };
         let (source, port) = peer?;
@@ -120,30 +248,15 @@ impl Packets {
     }
 }
 
-/// Whether this drops the packet, and by which rule; the inner `None` is the chain's policy.
-fn dropped_by(attributes: &[u8]) -> Option<Option<u64>> {
-    match u32_in(attributes, NFTA_TRACE_TYPE)? {
-        NFT_TRACETYPE_POLICY => (u32_in(attributes, NFTA_TRACE_POLICY)? == NF_DROP).then_some(None),
-        NFT_TRACETYPE_RULE => {
-            let code = u32_in(find(attributes, NFTA_TRACE_VERDICT)?, NFTA_VERDICT_CODE)?;
-            let drops = code & NEGATIVE == 0 && code & NF_VERDICT_MASK == NF_DROP;
-            let rule = u64_in(attributes, NFTA_TRACE_RULE_HANDLE)?;
-            drops.then_some(Some(rule))
-        }
-        _ => None,
-    }
-}
-
 /// Whose packet it is, and the TCP port that it is for.
-fn peer(attributes: &[u8]) -> Option<Peer> {
-    let network = find(attributes, NFTA_TRACE_NETWORK_HEADER)?;
+fn peer(traced: &Traced) -> Option<Peer> {
+    let network = traced.network.as_deref()?;
     let source: IpAddr = match network.first()? >> 4 {
         4 if *network.get(9)? == TCP => <[u8; 4]>::try_from(network.get(12..16)?).ok()?.into(),
         6 => <[u8; 16]>::try_from(network.get(8..24)?).ok()?.into(),
         _ => return None,
     };
-    let transport = find(attributes, NFTA_TRACE_TRANSPORT_HEADER)?;
-    let port = transport.get(2..4)?.try_into().ok()?;
+    let port = traced.transport.as_deref()?.get(2..4)?.try_into().ok()?;
     Some((source.to_canonical(), u16::from_be_bytes(port)))
 }
 

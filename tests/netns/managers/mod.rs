@@ -7,7 +7,7 @@ mod firewalld;
 mod geo;
 mod legacy;
 mod life;
-mod own;
+pub mod own;
 mod owned;
 mod plain;
 mod two;

@@ -11,6 +11,8 @@ use nlink::netlink::attr::AttrIter;
 
 use super::step::{End, Step};
 
+pub(super) use matches::STATE_TRANSLATED;
+
 /// `NFTA_MATCH_NAME` and `NFTA_TARGET_NAME`, `…_REV`, `…_INFO`: the same numbers.
 const NAME: u16 = 1;
 const REVISION: u16 = 2;
@@ -64,6 +66,12 @@ impl Xt<'_> {
         ))
     }
 
+    fn u64(&self, at: usize) -> Option<u64> {
+        Some(u64::from_ne_bytes(
+            self.info.get(at..at + 8)?.try_into().ok()?,
+        ))
+    }
+
     fn u32(&self, at: usize) -> Option<u32> {
         Some(u32::from_ne_bytes(
             self.info.get(at..at + 4)?.try_into().ok()?,
@@ -83,6 +91,8 @@ fn masking(mask: u32, xor: u32) -> Step {
 
 #[cfg(test)]
 mod tests {
+    use nlink::netlink::nftables::CmpOp;
+
     use super::super::step::{End, Step};
     use super::{INFO, NAME, REVISION, steps};
 
@@ -150,7 +160,7 @@ mod tests {
         assert_eq!(steps("match", &dumped("u32", 0, &[0; 64])), [Step::Unsure]);
         assert_eq!(
             steps("match", &dumped("conntrack", 9, &[0; 200])),
-            [Step::Unsure]
+            [Step::Tracked, Step::Unsure]
         );
         assert_eq!(
             steps("target", &dumped("XYZ", 0, &[])),
@@ -158,6 +168,66 @@ mod tests {
         );
         assert_eq!(steps("tunnel", &[]), [Step::Unsure]);
         assert_eq!(steps("immediate", &[]), [Step::End(End::Unknown)]);
+    }
+
+    #[test]
+    fn the_type_of_an_address_is_asked_for_where_it_can_be_either() {
+        let dumped = |sources: u16, destinations: u16, flags: u32| {
+            let info = [
+                &sources.to_ne_bytes()[..],
+                &destinations.to_ne_bytes(),
+                &flags.to_ne_bytes(),
+            ];
+            steps("match", &dumped("addrtype", 1, &info.concat()))
+        };
+        const UNICAST: u16 = 1 << 1;
+        const LOCAL: u16 = 1 << 2;
+        const INVERT_DESTINATION: u32 = 2;
+        let compared = |steps: &[Step]| match steps {
+            [
+                Step::Matches(true),
+                Step::Load { .. },
+                Step::Compare { op, bytes, .. },
+            ] => Some((*op, bytes.clone())),
+            _ => None,
+        };
+        let local = 2_u32.to_ne_bytes().to_vec();
+        assert_eq!(
+            compared(&dumped(0, LOCAL, 0)),
+            Some((CmpOp::Eq, local.clone()))
+        );
+        assert_eq!(
+            compared(&dumped(UNICAST, LOCAL, INVERT_DESTINATION)),
+            Some((CmpOp::Neq, local))
+        );
+        assert_eq!(dumped(0, 0, 0), [Step::Matches(true)]);
+        assert_eq!(dumped(LOCAL, 0, 0), [Step::Matches(false)]);
+        assert_eq!(
+            dumped(0, UNICAST | LOCAL, INVERT_DESTINATION),
+            [Step::Matches(true), Step::Matches(false)]
+        );
+    }
+
+    #[test]
+    fn whatever_looks_at_connections_makes_the_kernel_track_them() {
+        let is_tracked =
+            |kind, name| steps(kind, &dumped(name, 1, &[0; 32])).contains(&Step::Tracked);
+        for name in [
+            "conntrack",
+            "state",
+            "connlimit",
+            "connmark",
+            "connbytes",
+            "helper",
+        ] {
+            assert!(is_tracked("match", name), "{name}");
+        }
+        for name in ["CONNMARK", "CONNSECMARK", "MASQUERADE", "SNAT"] {
+            assert!(is_tracked("target", name), "{name}");
+        }
+        for (kind, name) in [("match", "tcp"), ("match", "recent"), ("target", "MARK")] {
+            assert!(!is_tracked(kind, name), "{name}");
+        }
     }
 
     #[test]

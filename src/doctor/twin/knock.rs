@@ -1,0 +1,301 @@
+//! Sends knocks, one after the other, and hears from the kernel's trace what became of each.
+//!
+//! Behind every knock goes a marker on the same cable: when the kernel tells of that, it has told of everything
+//! before. So nothing is waited for that does not come.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use socket2::{Domain, Protocol as Transport, Socket as RawSocket, Type};
+
+use super::netlink::Socket;
+use super::network::{Network, Outside};
+use super::packet;
+use super::watch::{DELIVERED, FORWARDED, TABLE};
+use crate::doctor::namespaces::Netns;
+use crate::doctor::path::{End, Knock};
+use crate::firewall::evidence::{Traced, Verdict, What, traced};
+
+/// How long a marker may take: some microseconds, unless the machine stands still.
+const PATIENCE: Duration = Duration::from_secs(3);
+/// Where markers go: a network that is nobody's (RFC 2544).
+const MARKED: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+/// `IPPROTO_RAW`.
+const RAW: i32 = 255;
+/// The ports that knocks come from, each one a while after the last knock from it.
+const FIRST_PORT: u32 = 32_768;
+const PORTS: u32 = 28_000;
+
+/// Somebody outside, with a cable to every entrance.
+pub struct Knocker<'a> {
+    network: &'a Network,
+    world: &'a Netns,
+    outside: Outside,
+    trace: Socket,
+    cables: BTreeMap<String, Cable>,
+    known: Vec<(String, IpAddr)>,
+    number: u32,
+}
+
+struct Cable {
+    v4: RawSocket,
+    v6: RawSocket,
+}
+
+/// What the kernel told of one knock.
+#[derive(Debug)]
+pub struct Told {
+    /// Everything but what our own table did.
+    pub steps: Vec<Traced>,
+    /// Where it ended, as far as the trace tells; a drop is told by the last step.
+    pub end: Option<End>,
+}
+
+impl<'a> Knocker<'a> {
+    /// Opens what is needed; the trace belongs to the namespace that the calling thread is in.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn prepare(network: &'a Network, world: &'a Netns, outside: Outside) -> io::Result<Self> {
+        Ok(Self {
+            network,
+            world,
+            outside,
+            trace: Socket::trace()?,
+            cables: BTreeMap::new(),
+            known: Vec::new(),
+            number: 0,
+        })
+    }
+
+    /// Knocks once.
+    ///
+    /// # Errors
+    /// The system's: the packet cannot be sent, or the trace is silent.
+    pub fn knock(&mut self, knock: &Knock) -> io::Result<Told> {
+        self.number = self.number.wrapping_add(1);
+        let number = self.number;
+        self.prepare_for(knock)?;
+        let port = (FIRST_PORT + number % PORTS) as u16;
+        let packet = packet::first(knock, port, number.wrapping_mul(0x9e37_79b9));
+        let cable = self.cable(&knock.interface)?;
+        let marker = packet::marker(number, MARKED);
+        match knock.destination {
+            IpAddr::V4(to) => cable
+                .v4
+                .send_to(&packet, &SocketAddr::new(to.into(), 0).into()),
+            IpAddr::V6(to) => cable
+                .v6
+                .send_to(&packet, &SocketAddr::new(to.into(), 0).into()),
+        }?;
+        let to = SocketAddr::new(MARKED.into(), 0);
+        cable.v4.send_to(&marker, &to.into())?;
+        self.listen(knock, port)
+    }
+
+    fn prepare_for(&mut self, knock: &Knock) -> io::Result<()> {
+        let mut links = self.network.links.iter();
+        let Some(link) = links.find(|link| link.name == knock.interface) else {
+            return Err(io::Error::other(format!(
+                "this host has no interface {}",
+                knock.interface
+            )));
+        };
+        for address in [knock.destination, MARKED.into()] {
+            let key = (knock.interface.clone(), address);
+            if !self.known.contains(&key) {
+                self.outside.know(link, address)?;
+                self.known.push(key);
+            }
+        }
+        if !self.cables.contains_key(&knock.interface) {
+            let peer = link.peer();
+            let cable = self.world.within(|| -> io::Result<Cable> {
+                let transport = Some(Transport::from(RAW));
+                let v4 = RawSocket::new(Domain::IPV4, Type::RAW, transport)?;
+                v4.set_header_included_v4(true)?;
+                v4.bind_device(Some(peer.as_bytes()))?;
+                let v6 = RawSocket::new(Domain::IPV6, Type::RAW, transport)?;
+                v6.set_header_included_v6(true)?;
+                v6.bind_device(Some(peer.as_bytes()))?;
+                Ok(Cable { v4, v6 })
+            })??;
+            self.cables.insert(knock.interface.clone(), cable);
+        }
+        Ok(())
+    }
+
+    fn cable(&self, interface: &str) -> io::Result<&Cable> {
+        let cable = self.cables.get(interface);
+        cable.ok_or_else(|| io::Error::other("no cable"))
+    }
+
+    /// Everything that is told until the marker is through.
+    fn listen(&mut self, knock: &Knock, port: u16) -> io::Result<Told> {
+        let marker = packet::marker_source(self.number).octets();
+        let mut id = None;
+        let mut told = Told {
+            steps: Vec::new(),
+            end: None,
+        };
+        loop {
+            let Some(datagram) = self.trace.hear(PATIENCE)? else {
+                return Err(io::Error::other("the kernel's trace is silent"));
+            };
+            let messages: Vec<Traced> = traced(datagram).collect();
+            for message in messages {
+                let is_ours = message.table == TABLE;
+                let network = message.network.as_deref().unwrap_or_default();
+                if is_ours && network.first() == Some(&0x45) && network.get(12..16) == Some(&marker)
+                {
+                    return Ok(told);
+                }
+                if id.is_none() && is_from(&message, knock, port) {
+                    id = Some(message.id);
+                }
+                if id != Some(message.id) || told.end.is_some() {
+                    continue;
+                }
+                if is_ours {
+                    told.end = self.end(&message, knock);
+                } else if message.what != What::Return {
+                    told.steps.push(message);
+                }
+            }
+        }
+    }
+
+    /// Where it arrived, if our table says that it did.
+    fn end(&self, message: &Traced, knock: &Knock) -> Option<End> {
+        let (address, port) = destination(message)?;
+        let port = port.unwrap_or(knock.port);
+        match message.chain.as_str() {
+            DELIVERED => Some(End::Delivered { address, port }),
+            FORWARDED => {
+                let index = message
+                    .leaves_by
+                    .and_then(|index| i32::try_from(index).ok());
+                let name = self
+                    .network
+                    .links
+                    .iter()
+                    .find(|link| Some(link.index()) == index);
+                Some(End::Forwarded {
+                    interface: name.map_or_else(|| "?".to_owned(), |link| link.name.clone()),
+                    address,
+                    port,
+                })
+            }
+            _ => None,
+        }
+    }
+}
+
+fn is_from(message: &Traced, knock: &Knock, port: u16) -> bool {
+    let from = message
+        .transport
+        .as_deref()
+        .and_then(|transport| transport.get(..2));
+    address(message, 12, 8) == Some(knock.source) && from == Some(&port.to_be_bytes())
+}
+
+fn destination(message: &Traced) -> Option<(IpAddr, Option<u16>)> {
+    let port = message
+        .transport
+        .as_deref()
+        .and_then(|transport| transport.get(2..4))
+        .map(|port| u16::from_be_bytes([port[0], port[1]]));
+    Some((address(message, 16, 24)?, port))
+}
+
+/// An address of the packet, by where it stands in each family's header.
+fn address(message: &Traced, at_4: usize, at_6: usize) -> Option<IpAddr> {
+    let network = message.network.as_deref()?;
+    match network.first()? >> 4 {
+        4 => {
+            let octets: [u8; 4] = network.get(at_4..at_4 + 4)?.try_into().ok()?;
+            Some(Ipv4Addr::from(octets).into())
+        }
+        6 => {
+            let octets: [u8; 16] = network.get(at_6..at_6 + 16)?.try_into().ok()?;
+            Some(Ipv6Addr::from(octets).into())
+        }
+        _ => None,
+    }
+}
+
+/// Where a knock ended that reached nobody; `None` if nothing that is traced ended it.
+pub fn ended_by(steps: &[Traced]) -> Option<&'static str> {
+    match &steps.last()?.what {
+        What::Rule(_, Verdict::Drop) | What::Policy { drops: true } => Some(DROPPED),
+        What::Rule(_, Verdict::Queue) => {
+            Some("a program decides: the rule hands it over by `queue`")
+        }
+        What::Rule(_, Verdict::Stolen) => Some(
+            "the kernel took it: `synproxy` answers by itself, and what comes after the handshake was not tried",
+        ),
+        _ => None,
+    }
+}
+
+/// What [`ended_by`] says of a rule or policy that drops.
+pub const DROPPED: &str = "dropped";
+
+/// The kernel's counters of packets that routing threw away, in the calling thread's namespace.
+pub fn losses() -> HashMap<String, u64> {
+    let mut counted = HashMap::new();
+    let read = |name: &str| {
+        std::fs::read_to_string(format!("/proc/thread-self/net/{name}")).unwrap_or_default()
+    };
+    for file in ["netstat", "snmp"].map(read) {
+        // A line of words, then one of numbers.
+        let lines: Vec<&str> = file.lines().collect();
+        for pair in lines.chunks(2) {
+            let [words, numbers] = pair else { continue };
+            for (word, number) in words.split(' ').zip(numbers.split(' ')).skip(1) {
+                counted.insert(word.to_owned(), number.parse().unwrap_or(0));
+            }
+        }
+    }
+    for line in read("snmp6").lines() {
+        let mut words = line.split_whitespace();
+        if let (Some(word), Some(number)) = (words.next(), words.next()) {
+            counted.insert(word.to_owned(), number.parse().unwrap_or(0));
+        }
+    }
+    counted
+}
+
+/// Why routing threw a packet away, by what was counted before and after it.
+pub fn reason(before: &HashMap<String, u64>, after: &HashMap<String, u64>) -> String {
+    let reasons = [
+        (
+            "IPReversePathFilter",
+            "the reverse path filter (`rp_filter`): answers would leave by another interface",
+        ),
+        ("InNoRoutes", "no route leads to where it is for"),
+        ("Ip6InNoRoutes", "no route leads to where it is for"),
+        (
+            "InAddrErrors",
+            "it is for another host, and this one forwards nothing",
+        ),
+        (
+            "Ip6InAddrErrors",
+            "it is for another host, and this one forwards nothing",
+        ),
+        ("InHdrErrors", "its hop limit ended on the way"),
+        ("Ip6InHdrErrors", "its hop limit ended on the way"),
+    ];
+    let count = |counted: &HashMap<String, u64>, word: &str| counted.get(word).copied();
+    let found = reasons
+        .iter()
+        .find(|(word, _)| count(after, word) > count(before, word));
+    found
+        .map_or(
+            "no rule did it: routing, or a filter that is not traced",
+            |(_, why)| why,
+        )
+        .to_owned()
+}

@@ -1,0 +1,211 @@
+//! What the twin says of a packet is what becomes of it: connections from outside are the proof.
+
+use std::time::Duration;
+
+use acmegate::doctor::path::End;
+use acmegate::doctor::twin::{Source, TwinError};
+
+use super::{ask, delivered, fates, knock, one, order};
+use crate::world::{HOST_4, LISTED_4, PEER_4, PEER_6, World, inside};
+
+impl World {
+    /// Every knock's fate is what becomes of a connection.
+    fn agrees(&self, what: &str, source: Source, ports: &[u16]) {
+        let mut knocks = Vec::new();
+        for peer in [PEER_4, LISTED_4, PEER_6] {
+            knocks.extend(ports.iter().map(|port| (peer, *port)));
+        }
+        let asked = knocks.iter().map(|(peer, port)| knock(peer, *port));
+        let answer =
+            ask(&order(source, asked.collect())).unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert_eq!(answer.fates[0].len(), knocks.len());
+        for ((peer, port), fate) in knocks.into_iter().zip(&answer.fates[0]) {
+            let connected = self.connects(peer, port, fate.passes());
+            assert_eq!(
+                connected,
+                fate.passes(),
+                "{what}, {peer} to {port}: {fate:?}"
+            );
+        }
+    }
+}
+
+const NFT: [(&str, &str); 8] = [
+    (
+        "plain-drop",
+        include_str!("../../data/rulesets/plain-drop.nft"),
+    ),
+    (
+        "plain-ports",
+        include_str!("../../data/rulesets/plain-ports.nft"),
+    ),
+    (
+        "services-by-map",
+        include_str!("../../data/rulesets/services-by-map.nft"),
+    ),
+    (
+        "firewalld",
+        include_str!("../../data/rulesets/firewalld-1.3.nft"),
+    ),
+    (
+        "firewalld-80",
+        include_str!("../../data/rulesets/firewalld-1.3-port-80.nft"),
+    ),
+    (
+        "geo-allow",
+        include_str!("../../data/rulesets/geo-allow.nft"),
+    ),
+    (
+        "geo-block",
+        include_str!("../../data/rulesets/geo-block.nft"),
+    ),
+    ("fail2ban", include_str!("../../data/rulesets/fail2ban.nft")),
+];
+
+#[test]
+fn rulesets_of_nft_do_to_packets_what_the_twin_says() {
+    let name = "twin::ends::rulesets_of_nft_do_to_packets_what_the_twin_says";
+    inside(name, |world| {
+        for (what, rules) in NFT {
+            world.nft(rules);
+            world.agrees(what, Source::Live, &[22, 80, 443, 8080]);
+        }
+    });
+}
+
+#[test]
+fn rulesets_of_iptables_do_to_packets_what_the_twin_says() {
+    let name = "twin::ends::rulesets_of_iptables_do_to_packets_what_the_twin_says";
+    inside(name, |world| {
+        let ufw = include_str!("../../data/rulesets/ufw-0.36-port-80.iptables");
+        world.iptables(ufw);
+        world.agrees("ufw", Source::Live, &[22, 80, 443]);
+        world.ip6tables(include_str!("../../data/rulesets/ufw-0.36.ip6tables"));
+        world.agrees("ufw for IPv6", Source::Live, &[22, 80]);
+        world.iptables(include_str!("../../data/rulesets/script.iptables"));
+        world.agrees(
+            "a script's",
+            Source::Live,
+            &[22, 80, 81, 82, 83, 84, 85, 443, 8000],
+        );
+    });
+}
+
+/// In a namespace of another user there is no power over this one: only the listing is read.
+#[test]
+fn saved_rulesets_do_to_packets_what_the_twin_says() {
+    let name = "twin::ends::saved_rulesets_do_to_packets_what_the_twin_says";
+    inside(name, |world| {
+        for (what, rules) in &NFT[..3] {
+            world.nft(rules);
+            let listed = crate::lab::ruleset();
+            world.agrees(what, Source::Listing(vec![listed]), &[22, 80, 443]);
+            let json = crate::lab::run_nft(&["-j", "list", "ruleset"]);
+            world.agrees(what, Source::Listing(vec![json]), &[22, 80]);
+        }
+        let both = [
+            include_str!("../../data/rulesets/ufw-0.36-port-80.iptables"),
+            include_str!("../../data/rulesets/ufw-0.36.ip6tables"),
+        ];
+        world.iptables(both[0]);
+        world.agrees("ufw", Source::Listing(vec![both[0].to_owned()]), &[22, 80]);
+        world.ip6tables(both[1]);
+        world.agrees(
+            "ufw for IPv6",
+            Source::Listing(vec![both[1].to_owned()]),
+            &[22, 80],
+        );
+        let broken = Source::Listing(vec!["table inet filter {\n nonsense\n}\n".to_owned()]);
+        let refused = ask(&order(broken, vec![knock(PEER_4, 80)]));
+        let Err(TwinError::Listing(why)) = refused else {
+            panic!("{refused:?}");
+        };
+        assert!(why.starts_with("nft: "), "{why}");
+    });
+}
+
+/// A limit lets so many pass: what one knock used up, the next one finds again.
+#[test]
+fn one_knock_leaves_nothing_to_the_next() {
+    inside(
+        "twin::ends::one_knock_leaves_nothing_to_the_next",
+        |world| {
+            world.nft(
+                "table inet filter {
+                set seen { type ipv4_addr; flags dynamic; size 100; }
+                set metered { type ipv4_addr; flags dynamic; size 100; }
+                chain input {
+                    type filter hook input priority filter; policy drop;
+                    tcp dport { 80, 443 } limit rate 1/hour burst 1 packets accept
+                    tcp dport 81 ip saddr @seen drop
+                    tcp dport 81 add @seen { ip saddr } accept
+                    tcp dport 82 add @metered { ip saddr limit rate 1/hour burst 1 packets } accept
+                    tcp dport 83 numgen inc mod 2 0 accept
+                    tcp dport 84 ct count over 1 drop
+                    tcp dport 84 accept
+                }
+            }",
+            );
+            for port in [80, 81, 82, 83, 84] {
+                let told = fates(vec![knock(PEER_4, port); 5]);
+                let ends: Vec<_> = told.into_iter().map(|fate| fate.end).collect();
+                assert_eq!(ends, vec![delivered(HOST_4, port); 5], "port {port}");
+            }
+        },
+    );
+}
+
+#[test]
+fn what_routing_throws_away_is_lost_and_said_why() {
+    let name = "twin::ends::what_routing_throws_away_is_lost_and_said_why";
+    inside(name, |world| {
+        world.nft("table inet filter { chain input { type filter hook input priority 0; policy accept; }\n }\n");
+        crate::lab::ip("route add blackhole 203.0.113.0/24");
+        std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "1").expect("a switch");
+        let lost = |source| match one(source, 80).end {
+            End::Lost(why) => why,
+            end => panic!("{source}: {end:?}"),
+        };
+        assert!(lost("203.0.113.7").contains("rp_filter"));
+        assert_eq!(one(PEER_4, 80).end, delivered(HOST_4, 80));
+        let mut elsewhere = knock(PEER_4, 80);
+        elsewhere.destination = "192.0.2.77".parse().expect("an address");
+        let fate = fates(vec![elsewhere]).remove(0);
+        assert_eq!(
+            fate.end,
+            End::Lost("it is for another host, and this one forwards nothing".to_owned())
+        );
+    });
+}
+
+#[test]
+fn a_reject_and_an_ingress_hook_are_told_apart() {
+    let name = "twin::ends::a_reject_and_an_ingress_hook_are_told_apart";
+    inside(name, |world| {
+        world.nft(
+            "table netdev edge { chain in { type filter hook ingress device eth0 priority -500; policy accept;
+                ip saddr 198.51.100.200 drop
+            }\n }
+            table inet filter { chain input { type filter hook input priority 0; policy accept;
+                tcp dport 81 reject with tcp reset
+            }\n }",
+        );
+        assert_eq!(one(PEER_4, 81).end, End::Dropped { rejects: true });
+        let edge = one(LISTED_4, 80);
+        assert_eq!(edge.end, End::Dropped { rejects: false });
+        let culprit = edge.culprit().expect("a rule").to_string();
+        assert_eq!(culprit, "netdev edge in: ip saddr 198.51.100.200 drop");
+    });
+}
+
+#[test]
+fn a_twin_that_takes_too_long_is_ended() {
+    inside(
+        "twin::ends::a_twin_that_takes_too_long_is_ended",
+        |_world| {
+            let mut asked = order(Source::Live, vec![knock(PEER_4, 80); 5000]);
+            asked.patience = Duration::from_millis(1);
+            assert_eq!(ask(&asked), Err(TwinError::Late(asked.patience)));
+        },
+    );
+}
