@@ -473,7 +473,7 @@ impl Table {
         let to = match self.family {
             "ip" => "dnat to 10.0.0.2",
             "ip6" => "dnat to [fd00::2]",
-            _ if self.number % 2 == 0 => "dnat ip to 10.0.0.2",
+            _ if self.number.is_multiple_of(2) => "dnat ip to 10.0.0.2",
             _ => "dnat ip6 to [fd00::2]",
         };
         if !piece.contains(":80") && piece.contains("INNER") {
