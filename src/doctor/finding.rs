@@ -108,6 +108,8 @@ pub struct Finding {
     pub severity: Severity,
     /// Of which names it is true; empty for the host as a whole.
     pub names: Vec<String>,
+    /// Which port of this host it is about, if one.
+    pub port: Option<u16>,
     /// What was found, in one sentence without a full stop.
     pub finding: String,
     /// What was seen that shows it, a line each.
@@ -123,6 +125,7 @@ impl Finding {
             code,
             severity,
             names: Vec::new(),
+            port: None,
             finding: finding.into(),
             evidence: Vec::new(),
             remedy: Vec::new(),
@@ -133,6 +136,13 @@ impl Finding {
     #[must_use]
     pub fn of(mut self, name: impl Into<String>) -> Self {
         self.names.push(name.into());
+        self
+    }
+
+    /// The same, about a port.
+    #[must_use]
+    pub fn at(mut self, port: u16) -> Self {
+        self.port = Some(port);
         self
     }
 

@@ -1,48 +1,179 @@
 //! The firewall, examined twice: read rule by rule, and by packets that are sent to a copy of it.
 //!
-//! What the packets prove takes the place of what the reading judges; the reading knows what packets cannot show: limits
-//! for many perspectives at once, the time of day, flowtables, whose chain it is.
+//! The reading knows whose chain it is and what to type; what the packets prove is its evidence, and where they prove
+//! otherwise they are right. What packets cannot show the reading alone tells: limits for many perspectives at once, the
+//! time of day, flowtables.
 
 use super::case::Case;
-use super::finding::{Area, Code, Exam};
+use super::finding::{Area, Code, Exam, Finding};
 use super::{reading, twin};
 
-/// What packets prove, if any were sent.
-const PROVED: &[Code] = &[
-    reading::DROPPED,
-    reading::ONE_FAMILY,
-    reading::ONE_INTERFACE,
-    reading::NOT_UNDERSTOOD,
-    reading::OPEN_WITHOUT_WINDOW,
-    reading::PASSES,
+/// What the packets say of a port that a chain shuts.
+const PROVED_SHUT: &[Code] = &[
+    twin::PROVED_DROPPED,
+    twin::PROVED_DROPPED_FOR_SOME,
+    twin::PROVED_LOST,
 ];
+/// As much of a proof as stands beside a finding of the reading.
+const MOST_PROOFS: usize = 2;
 
 /// Examines the live ruleset, or a saved one of which only packets can tell.
 pub async fn examine(case: &Case, source: twin::Source) -> Vec<Exam> {
     let is_live = source == twin::Source::Live;
-    let (read, mut tried) = tokio::join!(
-        async {
-            match is_live {
-                true => reading::examine(case).await,
-                false => Exam::of(Area::Firewall),
+    let read = async {
+        match is_live {
+            true => reading::examine(case).await,
+            false => Exam::of(Area::Firewall),
+        }
+    };
+    let (mut read, mut tried) = tokio::join!(read, twin::examine(case, source));
+    weigh(&mut read, &mut tried);
+    vec![read, tried]
+}
+
+/// Lays the two beside each other, so that one cause is one finding.
+fn weigh(read: &mut Exam, tried: &mut Exam) {
+    if tried.findings.is_empty() {
+        return;
+    }
+    let judged = std::mem::take(&mut read.findings);
+    read.findings = judged
+        .into_iter()
+        .filter_map(|finding| weighed(finding, tried))
+        .collect();
+    // What is sent elsewhere is seldom let in here besides: that comes after.
+    read.findings
+        .sort_by_key(|finding| !is(finding, &[reading::SENT_ELSEWHERE, reading::SENT_NOWHERE]));
+}
+
+/// What is left of a finding beside the packets.
+fn weighed(finding: Finding, tried: &mut Exam) -> Option<Finding> {
+    let port = finding.port;
+    let has = |tried: &Exam, codes: &[Code]| {
+        let mut found = tried.findings.iter();
+        found.any(|proof| proof.port == port && is(proof, codes))
+    };
+    match () {
+        () if is(&finding, &[reading::DROPPED, reading::ONE_FAMILY]) => {
+            if has(tried, PROVED_SHUT) {
+                return Some(proved(finding, tried, PROVED_SHUT));
             }
-        },
-        twin::examine(case, source)
-    );
-    let mut read = read;
-    if !tried.findings.is_empty() {
-        read.findings
-            .retain(|finding| !PROVED.contains(&finding.code));
+            (!has(tried, &[twin::PROVED_PASSES])).then_some(finding)
+        }
+        () if is(&finding, &[reading::OPEN_WITHOUT_WINDOW]) => {
+            let open = &[twin::PROVED_OPEN_WITHOUT_WINDOW];
+            has(tried, open).then(|| proved(finding, tried, open))
+        }
+        () if is(&finding, &[reading::SENT_ELSEWHERE]) => {
+            Some(proved(finding, tried, &[twin::PROVED_ELSEWHERE]))
+        }
+        () if is(&finding, &[reading::PASSES]) => {
+            (!has(tried, &[twin::PROVED_PASSES])).then_some(finding)
+        }
+        // A packet needs no understanding.
+        () if is(&finding, &[reading::NOT_UNDERSTOOD]) => None,
+        () => Some(finding),
     }
-    // The reading follows a translated packet, and knows whether acmegate waits for it.
-    if read
-        .findings
-        .iter()
-        .any(|finding| finding.code == reading::SENT_ELSEWHERE)
-    {
-        tried
-            .findings
-            .retain(|finding| finding.code != twin::PROVED_ELSEWHERE);
+}
+
+/// The finding with what packets prove of it, which then needs no finding of its own.
+fn proved(mut finding: Finding, tried: &mut Exam, codes: &[Code]) -> Finding {
+    let port = finding.port;
+    let (proofs, others) = std::mem::take(&mut tried.findings)
+        .into_iter()
+        .partition(|proof| proof.port == port && is(proof, codes));
+    tried.findings = others;
+    let proofs: Vec<Finding> = proofs;
+    for proof in proofs {
+        let lines = proof.evidence.into_iter().take(MOST_PROOFS);
+        finding
+            .evidence
+            .extend(lines.map(|line| format!("tried: {line}")));
+        if let Some(path) = proof.remedy.into_iter().next_back()
+            && finding.remedy.last() != Some(&path)
+            && path.contains("acmegate explain")
+        {
+            finding.remedy.push(path);
+        }
     }
-    vec![tried, read]
+    finding
+}
+
+fn is(finding: &Finding, codes: &[Code]) -> bool {
+    codes.contains(&finding.code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::finding::Severity;
+
+    fn exam(findings: &[(Code, u16)]) -> Exam {
+        let finding = |(code, port): &(Code, u16)| {
+            Finding::new(*code, Severity::Fault, code.word)
+                .at(*port)
+                .seen(format!("seen {}", code.word))
+                .remedy("`acmegate explain …`")
+        };
+        Exam {
+            findings: findings.iter().map(finding).collect(),
+            ..Exam::of(Area::Firewall)
+        }
+    }
+
+    fn words(exam: &Exam) -> Vec<&'static str> {
+        let findings = exam.findings.iter();
+        findings.map(|finding| finding.code.word).collect()
+    }
+
+    #[test]
+    fn what_packets_prove_is_the_evidence_of_what_was_read() {
+        let mut read = exam(&[(reading::ONE_FAMILY, 80)]);
+        let mut tried = exam(&[(twin::PROVED_DROPPED, 80), (twin::PROVED_PASSES, 80)]);
+        weigh(&mut read, &mut tried);
+        assert_eq!(words(&read), ["one-family-dropped"]);
+        assert_eq!(
+            read.findings[0].evidence,
+            ["seen one-family-dropped", "tried: seen proved-dropped"]
+        );
+        assert_eq!(words(&tried), ["proved-passes"]);
+    }
+
+    #[test]
+    fn where_packets_prove_otherwise_they_are_right() {
+        let mut read = exam(&[
+            (reading::DROPPED, 80),
+            (reading::NOT_UNDERSTOOD, 80),
+            (reading::OPEN_WITHOUT_WINDOW, 80),
+            (reading::LIMITED, 80),
+            (reading::DROPPED, 443),
+        ]);
+        let mut tried = exam(&[(twin::PROVED_PASSES, 80)]);
+        weigh(&mut read, &mut tried);
+        assert_eq!(words(&read), ["limited", "dropped"]);
+        assert_eq!(read.findings[1].port, Some(443));
+        // And what was not read as shut is a finding of theirs.
+        let mut read = exam(&[(reading::PASSES, 80)]);
+        let mut tried = exam(&[(twin::PROVED_DROPPED, 80)]);
+        weigh(&mut read, &mut tried);
+        assert_eq!(words(&read), ["passes"]);
+        assert_eq!(words(&tried), ["proved-dropped"]);
+    }
+
+    #[test]
+    fn without_packets_the_reading_stands_alone() {
+        let codes = [(reading::PASSES, 80), (reading::NOT_UNDERSTOOD, 80)];
+        let mut read = exam(&codes);
+        weigh(&mut read, &mut Exam::of(Area::Firewall));
+        assert_eq!(read, exam(&codes));
+    }
+
+    #[test]
+    fn who_sends_a_port_elsewhere_comes_before_who_drops_it() {
+        let mut read = exam(&[(reading::ONE_FAMILY, 80), (reading::SENT_ELSEWHERE, 80)]);
+        let mut tried = exam(&[(twin::PROVED_ELSEWHERE, 80), (twin::PROVED_DROPPED, 80)]);
+        weigh(&mut read, &mut tried);
+        assert_eq!(words(&read), ["sent-elsewhere", "one-family-dropped"]);
+        assert_eq!(words(&tried), [""; 0]);
+    }
 }

@@ -118,7 +118,7 @@ fn windows_a_year(
          about {SHORT_LIVED_A_YEAR}",
         later.collect::<String>()
     ));
-    if let Some(windows) = last_month {
+    if let Some(windows @ 1..) = last_month {
         finding = finding.seen(format!(
             "{windows} windows were opened here in the last 30 days: as many as {} a year",
             (windows * 365).div_ceil(30)
@@ -128,7 +128,7 @@ fn windows_a_year(
         let mut times = status.budget.time.iter();
         times.find(|time| time.of == "all")
     });
-    if let Some(time) = all {
+    if let Some(time) = all.filter(|time| time.month.milliseconds > 0) {
         let open = format_duration(Duration::from_secs(time.month.milliseconds.div_ceil(1000)));
         finding = finding.seen(format!(
             "for {open} of these 30 days a window was open; none may be longer than {}",

@@ -49,6 +49,7 @@ impl View<'_> {
                 Severity::Fine,
                 format!("{sentence}, where acmegate listens"),
             )
+            .at(port)
             .seen(self.at(place));
         }
         if !ports.contains(&port) {
@@ -57,6 +58,7 @@ impl View<'_> {
                 Severity::Advice,
                 format!("{sentence}, who must answer the challenge there"),
             )
+            .at(port)
             .seen(self.at(place))
             .remedy(
                 "have a site with `upstream` answer for it, if the ACME client runs on this host: then \
@@ -68,6 +70,7 @@ impl View<'_> {
             Severity::Fault,
             format!("{sentence}, and never to acmegate, which listens on {port}"),
         )
+        .at(port)
         .seen(self.at(place));
         let finding = match self.reading.rules.manager(place) {
             Manager::Docker => finding.remedy(format!(
@@ -97,6 +100,7 @@ impl View<'_> {
             Severity::Fault,
             format!("{whom} sends {transport} port {port} to {target}, and {why}"),
         )
+        .at(port)
         .seen(self.at(place));
         match onward {
             Onward::NoRoute => {

@@ -288,7 +288,7 @@ impl<'a> View<'a> {
                 Transport::Udp => "",
             };
             let finding = format!("{transport} port {port} passes every chain{when}");
-            let mut finding = Finding::new(PASSES, Severity::Fine, finding);
+            let mut finding = Finding::new(PASSES, Severity::Fine, finding).at(port);
             for answer in answers {
                 finding = finding.seen(format!("{} by {}", answer.family, answer.interface));
             }

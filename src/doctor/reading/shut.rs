@@ -67,7 +67,7 @@ impl View<'_> {
             (false, true) => format!("{culprit} over {family} alone, window or not"),
             (false, false) => format!("{culprit}, window or not"),
         };
-        let mut finding = Finding::new(code, severity, sentence);
+        let mut finding = Finding::new(code, severity, sentence).at(*port);
         for culprit in &culprits {
             finding = finding.seen(format!(
                 "{} ({}) drops {} {port} over {}",
@@ -108,7 +108,7 @@ impl View<'_> {
         let sentence = format!(
             "port {port} is dropped on {interface} over {family}, and passes by another interface"
         );
-        let mut finding = Finding::new(ONE_INTERFACE, Severity::Doubt, sentence);
+        let mut finding = Finding::new(ONE_INTERFACE, Severity::Doubt, sentence).at(port);
         finding.evidence.extend(culprit);
         let is_name_server = self.is_name_server(answer);
         for line in self.remedies(&all, answer.transport, is_name_server) {
@@ -189,7 +189,7 @@ impl View<'_> {
                 continue;
             }
             let sentence = format!("the world gets to tcp port {port} without any window");
-            let mut finding = Finding::new(OPEN_WITHOUT_WINDOW, Severity::Doubt, sentence);
+            let mut finding = Finding::new(OPEN_WITHOUT_WINDOW, Severity::Doubt, sentence).at(port);
             for answer in open {
                 finding = finding.seen(format!(
                     "over {} by {} no chain drops it",

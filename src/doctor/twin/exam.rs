@@ -372,7 +372,7 @@ pub(super) fn open_findings(exam: &mut Exam, runs: &Runs<'_>) {
                     PROVED_PASSES,
                     Severity::Fine,
                     format!("first packets of the whole world get to TCP port {port} over {word} while a window is open"),
-                ));
+                ).at(port));
                 continue;
             }
             (true, Some(first)) if matches!(first.fate.end, End::Lost(_)) => Finding::new(
@@ -405,7 +405,8 @@ pub(super) fn open_findings(exam: &mut Exam, runs: &Runs<'_>) {
                 )
             }
         };
-        exam.findings.push(with_evidence(finding, &stopped));
+        exam.findings
+            .push(with_evidence(finding.at(port), &stopped));
     }
 }
 
@@ -472,7 +473,7 @@ fn elsewhere(passed: &[Seen<'_>], port: u16, word: &str) -> Option<Finding> {
             "what comes for TCP port {port} over {word} is sent elsewhere: whoever is there must answer the challenge"
         ),
     );
-    Some(finding.seen(first.evidence()))
+    Some(finding.at(port).seen(first.evidence()))
 }
 
 fn shut_findings(exam: &mut Exam, runs: &Runs<'_>, settings: &Settings) {
@@ -489,7 +490,7 @@ fn shut_findings(exam: &mut Exam, runs: &Runs<'_>, settings: &Settings) {
         if !passed.is_empty() && settings.closed.of(family) != Shut::Pass {
             let text =
                 format!("the world gets to TCP port {port} over {word} while no window is open");
-            let finding = Finding::new(PROVED_OPEN_WITHOUT_WINDOW, Severity::Doubt, text);
+            let finding = Finding::new(PROVED_OPEN_WITHOUT_WINDOW, Severity::Doubt, text).at(port);
             let seen = passed.iter().take(MOST_EVIDENCE);
             exam.findings
                 .push(seen.fold(finding, |finding, one| finding.seen(one.evidence())));
@@ -501,7 +502,7 @@ fn shut_findings(exam: &mut Exam, runs: &Runs<'_>, settings: &Settings) {
         if let Some(first) = stopped.first() {
             let text =
                 format!("sources of the allow-list do not get to TCP port {port} over {word}");
-            let finding = Finding::new(PROVED_LISTED_DROPPED, Severity::Doubt, text);
+            let finding = Finding::new(PROVED_LISTED_DROPPED, Severity::Doubt, text).at(port);
             exam.findings.push(finding.seen(first.evidence()));
         }
     }

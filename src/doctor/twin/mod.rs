@@ -50,7 +50,10 @@ use self::ruleset::{Elements, Ruleset};
 use super::namespaces::Netns;
 
 pub use self::entrances::{Door, doors};
-pub use self::exam::{ALL, PROVED_ELSEWHERE, examine, examine_by};
+pub use self::exam::{
+    ALL, PROVED_DROPPED, PROVED_DROPPED_FOR_SOME, PROVED_ELSEWHERE, PROVED_LOST,
+    PROVED_OPEN_WITHOUT_WINDOW, PROVED_PASSES, examine, examine_by,
+};
 pub use self::inside::{NOT_CARRIED, run};
 pub use self::opening::{Opening, prove_opening};
 pub use self::order::{Answer, MAX_KNOCKS, MAX_LISTING_BYTES, Order, PATIENCE, Source, Window};
