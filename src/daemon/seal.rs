@@ -9,8 +9,8 @@ use std::io;
 use std::path::PathBuf;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, NetPort, PathBeneath, PathFd, Ruleset, RulesetAttr,
-    RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, LandlockStatus, NetPort, PathBeneath, PathFd, Ruleset,
+    RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
 };
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set,
@@ -55,10 +55,60 @@ pub enum Calls {
 pub enum Landlocked {
     /// Everything that was asked for holds.
     Fully,
-    /// An older kernel: files are restricted, ports or signals perhaps not.
-    Partly,
+    /// An older kernel: some files are restricted, and what its version of landlock (1, 2 …) knows besides.
+    Partly(u32),
     /// No landlock in this kernel; capabilities and system calls are restricted all the same.
     Not,
+}
+
+/// What each version of landlock (landlock(7)) came to restrict, after files themselves.
+const LAYERS: [(u32, &str); 4] = [
+    (3, "truncating files"),
+    (4, "TCP ports"),
+    (5, "device ioctls"),
+    (6, "signals and abstract sockets"),
+];
+
+impl Landlocked {
+    /// What the status calls it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Fully => "fully",
+            Self::Partly(_) => "partly",
+            Self::Not => "not",
+        }
+    }
+
+    /// What this kernel's landlock leaves unrestricted.
+    pub fn missing(self) -> Vec<&'static str> {
+        let version = match self {
+            Self::Fully => u32::MAX,
+            Self::Partly(version) => version,
+            Self::Not => 0,
+        };
+        let files = (version == 0).then_some("files");
+        let layers = LAYERS.iter().filter(|(since, _)| version < *since);
+        files
+            .into_iter()
+            .chain(layers.map(|(_, what)| *what))
+            .collect()
+    }
+
+    /// Refuses to go on with less than all of it, where the configuration says so.
+    ///
+    /// # Errors
+    /// What is missing, in one line.
+    pub fn demand(self, all_of_it: bool) -> io::Result<Self> {
+        let missing = self.missing();
+        if !all_of_it || missing.is_empty() {
+            return Ok(self);
+        }
+        let missing = missing.join(", ");
+        Err(io::Error::other(format!(
+            "the landlock of this kernel or container does not restrict {missing}, and [daemon] require_seals is true \
+             (Linux 6.12 restricts all of it; with false acmegate goes on without)"
+        )))
+    }
 }
 
 impl Seal {
@@ -128,9 +178,13 @@ impl Seal {
             Ok(ruleset.restrict_self()?)
         };
         let status = rules().map_err(io::Error::other)?;
+        let version = match status.landlock {
+            LandlockStatus::Available { effective_abi, .. } => effective_abi as u32,
+            LandlockStatus::NotEnabled | LandlockStatus::NotImplemented => 0,
+        };
         Ok(match status.ruleset {
             RulesetStatus::FullyEnforced => Landlocked::Fully,
-            RulesetStatus::PartiallyEnforced => Landlocked::Partly,
+            RulesetStatus::PartiallyEnforced => Landlocked::Partly(version),
             RulesetStatus::NotEnforced => Landlocked::Not,
         })
     }
@@ -392,6 +446,28 @@ const FRONT: &[i64] = &[
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_an_older_kernel_does_not_restrict_is_named_and_can_be_fatal() {
+        let (ports, signals) = ("TCP ports", "signals and abstract sockets");
+        for (landlocked, missing) in [
+            (Landlocked::Fully, vec![]),
+            (Landlocked::Partly(5), vec![signals]),
+            (
+                Landlocked::Partly(2),
+                vec!["truncating files", ports, "device ioctls", signals],
+            ),
+        ] {
+            assert_eq!(landlocked.missing(), missing, "{landlocked:?}");
+            assert!(landlocked.demand(false).is_ok());
+            assert_eq!(landlocked.demand(true).is_ok(), missing.is_empty());
+        }
+        let error = Landlocked::Not.demand(true).unwrap_err().to_string();
+        assert!(
+            error.contains("does not restrict files, truncating"),
+            "{error}"
+        );
+    }
 
     #[test]
     fn every_filter_compiles() {

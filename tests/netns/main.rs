@@ -10,6 +10,7 @@ mod challenges;
 mod clock;
 mod closed;
 mod commands;
+mod confined;
 mod demo;
 mod divert;
 mod early;

@@ -96,6 +96,7 @@ fn a_sealed_enforcer_changes_the_firewall_and_nothing_else() {
                 let settings = acmegate::daemon::parts::orders(
                     &ground.config,
                     Lists::read(&ground.config.allow).expect("no lists").list(),
+                    None,
                 )
                 .settings;
                 let mut kernel = acmegate::firewall::netlink::Kernel::connect().expect("netlink");
@@ -212,6 +213,7 @@ fn the_enforcers_reader_reads_and_does_nothing_else() {
             let settings = acmegate::daemon::parts::orders(
                 &ground.config,
                 Lists::read(&ground.config.allow).expect("no lists").list(),
+                None,
             )
             .settings;
             let connect = async { acmegate::firewall::netlink::Kernel::connect() };
