@@ -16,6 +16,7 @@ mod metrics;
 mod open;
 mod process;
 mod report;
+mod security;
 mod status;
 mod terminal;
 mod watch;

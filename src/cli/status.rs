@@ -7,8 +7,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
 
-use super::Failure;
 use super::terminal::{plain, seconds};
+use super::{Failure, security};
 use crate::control::client;
 use crate::control::protocol::Exit;
 use crate::control::status::{History, Share, Status, Time};
@@ -19,9 +19,16 @@ pub struct StatusArgs {
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
+    /// What holds the daemon's processes, read from the kernel: best as root
+    #[arg(long)]
+    security: bool,
 }
 
 pub fn run(runtime_dir: &Path, args: &StatusArgs) -> Result<ExitCode, Failure> {
+    if args.security {
+        security::run(runtime_dir, args.json)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let status = client::status(runtime_dir)?;
     if args.json {
         let text = serde_json::to_string_pretty(&status)

@@ -11,7 +11,7 @@ use super::elements::foreign_deadline;
 use super::error::{Doing, KernelError};
 use super::foreign;
 use super::names::TABLE;
-use super::rules::{optional_chains, rule_text};
+use super::rules::{CONFINERS, optional_chains, rule_text};
 use super::ruleset::{COUNTERS, Mode, Settings, TimedSet, evidence_sets};
 use crate::gate::window::Windows;
 
@@ -147,6 +147,15 @@ pub(super) async fn rules_are_current(
             .eq(chain.rules.iter().map(rule_text))
     });
     Ok(are_current && extras(nft).await? == Extras::of(settings))
+}
+
+/// The rules that limit where the daemon's account connects to, as texts.
+pub(super) async fn confinement(nft: &Connection<Nftables>) -> Result<Vec<String>, KernelError> {
+    let rules = nft.list_rules(TABLE, NftFamily::Inet).await;
+    let rules = rules.doing("listing our rules")?;
+    let of = |chain: &'static str| rules.iter().filter(move |rule| rule.chain == chain);
+    let rules = CONFINERS.into_iter().flat_map(of);
+    Ok(rules.map(|rule| rule_text(&rule.spec())).collect())
 }
 
 /// The names of the allow-list's sets that the rules of our table read, IPv4's and IPv6's; `None` if

@@ -29,7 +29,7 @@ use nlink::netlink::nftables::{
     Priority, RuleSpec, Value, Verdict,
 };
 
-use self::confine::CONFINERS;
+pub(super) use self::confine::CONFINERS;
 use self::observe::OBSERVERS;
 use self::words::{
     Mark, bit, doors, end, is_local, is_not_first, is_outer, nfproto, rule, set_bit,

@@ -31,6 +31,7 @@ use crate::host::{HOST_4, Host};
 use crate::lab::historian::window;
 use crate::lab::{Daemon, TempDir, inside};
 use crate::process::{NET_ADMIN, powers};
+use crate::users::inside_with_users;
 
 #[test]
 fn a_sealed_front_can_do_nothing_but_its_work_from_any_thread() {
@@ -444,4 +445,137 @@ fn threads() -> BTreeSet<u32> {
 /// system calls are filtered.
 fn powers_here(thread: u32) -> (u64, bool, bool) {
     powers(&format!("/proc/self/task/{thread}/status"))
+}
+
+#[test]
+fn the_status_tells_what_the_kernel_says_of_every_process() {
+    inside_with_users(|| {
+        let _host = Host::new();
+        let state = TempDir::new();
+        let start = |more: &str| {
+            Daemon::start(&format!(
+                "[firewall]\nports = [80]\n{more}[daemon]\nuser = \"nobody\"\nstate_dir = \"{}\"\n",
+                state.at("state")
+            ))
+        };
+        let security = |daemon: &Daemon| -> serde_json::Value {
+            let output = daemon.cli(&["status", "--security", "--json"]).success();
+            serde_json::from_str(&output.stdout).expect("JSON")
+        };
+        let capabilities = |security: &serde_json::Value| -> Vec<(String, String)> {
+            let processes = security["processes"].as_array().expect("processes").iter();
+            processes
+                .map(|process| {
+                    let text = |field: &str| process[field].to_string().replace('"', "");
+                    assert_eq!(
+                        (text("uids"), text("gids")),
+                        ("[65534]".into(), "[65534]".into())
+                    );
+                    assert_eq!(process["no_new_privs"], true, "{process}");
+                    let filters = process["filters"].as_u64().expect("a number");
+                    let least = if text("name") == "runner" { 1 } else { 2 };
+                    assert!(filters >= least, "{process}");
+                    (text("name"), text("capabilities"))
+                })
+                .collect()
+        };
+        let net_admin = "[CAP_NET_ADMIN]";
+        let of = |processes: &[(&str, &str)]| -> Vec<(String, String)> {
+            let owned = processes.iter();
+            owned
+                .map(|(name, has)| ((*name).to_owned(), (*has).to_owned()))
+                .collect()
+        };
+        let daemon = start("egress = \"upstreams\"\n");
+        let told = security(&daemon);
+        let mut found = capabilities(&told);
+        found.sort();
+        assert_eq!(
+            found,
+            of(&[
+                ("enforcer", net_admin),
+                ("front", "[]"),
+                ("historian", "[]")
+            ])
+        );
+        assert_eq!(told["problems"], serde_json::json!([]), "{told}");
+        assert_eq!(told["table"]["stands"], true, "{told}");
+        assert_eq!(told["table"]["confined"][0], "meta skuid 65534 goto reach");
+        // The enforcer's reader has nothing of what the enforcer has.
+        let processes = told["processes"].as_array().expect("processes");
+        let enforcer = processes
+            .iter()
+            .find(|process| process["name"] == "enforcer");
+        let enforcer = enforcer.expect("it is there");
+        assert_eq!(enforcer["threads"], 2, "{enforcer}");
+        assert_eq!(enforcer["threads_with_capabilities"], 1, "{enforcer}");
+        let text = daemon.cli(&["status", "--security"]).success().stdout;
+        assert!(text.contains("landlock  fully"), "{text}");
+        assert!(text.contains("uid 65534 connects to nowhere"), "{text}");
+        drop(daemon);
+        let command = "open_command = [\"true\"]\nclose_command = [\"true\"]\n";
+        let mut daemon = start(&format!("{command}command_net_admin = true\n"));
+        let mut found = capabilities(&security(&daemon));
+        found.sort();
+        assert_eq!(
+            found,
+            of(&[
+                ("enforcer", net_admin),
+                ("front", "[]"),
+                ("historian", "[]"),
+                ("runner", net_admin)
+            ])
+        );
+        assert_eq!(daemon.terminate(), 0);
+        let daemon = start("mode = \"gate-only\"\n");
+        let told = security(&daemon);
+        assert!(
+            capabilities(&told).iter().all(|(_, has)| has == "[]"),
+            "{told}"
+        );
+        assert_eq!(told["table"]["stands"], false, "{told}");
+    });
+}
+
+/// A kernel that has less is shown by strace, which answers in its place.
+#[test]
+fn a_kernel_without_all_of_landlock_is_told_of_and_can_be_refused() {
+    inside(|| {
+        // Whether there is landlock, and which one, is asked first of all.
+        for (answer, missing) in [
+            ("error=EOPNOTSUPP", "files, truncating files, TCP ports"),
+            ("retval=3:when=1", "TCP ports, device ioctls, signals"),
+        ] {
+            let strace = [
+                "strace",
+                "-f",
+                "-qq",
+                "-o",
+                "/dev/null",
+                "-e",
+                "trace=landlock_create_ruleset",
+                "-e",
+                &format!("inject=landlock_create_ruleset:{answer}"),
+            ];
+            let with = |more: &str| {
+                let state = TempDir::new();
+                let text = format!(
+                    "[daemon]\nuser = \"0\"\nstate_dir = \"{}\"\n{more}",
+                    state.at("state")
+                );
+                (Daemon::with(&text).under(&strace), state)
+            };
+            let (refused, _state) = with("require_seals = true\n");
+            let refused = refused.refuse();
+            assert_eq!(refused.code, 71, "{refused}");
+            assert!(refused.stderr.contains(missing), "{refused}");
+            assert!(refused.stderr.contains("require_seals"), "{refused}");
+            let (daemon, _state) = with("");
+            let daemon = daemon.start();
+            let status = daemon.cli(&["status"]).success().stdout;
+            assert!(status.contains("\nsealed    "), "{status}");
+            let security = daemon.cli(&["status", "--security"]).success().stdout;
+            assert!(security.contains(missing), "{security}");
+        }
+    });
 }

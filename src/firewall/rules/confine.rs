@@ -23,7 +23,7 @@ use crate::firewall::ruleset::{Egress, Settings, Shut};
 const PRIORITY: i32 = -110;
 
 /// The names of the chains here, the base chain first.
-pub(super) const CONFINERS: [&str; 2] = ["confine", "reach"];
+pub const CONFINERS: [&str; 2] = ["confine", "reach"];
 
 const TCP: u8 = 6;
 
