@@ -16,6 +16,7 @@ mod metrics;
 mod open;
 mod process;
 mod report;
+mod sandbox_check;
 mod security;
 mod status;
 mod terminal;
@@ -104,6 +105,13 @@ enum Command {
     /// Started by `run` alone: the process that keeps the history
     #[command(hide = true)]
     Historian,
+    /// Seal a process as each of the daemon's is, and try what must not work; exit 1 if anything does
+    #[command(hide = true, name = "sandbox-check")]
+    SandboxCheck {
+        /// One JSON array instead of text
+        #[arg(long)]
+        json: bool,
+    },
     /// Started by `exec` alone: becomes the command
     #[command(hide = true, name = "exec-command")]
     Become(exec::StartArgs),
@@ -204,6 +212,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Enforcer => daemon::enforcer::run(config.as_deref())?,
         Command::Runner => daemon::runner::run(config.as_deref())?,
         Command::Historian => daemon::historian::run(config.as_deref())?,
+        Command::SandboxCheck { json } => return sandbox_check::run(config.as_deref(), json),
         Command::Open(args) => return open::run(&runtime_dir, &args),
         Command::Close(args) => return close::run(&runtime_dir, &args),
         Command::Exec(args) => return exec::run(&runtime_dir, &args),

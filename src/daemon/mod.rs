@@ -38,6 +38,7 @@ mod refused;
 mod reload;
 mod reporting;
 pub mod runner;
+pub mod sandbox;
 pub mod seal;
 mod serve;
 mod tell;

@@ -21,12 +21,12 @@ use acmegate::daemon::front_seal;
 use acmegate::daemon::historian::historian_seal;
 use acmegate::daemon::parts::AnyAccount;
 use acmegate::daemon::reader::reader_seal;
+use acmegate::daemon::sandbox::ground::{Ground, Tried};
 use acmegate::observe::history::Settings;
 use acmegate::observe::history::keeper::{Keeper, prepare};
 use acmegate::observe::history::message::{Ask, Question, Reply};
 use rustix::process::{PidfdFlags, pidfd_open};
 
-use crate::attempts::{Ground, Tried};
 use crate::host::{HOST_4, Host};
 use crate::lab::historian::window;
 use crate::lab::{Daemon, TempDir, inside};
@@ -370,7 +370,7 @@ fn the_running_daemon_is_sealed_in_every_thread() {
 /// The positive control: whatever is refused later would have worked. In threads of its own, since
 /// some of it changes the thread.
 fn everything_works_unsealed() -> Ground {
-    let ground = Ground::new();
+    let ground = Ground::new().expect("a ground of our own");
     std::thread::scope(|scope| {
         let tried = scope.spawn(|| ground.try_everything()).join();
         for (what, result) in tried.expect("nothing panics") {
@@ -383,7 +383,7 @@ fn everything_works_unsealed() -> Ground {
         }
     });
     drop(ground);
-    Ground::new()
+    Ground::new().expect("a ground of our own")
 }
 
 fn is_root_of_the_host() -> bool {
