@@ -75,7 +75,7 @@ pub fn reader_seal(config: &Config) -> Seal {
         readable: parts::read_again(config).collect(),
         writable: Vec::new(),
         connect_ports: Vec::new(),
-        calls: Calls::Enforcer,
+        calls: Calls::Reader,
     }
 }
 
