@@ -211,14 +211,8 @@ fn the_enforcers_reader_reads_and_does_nothing_else() {
                 .enable_all()
                 .build()
                 .expect("a runtime");
-            let settings = acmegate::daemon::parts::orders(
-                &ground.config,
-                Lists::read(&ground.config.allow).expect("no lists").list(),
-                None,
-            )
-            .settings;
             let connect = async { acmegate::firewall::netlink::Kernel::connect() };
-            let mut kernel = runtime.block_on(connect).expect("netlink");
+            let kernel = runtime.block_on(connect).expect("netlink");
             reader_seal(&ground.config).apply().expect("a seal");
             refused(ground.try_everything());
             refused(vec![(
@@ -226,15 +220,17 @@ fn the_enforcers_reader_reads_and_does_nothing_else() {
                 std::thread::Builder::new().spawn(|| ()).map(drop),
             )]);
             // Not even by the enforcer's own socket.
-            let now = std::time::Instant::now();
-            let windows = acmegate::gate::window::Windows::default();
-            let done = runtime.block_on(kernel.ensure(&settings, &windows, now));
-            let error = done.expect_err("it has no power").to_string();
-            assert!(error.contains("not permitted"), "{error}");
+            let socket = kernel.connection().socket();
+            let sent = rustix::net::send(socket, b"x", rustix::net::SendFlags::empty());
+            refused(vec![(
+                "speak to the kernel",
+                sent.map(drop).map_err(io::Error::from),
+            )]);
             ground.read_config().expect("a reload reads it");
             send.send(()).expect("somebody looks");
             told.recv().expect("somebody has looked");
-            ground
+            // What they end by, a thread that is not sealed does.
+            (ground, kernel, runtime)
         });
         if receive.recv().is_ok() {
             for thread in threads().difference(&before) {
@@ -242,7 +238,7 @@ fn the_enforcers_reader_reads_and_does_nothing_else() {
             }
         }
         let _ = go_on.send(());
-        reader.join().expect("sealed");
+        drop(reader.join().expect("sealed"));
     });
 }
 
