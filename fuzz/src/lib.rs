@@ -590,7 +590,7 @@ pub fn config(bytes: &[u8]) {
                 named.countries.clear();
             }
             let list = Lists::read(&written).unwrap().list();
-            let rules = orders(&config, list.clone()).settings.to_nft();
+            let rules = orders(&config, list.clone(), None).settings.to_nft();
             assert_eq!(rules.matches('{').count(), rules.matches('}').count());
             drop(config.warnings(&list));
             if let Some(commands) = &config.firewall.commands {

@@ -14,6 +14,7 @@ use super::terminal::{plain, print};
 use crate::config::lists::Lists;
 use crate::config::{Config, Unchecked};
 use crate::control::protocol::Exit;
+use crate::daemon::confine::Account;
 use crate::daemon::parts::{self, AnyAccount};
 use crate::doctor::path::{End, Fate, Knock, Protocol};
 use crate::doctor::twin::{
@@ -211,7 +212,8 @@ fn settings(config: Option<&Path>) -> Result<Settings, Failure> {
     let config = Config::load_with(config, &AnyAccount, &Unchecked)
         .map_err(|error| Failure::new(Exit::Config, error))?;
     let lists = Lists::read(&config.allow).map_err(|error| Failure::new(Exit::Config, error))?;
-    Ok(parts::orders(&config, lists.list()).settings)
+    let account = Account::to_be(&config);
+    Ok(parts::orders(&config, lists.list(), account).settings)
 }
 
 fn failure(error: TwinError) -> Failure {

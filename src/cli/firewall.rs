@@ -14,6 +14,7 @@ use crate::config::lists::Lists;
 use crate::config::{Config, Unchecked};
 use crate::control::client;
 use crate::control::protocol::{Ask, Exit};
+use crate::daemon::confine::Account;
 use crate::daemon::parts::{self, AnyAccount};
 use crate::firewall::error::KernelError;
 use crate::firewall::netlink::{Ensured, Kernel};
@@ -40,7 +41,8 @@ pub fn run(
             .map_err(|error| Failure::new(Exit::Config, error))?;
         let lists =
             Lists::read(&config.allow).map_err(|error| Failure::new(Exit::Config, error))?;
-        Ok(parts::orders(&config, lists.list()).settings)
+        let account = Account::to_be(&config);
+        Ok(parts::orders(&config, lists.list(), account).settings)
     };
     let ask = match command {
         FirewallCommand::Plan => {

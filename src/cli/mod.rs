@@ -20,6 +20,8 @@ mod probe;
 mod process;
 mod prove;
 mod report;
+mod sandbox_check;
+mod security;
 mod signals;
 mod staging;
 mod status;
@@ -119,6 +121,13 @@ enum Command {
     /// Started by what proves something alone: a copy of the ruleset in a namespace
     #[command(hide = true)]
     Twin,
+    /// Seal a process as each of the daemon's is, and try what must not work; exit 1 if anything does
+    #[command(hide = true, name = "sandbox-check")]
+    SandboxCheck {
+        /// One JSON array instead of text
+        #[arg(long)]
+        json: bool,
+    },
     /// Started by `exec` alone: becomes the command
     #[command(hide = true, name = "exec-command")]
     Become(exec::StartArgs),
@@ -219,6 +228,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         Command::Enforcer => daemon::enforcer::run(config.as_deref())?,
         Command::Runner => daemon::runner::run(config.as_deref())?,
         Command::Historian => daemon::historian::run(config.as_deref())?,
+        Command::SandboxCheck { json } => return sandbox_check::run(config.as_deref(), json),
         Command::Explain(args) => return explain::run(config.as_deref(), &args),
         Command::Twin => return Ok(twin::run()),
         Command::Open(args) => return open::run(config.as_deref(), &runtime_dir, &args),

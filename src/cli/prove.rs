@@ -18,6 +18,7 @@ use super::Failure;
 use crate::config::lists::Lists;
 use crate::config::{Config, Unchecked};
 use crate::control::protocol::{Exit, FamilyName, Open, Response};
+use crate::daemon::confine::Account;
 use crate::daemon::parts::{self, AnyAccount};
 use crate::doctor::finding::{Finding, Severity};
 use crate::doctor::twin::{Opening, TwinError, Window, prove_opening};
@@ -59,7 +60,8 @@ pub fn prove(
     let config = Config::load_with(config, &AnyAccount, &Unchecked)
         .map_err(|error| Failure::new(Exit::Config, error))?;
     let lists = Lists::read(&config.allow).map_err(|error| Failure::new(Exit::Config, error))?;
-    let settings = parts::orders(&config, lists.list()).settings;
+    let account = Account::to_be(&config);
+    let settings = parts::orders(&config, lists.list(), account).settings;
     let opening = opening(open, response)?;
     let wanted = wanted(&settings, &opening, response);
     if let Some(wanted) = &wanted

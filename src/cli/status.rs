@@ -7,8 +7,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
 
-use super::Failure;
 use super::terminal::{plain, seconds};
+use super::{Failure, security};
 use crate::control::client;
 use crate::control::protocol::Exit;
 use crate::control::status::{History, Share, Status, Time};
@@ -19,9 +19,16 @@ pub struct StatusArgs {
     /// One JSON object instead of text
     #[arg(long)]
     json: bool,
+    /// What holds the daemon's processes, read from the kernel: best as root
+    #[arg(long)]
+    security: bool,
 }
 
 pub fn run(runtime_dir: &Path, args: &StatusArgs) -> Result<ExitCode, Failure> {
+    if args.security {
+        security::run(runtime_dir, args.json)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let status = client::status(runtime_dir)?;
     if args.json {
         let text = serde_json::to_string_pretty(&status)
@@ -64,8 +71,21 @@ fn render(status: &Status) -> String {
     }
     match firewall.landlock.as_str() {
         "fully" => {}
-        "partly" => out.push_str("sealed    this kernel's landlock is an older one: files yes, ports and signals perhaps not\n"),
-        _ => out.push_str("sealed    without landlock, which this kernel or container refuses; the rest holds\n"),
+        "partly" => {
+            let open: Vec<String> = firewall
+                .unrestricted
+                .iter()
+                .map(|what| plain(what))
+                .collect();
+            let _ = writeln!(
+                out,
+                "sealed    this kernel's landlock is an older one and does not restrict {}; the rest holds",
+                open.join(", ")
+            );
+        }
+        _ => out.push_str(
+            "sealed    without landlock, which this kernel or container refuses; the rest holds\n",
+        ),
     }
     let _ = writeln!(
         out,
@@ -270,12 +290,15 @@ mod tests {
             ("fully", None),
             (
                 "partly",
-                Some("sealed    this kernel's landlock is an older one"),
+                Some(
+                    "sealed    this kernel's landlock is an older one and does not restrict TCP ports; the rest",
+                ),
             ),
             ("not", Some("sealed    without landlock")),
         ] {
             let mut status = example();
             status.firewall.landlock = word.to_owned();
+            status.firewall.unrestricted = vec!["TCP ports".to_owned()];
             let text = render(&status);
             assert_eq!(text.contains("sealed"), line.is_some(), "{text}");
             assert!(line.is_none_or(|line| text.contains(line)), "{text}");
@@ -322,6 +345,8 @@ mod tests {
                 owned: true,
                 gaps: 2,
                 landlock: "fully".to_owned(),
+                unrestricted: Vec::new(),
+                egress: "uid 996 connects to 10.0.0.5:80".to_owned(),
             },
             allow: Allow {
                 ipv4_ranges: 22_841,

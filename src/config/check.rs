@@ -127,6 +127,9 @@ fn daemon(
     if let Some(state_dir) = &section.keys.state_dir {
         daemon.state_dir = directory(state_dir, "state_dir", problems);
     }
+    if let Some(require_seals) = &section.keys.require_seals {
+        daemon.require_seals = *require_seals.get_ref();
+    }
     daemon
 }
 

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::{
-    Allow, Closed, Config, Daemon, Dns, Firewall, Format, Http, Level, Log, Metrics, Mode, Named,
-    Notify, Proxy, Refusal, Report, Shut, Site, Source, Tls, When, Window,
+    Allow, Closed, Config, Daemon, Dns, Egress, Firewall, Format, Http, Level, Log, Metrics, Mode,
+    Named, Notify, Proxy, Refusal, Report, Shut, Site, Source, Tls, When, Window,
 };
 use crate::gate::RedirectFor;
 use crate::gate::challenge::ChallengeType;
@@ -20,6 +20,8 @@ impl Default for Daemon {
         Self {
             user: "acmegate".to_owned(),
             state_dir: PathBuf::from("/var/lib/acmegate"),
+            // Debian 12's kernel knows half of landlock, and there are containers that have none of it.
+            require_seals: false,
         }
     }
 }
@@ -77,6 +79,7 @@ impl Default for Firewall {
                 v6: Shut::Drop,
             },
             owned: true,
+            egress: Egress::Auto,
             commands: None,
         }
     }

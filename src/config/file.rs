@@ -75,6 +75,7 @@ pub(super) type Key<T> = Option<Spanned<T>>;
 pub(super) struct Daemon {
     pub(super) user: Key<Word>,
     pub(super) state_dir: Key<String>,
+    pub(super) require_seals: Key<bool>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -136,6 +137,7 @@ pub(super) struct Firewall {
     pub(super) closed: Key<Closed>,
     pub(super) mark: Key<Word>,
     pub(super) owner: Key<String>,
+    pub(super) egress: Key<String>,
     pub(super) open_command: Key<Vec<Spanned<String>>>,
     pub(super) close_command: Key<Vec<Spanned<String>>>,
     pub(super) command_timeout: Key<Word>,

@@ -10,7 +10,7 @@ use super::command::commands;
 use super::error::{Problem, nearest};
 use super::file::{self, Key, Section, Word};
 use super::value::one_of;
-use super::{ChainName, Closed, Firewall, Mode, SetFamily, SetName, Shut};
+use super::{ChainName, Closed, Egress, Firewall, Mode, SetFamily, SetName, Shut};
 use crate::gate::challenge::ChallengeType;
 use crate::gate::lease::MAX_PORTS;
 
@@ -95,6 +95,16 @@ pub(super) fn firewall(
         &[],
         problems,
     );
+    let words = [
+        ("auto", Egress::Auto),
+        ("upstreams", Egress::Upstreams),
+        ("any", Egress::Any),
+    ];
+    let egress = one_of(&keys.egress, "egress", &words, &[], problems);
+    if let (Some(key), Some(Egress::Upstreams), ModeWord::GateOnly) = (&keys.egress, egress, mode) {
+        let message = "mode \"gate-only\" has no table that could limit it";
+        problems.push(Problem::new(key.span(), message).fix("leave it out"));
+    }
     let ports = match (&keys.ports, listen) {
         (Some(ports), _) => ports_of(ports, mode, problems),
         (None, Some(listen)) if is_whole => default_ports(listen, section, mode, problems),
@@ -115,6 +125,7 @@ pub(super) fn firewall(
         mark: mark(&keys.mark, default.mark, problems),
         closed,
         owned: owned.unwrap_or(default.owned),
+        egress: egress.unwrap_or(default.egress),
         commands: commands(keys, problems),
     }
 }

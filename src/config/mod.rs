@@ -107,6 +107,8 @@ pub struct Daemon {
     pub user: String,
     /// The directory that outlives restarts; absolute.
     pub state_dir: PathBuf,
+    /// Whether a kernel that cannot seal the processes wholly is a reason not to start.
+    pub require_seals: bool,
 }
 
 /// `[http]`.
@@ -182,8 +184,22 @@ pub struct Firewall {
     pub closed: Closed,
     /// Whether our table is made an owned one where the kernel can.
     pub owned: bool,
+    /// Where the daemon's account may connect to.
+    pub egress: Egress,
     /// What is run besides when a window opens and closes; `None` where nothing is.
     pub commands: Option<Commands>,
+}
+
+/// `[firewall] egress`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Egress {
+    /// To upstreams, servers and the webhook alone, where the account is ours alone and no commands run
+    /// under it.
+    Auto,
+    /// To them alone in any case, commands too.
+    Upstreams,
+    /// Anywhere, as far as our table is concerned.
+    Any,
 }
 
 /// `[firewall] mode`.

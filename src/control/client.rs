@@ -96,6 +96,29 @@ pub fn ask(runtime_dir: &Path, ask: Ask) -> Result<Response, ClientError> {
     parse(&bytes)
 }
 
+/// The process that serves the daemon's sockets, by the kernel's word; `None` if it lives in another pid namespace.
+///
+/// # Errors
+/// [`ClientError`].
+pub fn daemon_pid(runtime_dir: &Path) -> Result<Option<u32>, ClientError> {
+    let path = runtime_dir.join(OBSERVE_SOCKET);
+    let deadline = Instant::now() + DEADLINE;
+    let stream = connect(&path, deadline)?;
+    let asked = || -> io::Result<Option<i32>> {
+        stream.set_nonblocking(true)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()?;
+        let _entered = runtime.enter();
+        Ok(tokio::net::UnixStream::from_std(stream)?.peer_cred()?.pid())
+    };
+    let pid = asked().map_err(ClientError::System)?;
+    // 0 is a process that is not seen from here.
+    Ok(pid
+        .and_then(|pid| u32::try_from(pid).ok())
+        .filter(|pid| *pid > 0))
+}
+
 /// A conversation that goes on after its first answer.
 #[derive(Debug)]
 pub struct Staying {

@@ -64,6 +64,12 @@ pub struct Firewall {
     pub gaps: u32,
     /// How far landlock restricts the front: `fully`, `partly` or `not`.
     pub landlock: String,
+    /// What this kernel's landlock does not restrict; empty where it is whole.
+    #[serde(default)]
+    pub unrestricted: Vec<String>,
+    /// Where the daemon's account may connect to, by our table, or why that is not limited: one line.
+    #[serde(default)]
+    pub egress: String,
 }
 
 /// The allow-list, as the gate has it.

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use super::armed::Armed;
 use super::asked_ports::asked_ports;
+use super::confine::Account;
 use super::early::EarlyClose;
 use super::history::History;
 use super::lease_error::LeaseError;
@@ -20,6 +21,7 @@ use super::now;
 use super::rate_limit::RateLimit;
 use super::recorder::Recorder;
 use super::refused::{Refused, explain, not_yours};
+use super::seal::Landlocked;
 use super::words::{Told, entrance, identifier, lease_name};
 use crate::answer::Pushed;
 use crate::config::{Config, format_duration};
@@ -58,7 +60,9 @@ pub struct Desk {
     /// What is spoken there.
     pub spoken: Vec<Speaks>,
     /// How far landlock went.
-    pub landlock: &'static str,
+    pub landlocked: Landlocked,
+    /// Who the processes run as.
+    pub account: Account,
     /// What the front decides by.
     pub rules: watch::Receiver<Arc<Rules>>,
     /// What is wrong since the last start or reload, for the status.

@@ -8,6 +8,7 @@ use rustix::thread::CapabilitySet;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::child::{by_run_alone, front};
+use super::confine::Account;
 use super::reader::ReaderThread;
 use super::seal::{Calls, Seal};
 use super::{Fatal, parts};
@@ -30,7 +31,8 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
     super::start_log(&config);
     super::name_process(c"acmegate-enf");
     let lists = Lists::read(&config.allow).map_err(|error| Fatal::new(Exit::Config, error))?;
-    let orders = parts::orders(&config, lists.list());
+    let account = Account::own();
+    let orders = parts::orders(&config, lists.list(), Some(account));
 
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -49,10 +51,12 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
             )
         };
         let seal = enforcer_seal(&config);
-        let reader = ReaderThread::start(config, lists).map_err(unsealed)?;
+        let require_seals = config.daemon.require_seals;
+        let reader = ReaderThread::start(config, lists, account).map_err(unsealed)?;
         let (enforcer, events) = Enforcer::prepare(orders, Box::new(reader)).map_err(fatal)?;
         // A current-thread runtime has this one thread, and the reader has sealed itself.
-        seal.apply().map_err(unsealed)?;
+        let sealed = seal.apply().and_then(|done| done.demand(require_seals));
+        sealed.map_err(unsealed)?;
         enforcer.serve(front, events).await.map_err(fatal)
     })
 }

@@ -63,6 +63,7 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
         // A current-thread runtime has this one thread, and nothing of the file is read yet.
         historian_seal(&config, directory.as_deref().ok())
             .apply()
+            .and_then(|done| done.demand(config.daemon.require_seals))
             .map_err(|error| {
                 Fatal::new(
                     Exit::Os,

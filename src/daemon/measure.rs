@@ -42,7 +42,7 @@ fn moment(desk: &Desk, status: &Status) -> Moment {
         version: env!("CARGO_PKG_VERSION"),
         started: desk.started,
         mode: config.firewall.mode.as_str(),
-        landlock: desk.landlock,
+        landlock: desk.landlocked.as_str(),
         windows: ports
             .into_iter()
             .flat_map(|port| Family::ALL.map(|family| (port, family)))

@@ -11,6 +11,7 @@ mod attempts;
 mod authority;
 mod child;
 pub mod commands;
+pub mod confine;
 pub mod desk;
 pub mod early;
 pub mod enforcer;
@@ -37,6 +38,7 @@ mod refused;
 mod reload;
 mod reporting;
 pub mod runner;
+pub mod sandbox;
 pub mod seal;
 mod serve;
 mod tell;
@@ -58,10 +60,11 @@ use std::time::SystemTime;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use rustix::thread::CapabilitySet;
 
+use self::confine::Account;
 use self::notify::Notify;
 use self::parts::{Remembered, Room};
 use self::privilege::HostAccounts;
-use self::seal::{Calls, Landlocked, Seal};
+use self::seal::{Calls, Seal};
 use crate::answer::Pushed;
 use crate::config::lists::Lists;
 use crate::config::{Config, Disk, Format, Level, Mode};
@@ -148,6 +151,10 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
     let rules = parts::rules(&config, lists.list(), &pushed, room, &mut problems)
         .map_err(|error| Fatal::new(Exit::Config, error))?;
     let notify = Notify::from_env();
+    let account = Account::own();
+    if let Some(refusal) = account.confined(&config).refusal(&config) {
+        return Err(Fatal::new(Exit::Config, refusal));
+    }
     let (enforcer, child) = start_enforcer(&config)?;
     let runner = runner::start(&config)?;
     let historian = historian::start(&config);
@@ -155,7 +162,9 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
     accounts.seal();
 
     let workers = std::thread::available_parallelism().map_or(1, |count| count.get().min(4));
-    let landlocked = front_seal(&config).apply().map_err(|error| {
+    let sealed = front_seal(&config).apply();
+    let demanded = sealed.and_then(|done| done.demand(config.daemon.require_seals));
+    let landlocked = demanded.map_err(|error| {
         Fatal::new(
             Exit::Os,
             format!("cannot give up what the front must not have: {error}"),
@@ -187,6 +196,7 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
         runner,
         historian,
         landlocked,
+        account,
     }));
     // A thread that still reads lists has nothing to finish.
     runtime.shutdown_background();
@@ -445,13 +455,4 @@ fn wall_clock() -> SystemTime {
 fn name_process(name: &std::ffi::CStr) {
     // A process that cannot be renamed works as well.
     let _ = rustix::thread::set_name(name);
-}
-
-/// What the status calls it.
-fn landlock_word(landlocked: Landlocked) -> &'static str {
-    match landlocked {
-        Landlocked::Fully => "fully",
-        Landlocked::Partly => "partly",
-        Landlocked::Not => "not",
-    }
 }

@@ -1,13 +1,15 @@
 //! From the checked configuration to what the parts need: the only place that knows both sides.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nlink::netlink::nftables::Family as NftFamily;
 
+use super::confine::Account;
 use crate::answer::{Answers, Pushed, Source, Upstream, Webroot};
 use crate::config::{self, Accounts, Config, Group};
 use crate::firewall::enforcer::Orders;
@@ -17,8 +19,9 @@ use crate::gate::allow_list::AllowList;
 use crate::gate::command::Commands;
 use crate::runner;
 
-/// What the enforcer holds itself to, with the allow-list that `[allow]` led to.
-pub fn orders(config: &Config, allow: Arc<AllowList>) -> Orders {
+/// What the enforcer holds itself to, with the allow-list that `[allow]` led to, and the account that the
+/// daemon has, if that is known: where it may connect to is limited.
+pub fn orders(config: &Config, allow: Arc<AllowList>, account: Option<Account>) -> Orders {
     let mode = match &config.firewall.mode {
         config::Mode::Guard => Mode::Guard,
         config::Mode::GateOnly => Mode::GateOnly,
@@ -56,6 +59,7 @@ pub fn orders(config: &Config, allow: Arc<AllowList>) -> Orders {
             },
             divert,
             observe: config.report.evidence,
+            egress: account.and_then(|account| account.confined(config).egress()),
         },
         limits: config.limits(),
     }
@@ -241,6 +245,13 @@ pub struct Room {
 
 /// The ports of upstreams, servers and the webhook, the only ones that the front may connect to.
 pub fn upstream_ports(config: &Config) -> Vec<u16> {
+    let destinations = destinations(config).into_iter();
+    let ports: BTreeSet<u16> = destinations.map(|to| to.port()).collect();
+    ports.into_iter().collect()
+}
+
+/// Upstreams, servers and the webhook: where the front connects to, and nobody else of us to anything.
+pub fn destinations(config: &Config) -> BTreeSet<SocketAddr> {
     let answers = config.sites.iter().filter_map(|site| match &site.source {
         config::Source::Upstream(address) => Some(*address),
         _ => None,
@@ -252,14 +263,11 @@ pub fn upstream_ports(config: &Config) -> Vec<u16> {
         .chain([config.tls.server])
         .flatten();
     let webhook = config.notify.webhook.as_ref();
-    let mut ports: Vec<u16> = answers
-        .chain(servers)
-        .map(|server| server.address.port())
-        .chain(webhook.map(|webhook| webhook.address.port()))
-        .collect();
-    ports.sort_unstable();
-    ports.dedup();
-    ports
+    let all = (answers.chain(servers).map(|server| server.address))
+        .chain(webhook.map(|webhook| webhook.address));
+    // What is written ::ffff:10.0.0.5 goes as 10.0.0.5.
+    all.map(|to| SocketAddr::new(to.ip().to_canonical(), to.port()))
+        .collect()
 }
 
 /// Asks the host's accounts once and remembers the answers: a sealed process cannot ask again.

@@ -125,6 +125,17 @@ fn account(user: &str) -> Option<(Uid, Gid)> {
     found.ok().flatten().map(|user| (user.uid, user.gid))
 }
 
+/// The uid of an account, by its name or its digits; `None` if this host has no such account.
+pub fn uid_of(user: &str) -> Option<u32> {
+    account(user).map(|(uid, _)| uid.as_raw())
+}
+
+/// The name of an account, if it has one.
+pub fn name_of(uid: u32) -> Option<String> {
+    let user = User::from_uid(Uid::from_raw(uid)).ok().flatten();
+    user.map(|user| user.name)
+}
+
 /// Whether this user namespace has `uid`.
 fn is_mapped(uid: u32) -> bool {
     let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else {

@@ -13,6 +13,7 @@ use std::sync::mpsc;
 use rustix::thread::CapabilitySet;
 use tokio::sync::oneshot;
 
+use super::confine::Account;
 use super::parts;
 use super::seal::{Calls, Seal};
 use crate::config::lists::{Lists, Trust};
@@ -34,17 +35,18 @@ impl ReaderThread {
     ///
     /// # Errors
     /// It cannot be started or sealed; then the process must not go on.
-    pub fn start(config: Config, lists: Lists) -> io::Result<Self> {
+    pub fn start(config: Config, lists: Lists, account: Account) -> io::Result<Self> {
         let (told, orders) = mpsc::channel();
         let (sealed, is_sealed) = mpsc::channel();
         let seal = reader_seal(&config);
+        let require_seals = config.daemon.require_seals;
         let thread = std::thread::Builder::new().name("acmegate-read".to_owned());
         thread.spawn(move || {
-            let done = seal.apply();
+            let done = seal.apply().and_then(|done| done.demand(require_seals));
             let is_ready = done.is_ok();
             let _ = sealed.send(done.map(drop));
             if is_ready {
-                Files::of(config, lists).obey(&orders);
+                Files::of(config, lists, account).obey(&orders);
             }
         })?;
         let gone = |_| io::Error::other("the thread that reads is gone");
@@ -73,20 +75,23 @@ pub fn reader_seal(config: &Config) -> Seal {
         readable: parts::read_again(config).collect(),
         writable: Vec::new(),
         connect_ports: Vec::new(),
-        calls: Calls::Enforcer,
+        calls: Calls::Reader,
     }
 }
 
 /// What counts, and what was read since and may come to count.
 struct Files {
     path: Option<PathBuf>,
+    /// Looked up in time: here it could not be.
+    account: Account,
     counts: (Config, Lists),
     proposed: Option<(Config, Lists)>,
 }
 
 impl Files {
-    fn of(config: Config, lists: Lists) -> Self {
+    fn of(config: Config, lists: Lists, account: Account) -> Self {
         Self {
+            account,
             path: config.source.clone(),
             counts: (config, lists),
             proposed: None,
@@ -118,14 +123,14 @@ impl Files {
                     .map_err(|error| error.to_string())?;
                 let lists = lists.refresh(&config.allow, Trust::Asked);
                 let lists = lists.map_err(|error| error.to_string())?;
-                let orders = parts::orders(&config, lists.list());
+                let orders = parts::orders(&config, lists.list(), Some(self.account));
                 self.proposed = Some((config, lists));
                 Ok(orders)
             }
             Read::Lists => {
                 let lists = lists.refresh(&config.allow, Trust::Careful);
                 let lists = lists.map_err(|error| error.to_string())?;
-                let orders = parts::orders(config, lists.list());
+                let orders = parts::orders(config, lists.list(), Some(self.account));
                 self.counts.1 = lists;
                 Ok(orders)
             }

@@ -80,6 +80,9 @@ impl Reloader {
             }
         })?;
         self.compare(&config, problems)?;
+        if let Some(refusal) = self.desk.account.confined(&config).refusal(&config) {
+            return Err(refusal.to_owned());
+        }
         problems.extend(parts::missing_programs(&config));
         problems.extend(unnamed_ports(&config, self.desk.listeners.iter().copied()));
         let mut held = self.lists.turn().await;

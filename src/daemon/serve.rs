@@ -11,6 +11,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use super::armed::Armed;
 use super::child::reap;
+use super::confine::Account;
 use super::desk::Desk;
 use super::early::{EarlyClose, Overheard, watch_early};
 use super::history::History;
@@ -27,7 +28,7 @@ use super::rate_limit::RateLimit;
 use super::recorder::{Around, Recorder, watch_evidence, watch_records};
 use super::reload::Reloader;
 use super::seal::Landlocked;
-use super::{ControlSockets, Fatal, Listener, Options, Scraped, landlock_word, now, wall_clock};
+use super::{ControlSockets, Fatal, Listener, Options, Scraped, now, wall_clock};
 use crate::answer::Pushed;
 use crate::config::Config;
 use crate::config::lists::Lists;
@@ -70,6 +71,7 @@ pub struct Daemon {
     pub runner: Option<(UnixStream, Child)>,
     pub historian: Option<(UnixStream, Child)>,
     pub landlocked: Landlocked,
+    pub account: Account,
 }
 
 /// How the daemon ends.
@@ -162,7 +164,8 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
             .iter()
             .map(|listener| listener.address)
             .collect(),
-        landlock: landlock_word(daemon.landlocked),
+        landlocked: daemon.landlocked,
+        account: daemon.account,
         problems: Mutex::new(daemon.problems),
         rules,
         list_problems: Mutex::default(),
@@ -236,7 +239,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
     };
     let mut line = desk.line();
     daemon.notify.ready(&line);
-    tracing::info!(landlock = desk.landlock, "{line}");
+    tracing::info!(landlock = desk.landlocked.as_str(), "{line}");
 
     let mut tick = tokio::time::interval(TICK);
     let end = loop {

@@ -96,7 +96,14 @@ pub fn tell(desk: &Desk) -> Status {
             installed: health.is_installed,
             owned: health.is_owned,
             gaps: health.gaps,
-            landlock: desk.landlock.to_owned(),
+            landlock: desk.landlocked.as_str().to_owned(),
+            unrestricted: desk
+                .landlocked
+                .missing()
+                .into_iter()
+                .map(str::to_owned)
+                .collect(),
+            egress: desk.account.confined(&config).words(),
         },
         commands: config
             .firewall

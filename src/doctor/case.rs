@@ -4,6 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use crate::config::Config;
+use crate::daemon::confine::Account;
+use crate::daemon::parts;
+use crate::firewall::ruleset::Settings;
 use crate::gate::allow_list::AllowList;
 use crate::gate::identifier::Identifier;
 
@@ -21,4 +24,12 @@ pub struct Case {
     pub names: Vec<Identifier>,
     /// Whether the caller is root, in its user namespace.
     pub is_root: bool,
+}
+
+impl Case {
+    /// The part of the ruleset that a daemon with this configuration would install here.
+    pub fn settings(&self) -> Settings {
+        let account = Account::to_be(&self.config);
+        parts::orders(&self.config, self.allow.clone(), account).settings
+    }
 }

@@ -11,7 +11,7 @@ use super::elements::foreign_deadline;
 use super::error::{Doing, KernelError};
 use super::foreign;
 use super::names::TABLE;
-use super::rules::{OBSERVERS, rule_text};
+use super::rules::{CONFINERS, optional_chains, rule_text};
 use super::ruleset::{COUNTERS, Mode, Settings, TimedSet, evidence_sets};
 use crate::gate::window::Windows;
 
@@ -64,13 +64,12 @@ pub(super) async fn has_our_shape(
         .doing("listing our chains")?;
     let planned = settings.chains();
     let is_known = |chain: &ChainInfo| {
-        planned.iter().any(|plan| plan.name == chain.name)
-            || !settings.observe && OBSERVERS.contains(&chain.name.as_str())
+        planned.iter().any(|plan| plan.name == chain.name) || is_optional(&chain.name)
     };
     Ok(found.iter().all(is_known)
         && planned.iter().all(|plan| {
             let Some(chain) = found.iter().find(|chain| chain.name == plan.name) else {
-                return OBSERVERS.contains(&plan.name);
+                return is_optional(plan.name);
             };
             chain.priority == plan.base.map(|base| base.priority)
                 && chain.hook == plan.base.map(|base| base.hook as u32)
@@ -78,24 +77,28 @@ pub(super) async fn has_our_shape(
         }))
 }
 
-/// What stands of what observes: chains, sets and counters, by name. Each is made, or taken away, while
-/// all else stands.
+fn is_optional(chain: &str) -> bool {
+    optional_chains().any(|name| name == chain)
+}
+
+/// What stands of what observes, or limits the daemon's account: chains, sets and counters, by name.
+/// Each is made, or taken away, while all else stands.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Observers {
+pub(super) struct Extras {
     pub(super) chains: BTreeSet<String>,
     pub(super) sets: BTreeSet<String>,
     pub(super) counters: BTreeSet<String>,
 }
 
-pub(super) async fn observers(nft: &Connection<Nftables>) -> Result<Observers, KernelError> {
+pub(super) async fn extras(nft: &Connection<Nftables>) -> Result<Extras, KernelError> {
     let chains = nft.list_chains_in(TABLE, NftFamily::Inet).await;
     let chains = chains.doing("listing our chains")?.into_iter();
     let sets = our_sets(nft).await?.into_iter().map(|set| set.name);
     let counters = nft.list_objects_in(TABLE, NftFamily::Inet).await;
     let counters = counters.doing("listing our counters")?.into_iter();
-    Ok(Observers {
+    Ok(Extras {
         chains: (chains.map(|chain| chain.name))
-            .filter(|name| OBSERVERS.contains(&name.as_str()))
+            .filter(|name| is_optional(name))
             .collect(),
         sets: sets
             .filter(|name| evidence_sets().any(|set| set.name == *name))
@@ -106,7 +109,7 @@ pub(super) async fn observers(nft: &Connection<Nftables>) -> Result<Observers, K
     })
 }
 
-impl Observers {
+impl Extras {
     /// Those that `settings` ask for.
     pub(super) fn of(settings: &Settings) -> Self {
         let chains = settings.chains().into_iter().map(|chain| chain.name);
@@ -114,7 +117,7 @@ impl Observers {
         let counters = settings.counters().iter();
         Self {
             chains: chains
-                .filter(|name| OBSERVERS.contains(name))
+                .filter(|name| is_optional(name))
                 .map(str::to_owned)
                 .collect(),
             sets: sets.map(|set| set.name).collect(),
@@ -143,7 +146,16 @@ pub(super) async fn rules_are_current(
             .map(|rule| rule_text(&rule.spec()))
             .eq(chain.rules.iter().map(rule_text))
     });
-    Ok(are_current && observers(nft).await? == Observers::of(settings))
+    Ok(are_current && extras(nft).await? == Extras::of(settings))
+}
+
+/// The rules that limit where the daemon's account connects to, as texts.
+pub(super) async fn confinement(nft: &Connection<Nftables>) -> Result<Vec<String>, KernelError> {
+    let rules = nft.list_rules(TABLE, NftFamily::Inet).await;
+    let rules = rules.doing("listing our rules")?;
+    let of = |chain: &'static str| rules.iter().filter(move |rule| rule.chain == chain);
+    let rules = CONFINERS.into_iter().flat_map(of);
+    Ok(rules.map(|rule| rule_text(&rule.spec())).collect())
 }
 
 /// The names of the allow-list's sets that the rules of our table read, IPv4's and IPv6's; `None` if

@@ -11,7 +11,7 @@ mod table;
 use std::collections::BTreeSet;
 use std::time::Instant;
 
-use nlink::netlink::nftables::{Family as NftFamily, SetElement};
+use nlink::netlink::nftables::{Family as NftFamily, NFT_TABLE_F_OWNER, SetElement};
 use nlink::netlink::{Connection, Nftables};
 
 use self::lists::Filling;
@@ -45,6 +45,17 @@ pub enum Ensured {
     /// The same, but its list is a long one: what is at once there of it stands, and the rest has to
     /// be filled in.
     Shortened,
+}
+
+/// What of ours stands in the kernel, for who only looks.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Our table is there.
+    pub stands: bool,
+    /// A living socket owns it.
+    pub owned: bool,
+    /// The rules that limit where the daemon's account connects to, in nft's words, in order.
+    pub confined: Vec<String>,
 }
 
 /// Our hold on the kernel: one socket for the whole life of the process, because an owned table
@@ -84,6 +95,21 @@ impl Kernel {
     /// The connection, for those who only read.
     pub fn connection(&self) -> &Connection<Nftables> {
         &self.nft
+    }
+
+    /// What of ours stands now. Changes nothing.
+    ///
+    /// # Errors
+    /// [`KernelError::Refused`], without CAP_NET_ADMIN too.
+    pub async fn standing(&self) -> Result<Standing, KernelError> {
+        let Some(flags) = inspect::table_flags(&self.nft).await? else {
+            return Ok(Standing::default());
+        };
+        Ok(Standing {
+            stands: true,
+            owned: flags & NFT_TABLE_F_OWNER != 0,
+            confined: inspect::confinement(&self.nft).await?,
+        })
     }
 
     /// Somebody wrote into our sets: the next look takes the whole table for unrecognisable.

@@ -14,10 +14,12 @@
 //! | | `divert` → `deliver` | hands it to the gate; with the gate dead it goes nowhere |
 //! | | `answers` | keeps what the gate sends away from conntrack, and so from masquerading |
 //! | all, if observed | `watch` `settle` `cross` | see `rules/observe.rs`: they count, and judge nothing |
+//! | all, if limited | `confine` → `reach` | see `rules/confine.rs`: what the account of our own processes sends |
 //!
 //! Each base chain takes its own ports: `guard` and `admit` those that are not diverted, `untrack`,
 //! `divert` and `answers` those that are, `tag` all. A group of chains without a port does not stand.
 
+mod confine;
 mod divert;
 mod observe;
 mod words;
@@ -27,7 +29,8 @@ use nlink::netlink::nftables::{
     Priority, RuleSpec, Value, Verdict,
 };
 
-pub(super) use self::observe::OBSERVERS;
+pub(super) use self::confine::CONFINERS;
+use self::observe::OBSERVERS;
 use self::words::{
     Mark, bit, doors, end, is_local, is_not_first, is_outer, nfproto, rule, set_bit,
 };
@@ -55,6 +58,12 @@ pub enum Hook {
     Input = 1,
     /// What this host sends.
     Output = 3,
+}
+
+/// The names of every chain that is made, or taken away, while all else stands: a base chain is named
+/// before the one that it leads to, and so on. In this order they can be taken away.
+pub(super) fn optional_chains() -> impl Iterator<Item = &'static str> {
+    OBSERVERS.into_iter().chain(CONFINERS)
 }
 
 /// Where a base chain stands.
@@ -140,6 +149,7 @@ impl Settings {
                 rules: self.answers_rules(),
             });
         }
+        chains.extend(self.confinement());
         chains
     }
 
@@ -320,7 +330,7 @@ pub fn rule_text(rule: &RuleSpec) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::firewall::ruleset::{Divert, ForeignChain, ForeignSet};
+    use crate::firewall::ruleset::{Divert, Egress, ForeignChain, ForeignSet};
     use crate::gate::allow_list::AllowList;
 
     const SILENCE: Closed = Closed {
@@ -344,6 +354,7 @@ mod tests {
             closed: SILENCE,
             divert: Vec::new(),
             observe: false,
+            egress: None,
         }
     }
 
@@ -373,10 +384,11 @@ mod tests {
             for divert in [vec![], vec![HTTP, TLS], vec![TLS]] {
                 for v4 in [Shut::Drop, Shut::Reject, Shut::Pass] {
                     for v6 in [Shut::Drop, Shut::Reject] {
-                        all.extend([false, true].map(|observe| Settings {
+                        all.extend([false, true].map(|both| Settings {
                             closed: Closed { v4, v6 },
                             divert: divert.clone(),
-                            observe,
+                            observe: both,
+                            egress: both.then(egress),
                             ..settings(mode.clone())
                         }));
                     }
@@ -384,6 +396,48 @@ mod tests {
             }
         }
         all
+    }
+
+    fn egress() -> Egress {
+        let to = ["10.0.0.5:80", "127.0.0.1:8443", "[2001:db8::5]:443"];
+        Egress {
+            uid: 996,
+            to: to.map(|to| to.parse().unwrap()).into(),
+        }
+    }
+
+    #[test]
+    fn what_limits_the_account_of_the_daemon_as_people_read_it() {
+        let settings = Settings {
+            egress: Some(egress()),
+            ..settings(set_mode())
+        };
+        let text = settings.to_nft();
+        let (_, chains) = text.split_once("\tchain reach").unwrap();
+        insta::assert_snapshot!("confined", chains);
+    }
+
+    #[test]
+    fn the_account_of_the_daemon_is_limited_in_every_mode_that_has_a_table() {
+        for mode in [Mode::Guard, set_mode(), attach_mode(), Mode::GateOnly] {
+            let names = |egress| -> Vec<&str> {
+                let settings = Settings {
+                    egress,
+                    ..settings(mode.clone())
+                };
+                let chains = settings.chains().into_iter();
+                chains
+                    .map(|chain| chain.name)
+                    .filter(|name| CONFINERS.contains(name))
+                    .collect()
+            };
+            assert_eq!(names(None), [""; 0]);
+            let expected: &[&str] = match mode {
+                Mode::GateOnly => &[],
+                _ => &["reach", "confine"],
+            };
+            assert_eq!(names(Some(egress())), expected, "{mode:?}");
+        }
     }
 
     #[test]

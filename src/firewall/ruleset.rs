@@ -2,7 +2,7 @@
 //!
 //! Which rules follow from them is `rules.rs`'s. Nothing here talks to a kernel.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use nlink::netlink::nftables::{Family as NftFamily, Set, SetElement, SetKeyType};
@@ -35,7 +35,22 @@ pub struct Settings {
     pub divert: Vec<Divert>,
     /// Count who comes while a window is open, and who gets through.
     pub observe: bool,
+    /// Where the account of the daemon's processes may connect to; `None` if that is not limited here.
+    pub egress: Option<Egress>,
 }
+
+/// Where one account may connect to, and nowhere else.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Egress {
+    /// The account's uid, never root's.
+    pub uid: u32,
+    /// By TCP: ascending, none twice, at most [`MAX_DESTINATIONS`]; no IPv6 address that means an IPv4 one.
+    pub to: Vec<SocketAddr>,
+}
+
+/// The most destinations that rules name, one rule for each: a first packet passes them all, and a
+/// batch of rules must fit what a socket of a container may send at once (212,992 octets).
+pub const MAX_DESTINATIONS: usize = 256;
 
 /// A guarded port whose peers are handed to the gate inside windows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

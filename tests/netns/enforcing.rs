@@ -27,7 +27,7 @@ const SOON: Duration = Duration::from_secs(30);
 pub fn orders(text: &str) -> Orders {
     let config = Config::parse(text, "orders", &AnyAccount, &Unchecked).expect("a configuration");
     let lists = Lists::read(&config.allow).expect("its lists");
-    parts::orders(&config, lists.list())
+    parts::orders(&config, lists.list(), None)
 }
 
 /// What there is to read.

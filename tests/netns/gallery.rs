@@ -11,12 +11,11 @@ mod more;
 use std::net::TcpListener;
 use std::path::Path as FilePath;
 use std::process::Command;
-use std::sync::Arc;
 use std::time::Duration;
 
 use acmegate::config::lists::Lists;
 use acmegate::config::{Config, Unchecked};
-use acmegate::daemon::parts::{self, AnyAccount};
+use acmegate::daemon::parts::AnyAccount;
 use acmegate::doctor::case::Case as Patient;
 use acmegate::doctor::finding::{Exam, Finding, Severity};
 use acmegate::doctor::path::{End, Fate as Fated, Knock, Protocol};
@@ -142,7 +141,7 @@ impl<'a> Scene<'a> {
             .map(|number| Identifier::parse(&format!("www{number}.example.com")).expect("a name"));
         Patient {
             config,
-            allow: Arc::clone(&allow),
+            allow,
             runtime_dir: self.directory.path().join("run"),
             names: names.collect(),
             is_root: true,
@@ -158,7 +157,7 @@ impl<'a> Scene<'a> {
             .expect("a runtime");
         runtime.block_on(async {
             let reading = Reading::take().await.expect("power over this network");
-            let settings = parts::orders(&patient.config, Arc::clone(&patient.allow)).settings;
+            let settings = patient.settings();
             let exam = reading.examine(&patient).await;
             (reading.answers(&settings), exam)
         })
@@ -167,7 +166,7 @@ impl<'a> Scene<'a> {
     /// What the kernel itself says in a copy of this host.
     fn twin_promises(&self) -> Promise {
         let patient = self.patient();
-        let settings = parts::orders(&patient.config, Arc::clone(&patient.allow)).settings;
+        let settings = patient.settings();
         let pairs = [("192.0.2.2", HOST_4), ("2001:db8:1::2", HOST_6)];
         let knocks = pairs.map(|(source, destination)| Knock {
             interface: "eth0".to_owned(),

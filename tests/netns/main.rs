@@ -1,7 +1,6 @@
 //! Tests against a real kernel, each in network namespaces of its own and without privileges.
 
 mod attach;
-mod attempts;
 mod base_chains;
 mod behind;
 mod budget;
@@ -10,6 +9,7 @@ mod challenges;
 mod clock;
 mod closed;
 mod commands;
+mod confined;
 mod demo;
 mod divert;
 mod dns;
@@ -56,6 +56,7 @@ mod raw;
 mod records;
 mod remains;
 mod runner;
+mod sandbox;
 mod scope;
 mod seals;
 mod signals;

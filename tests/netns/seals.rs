@@ -21,16 +21,17 @@ use acmegate::daemon::front_seal;
 use acmegate::daemon::historian::historian_seal;
 use acmegate::daemon::parts::AnyAccount;
 use acmegate::daemon::reader::reader_seal;
+use acmegate::daemon::sandbox::ground::{Ground, Tried};
 use acmegate::observe::history::Settings;
 use acmegate::observe::history::keeper::{Keeper, prepare};
 use acmegate::observe::history::message::{Ask, Question, Reply};
 use rustix::process::{PidfdFlags, pidfd_open};
 
-use crate::attempts::{Ground, Tried};
 use crate::host::{HOST_4, Host};
 use crate::lab::historian::window;
 use crate::lab::{Daemon, TempDir, inside};
 use crate::process::{NET_ADMIN, powers};
+use crate::users::inside_with_users;
 
 #[test]
 fn a_sealed_front_can_do_nothing_but_its_work_from_any_thread() {
@@ -96,6 +97,7 @@ fn a_sealed_enforcer_changes_the_firewall_and_nothing_else() {
                 let settings = acmegate::daemon::parts::orders(
                     &ground.config,
                     Lists::read(&ground.config.allow).expect("no lists").list(),
+                    None,
                 )
                 .settings;
                 let mut kernel = acmegate::firewall::netlink::Kernel::connect().expect("netlink");
@@ -209,13 +211,8 @@ fn the_enforcers_reader_reads_and_does_nothing_else() {
                 .enable_all()
                 .build()
                 .expect("a runtime");
-            let settings = acmegate::daemon::parts::orders(
-                &ground.config,
-                Lists::read(&ground.config.allow).expect("no lists").list(),
-            )
-            .settings;
             let connect = async { acmegate::firewall::netlink::Kernel::connect() };
-            let mut kernel = runtime.block_on(connect).expect("netlink");
+            let kernel = runtime.block_on(connect).expect("netlink");
             reader_seal(&ground.config).apply().expect("a seal");
             refused(ground.try_everything());
             refused(vec![(
@@ -223,15 +220,17 @@ fn the_enforcers_reader_reads_and_does_nothing_else() {
                 std::thread::Builder::new().spawn(|| ()).map(drop),
             )]);
             // Not even by the enforcer's own socket.
-            let now = std::time::Instant::now();
-            let windows = acmegate::gate::window::Windows::default();
-            let done = runtime.block_on(kernel.ensure(&settings, &windows, now));
-            let error = done.expect_err("it has no power").to_string();
-            assert!(error.contains("not permitted"), "{error}");
+            let socket = kernel.connection().socket();
+            let sent = rustix::net::send(socket, b"x", rustix::net::SendFlags::empty());
+            refused(vec![(
+                "speak to the kernel",
+                sent.map(drop).map_err(io::Error::from),
+            )]);
             ground.read_config().expect("a reload reads it");
             send.send(()).expect("somebody looks");
             told.recv().expect("somebody has looked");
-            ground
+            // What they end by, a thread that is not sealed does.
+            (ground, kernel, runtime)
         });
         if receive.recv().is_ok() {
             for thread in threads().difference(&before) {
@@ -239,7 +238,7 @@ fn the_enforcers_reader_reads_and_does_nothing_else() {
             }
         }
         let _ = go_on.send(());
-        reader.join().expect("sealed");
+        drop(reader.join().expect("sealed"));
     });
 }
 
@@ -367,7 +366,7 @@ fn the_running_daemon_is_sealed_in_every_thread() {
 /// The positive control: whatever is refused later would have worked. In threads of its own, since
 /// some of it changes the thread.
 fn everything_works_unsealed() -> Ground {
-    let ground = Ground::new();
+    let ground = Ground::new().expect("a ground of our own");
     std::thread::scope(|scope| {
         let tried = scope.spawn(|| ground.try_everything()).join();
         for (what, result) in tried.expect("nothing panics") {
@@ -380,7 +379,7 @@ fn everything_works_unsealed() -> Ground {
         }
     });
     drop(ground);
-    Ground::new()
+    Ground::new().expect("a ground of our own")
 }
 
 fn is_root_of_the_host() -> bool {
@@ -442,4 +441,137 @@ fn threads() -> BTreeSet<u32> {
 /// system calls are filtered.
 fn powers_here(thread: u32) -> (u64, bool, bool) {
     powers(&format!("/proc/self/task/{thread}/status"))
+}
+
+#[test]
+fn the_status_tells_what_the_kernel_says_of_every_process() {
+    inside_with_users(|| {
+        let _host = Host::new();
+        let state = TempDir::new();
+        let start = |more: &str| {
+            Daemon::start(&format!(
+                "[firewall]\nports = [80]\n{more}[daemon]\nuser = \"nobody\"\nstate_dir = \"{}\"\n",
+                state.at("state")
+            ))
+        };
+        let security = |daemon: &Daemon| -> serde_json::Value {
+            let output = daemon.cli(&["status", "--security", "--json"]).success();
+            serde_json::from_str(&output.stdout).expect("JSON")
+        };
+        let capabilities = |security: &serde_json::Value| -> Vec<(String, String)> {
+            let processes = security["processes"].as_array().expect("processes").iter();
+            processes
+                .map(|process| {
+                    let text = |field: &str| process[field].to_string().replace('"', "");
+                    assert_eq!(
+                        (text("uids"), text("gids")),
+                        ("[65534]".into(), "[65534]".into())
+                    );
+                    assert_eq!(process["no_new_privs"], true, "{process}");
+                    let filters = process["filters"].as_u64().expect("a number");
+                    let least = if text("name") == "runner" { 1 } else { 2 };
+                    assert!(filters >= least, "{process}");
+                    (text("name"), text("capabilities"))
+                })
+                .collect()
+        };
+        let net_admin = "[CAP_NET_ADMIN]";
+        let of = |processes: &[(&str, &str)]| -> Vec<(String, String)> {
+            let owned = processes.iter();
+            owned
+                .map(|(name, has)| ((*name).to_owned(), (*has).to_owned()))
+                .collect()
+        };
+        let daemon = start("egress = \"upstreams\"\n");
+        let told = security(&daemon);
+        let mut found = capabilities(&told);
+        found.sort();
+        assert_eq!(
+            found,
+            of(&[
+                ("enforcer", net_admin),
+                ("front", "[]"),
+                ("historian", "[]")
+            ])
+        );
+        assert_eq!(told["problems"], serde_json::json!([]), "{told}");
+        assert_eq!(told["table"]["stands"], true, "{told}");
+        assert_eq!(told["table"]["confined"][0], "meta skuid 65534 goto reach");
+        // The enforcer's reader has nothing of what the enforcer has.
+        let processes = told["processes"].as_array().expect("processes");
+        let enforcer = processes
+            .iter()
+            .find(|process| process["name"] == "enforcer");
+        let enforcer = enforcer.expect("it is there");
+        assert_eq!(enforcer["threads"], 2, "{enforcer}");
+        assert_eq!(enforcer["threads_with_capabilities"], 1, "{enforcer}");
+        let text = daemon.cli(&["status", "--security"]).success().stdout;
+        assert!(text.contains("landlock  fully"), "{text}");
+        assert!(text.contains("uid 65534 connects to nowhere"), "{text}");
+        drop(daemon);
+        let command = "open_command = [\"true\"]\nclose_command = [\"true\"]\n";
+        let mut daemon = start(&format!("{command}command_net_admin = true\n"));
+        let mut found = capabilities(&security(&daemon));
+        found.sort();
+        assert_eq!(
+            found,
+            of(&[
+                ("enforcer", net_admin),
+                ("front", "[]"),
+                ("historian", "[]"),
+                ("runner", net_admin)
+            ])
+        );
+        assert_eq!(daemon.terminate(), 0);
+        let daemon = start("mode = \"gate-only\"\n");
+        let told = security(&daemon);
+        assert!(
+            capabilities(&told).iter().all(|(_, has)| has == "[]"),
+            "{told}"
+        );
+        assert_eq!(told["table"]["stands"], false, "{told}");
+    });
+}
+
+/// A kernel that has less is shown by strace, which answers in its place.
+#[test]
+fn a_kernel_without_all_of_landlock_is_told_of_and_can_be_refused() {
+    inside(|| {
+        // Whether there is landlock, and which one, is asked first of all.
+        for (answer, missing) in [
+            ("error=EOPNOTSUPP", "files, truncating files, TCP ports"),
+            ("retval=3:when=1", "TCP ports, device ioctls, signals"),
+        ] {
+            let strace = [
+                "strace",
+                "-f",
+                "-qq",
+                "-o",
+                "/dev/null",
+                "-e",
+                "trace=landlock_create_ruleset",
+                "-e",
+                &format!("inject=landlock_create_ruleset:{answer}"),
+            ];
+            let with = |more: &str| {
+                let state = TempDir::new();
+                let text = format!(
+                    "[daemon]\nuser = \"0\"\nstate_dir = \"{}\"\n{more}",
+                    state.at("state")
+                );
+                (Daemon::with(&text).under(&strace), state)
+            };
+            let (refused, _state) = with("require_seals = true\n");
+            let refused = refused.refuse();
+            assert_eq!(refused.code, 71, "{refused}");
+            assert!(refused.stderr.contains(missing), "{refused}");
+            assert!(refused.stderr.contains("require_seals"), "{refused}");
+            let (daemon, _state) = with("");
+            let daemon = daemon.start();
+            let status = daemon.cli(&["status"]).success().stdout;
+            assert!(status.contains("\nsealed    "), "{status}");
+            let security = daemon.cli(&["status", "--security"]).success().stdout;
+            assert!(security.contains(missing), "{security}");
+        }
+    });
 }

@@ -28,7 +28,6 @@ use std::time::Duration;
 use super::case::Case;
 use super::finding::{Area, Exam, Finding, Severity};
 use crate::config::Config;
-use crate::daemon::parts;
 use crate::firewall::base_chains::{Culprit, Doubt, IpFamily, Path, Place, Transport};
 use crate::firewall::ruleset::Settings;
 
@@ -102,7 +101,7 @@ fn not_covered(why: String) -> Exam {
 impl Reading {
     /// Examines what was read. Asks the kernel for the text of the rules that are named.
     pub async fn examine(&self, case: &Case) -> Exam {
-        let settings = parts::orders(&case.config, case.allow.clone()).settings;
+        let settings = case.settings();
         let answers = self.answers(&settings);
         let words = self.words(&places(&answers)).await;
         let view = View {

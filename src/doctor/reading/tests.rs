@@ -52,7 +52,7 @@ fn answer(family: IpFamily, open: Judgement) -> Answer {
 fn found(answers: &[Answer]) -> Exam {
     let config = Config::default();
     let reading = Reading::by_hand(Ruleset::default(), Routes::default(), Vec::<Way>::new());
-    let settings = parts::orders(&config, Arc::new(AllowList::new([]))).settings;
+    let settings = parts::orders(&config, Arc::new(AllowList::new([])), None).settings;
     let view = View {
         reading: &reading,
         config: &config,

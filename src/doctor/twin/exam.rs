@@ -7,7 +7,6 @@ use std::path::Path;
 use super::entrances::{Door, doors};
 use super::order::{Answer, Order, PATIENCE, Source, Window};
 use super::{NOT_CARRIED, TwinError, prove_by};
-use crate::daemon::parts;
 use crate::doctor::case::Case;
 use crate::doctor::finding::{Area, Exam, Finding, Severity};
 use crate::doctor::path::{End, Fate, Knock, Protocol};
@@ -104,7 +103,7 @@ pub async fn examine(case: &Case, source: Source) -> Exam {
 /// The same by another copy of this program.
 pub async fn examine_by(program: &Path, case: &Case, source: Source) -> Exam {
     let mut exam = Exam::of(Area::Firewall);
-    let settings = parts::orders(&case.config, case.allow.clone()).settings;
+    let settings = case.settings();
     let doors = match doors().await {
         Ok(doors) if !doors.is_empty() => doors,
         Ok(_) => {

@@ -1,6 +1,6 @@
 //! What a twin is asked and what it answers: plain data that goes from one process to the other.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,7 +8,9 @@ use nlink::netlink::nftables::Family as NftFamily;
 use serde::{Deserialize, Serialize};
 
 use crate::doctor::path::{Fate, Knock};
-use crate::firewall::ruleset::{Closed, Divert, ForeignChain, ForeignSet, Mode, Settings, Shut};
+use crate::firewall::ruleset::{
+    Closed, Divert, Egress, ForeignChain, ForeignSet, Mode, Settings, Shut,
+};
 use crate::gate::allow_list::{AllowList, Entries};
 
 /// The most knocks of one order, in all of its runs together.
@@ -98,6 +100,7 @@ struct Guard {
     closed: [ShutWord; 2],
     divert: Vec<(u16, u16)>,
     observe: bool,
+    egress: Option<(u32, Vec<SocketAddr>)>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -179,6 +182,7 @@ impl Guard {
                 .map(|divert| (divert.port, divert.to))
                 .collect(),
             observe: settings.observe,
+            egress: (settings.egress.as_ref()).map(|egress| (egress.uid, egress.to.clone())),
         }
     }
 
@@ -234,6 +238,7 @@ impl Guard {
                 })
                 .collect(),
             observe: self.observe,
+            egress: (self.egress.clone()).map(|(uid, to)| Egress { uid, to }),
         }
     }
 }
@@ -287,6 +292,10 @@ mod tests {
                     to: 8444,
                 }],
                 observe: true,
+                egress: Some(Egress {
+                    uid: 996,
+                    to: vec!["[2001:db8::5]:443".parse().unwrap()],
+                }),
             };
             let order = Order {
                 source: Source::Live,

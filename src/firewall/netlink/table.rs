@@ -11,9 +11,9 @@ use super::{ATTEMPTS, Ensured, Kernel};
 use crate::firewall::allow::PORTION;
 use crate::firewall::elements::all_elements;
 use crate::firewall::error::{Doing, KernelError};
-use crate::firewall::inspect::Observers;
+use crate::firewall::inspect::Extras;
 use crate::firewall::names::TABLE;
-use crate::firewall::rules::OBSERVERS;
+use crate::firewall::rules::optional_chains;
 use crate::firewall::ruleset::{Mode, Settings, evidence_sets};
 use crate::firewall::{foreign, inspect};
 use crate::gate::lease::Family;
@@ -229,8 +229,8 @@ impl Kernel {
             return Ok(Ensured::Untouched);
         }
         let stale = self.stale_lists(settings).await?;
-        let stands = inspect::observers(&self.nft).await?;
-        let wanted = Observers::of(settings);
+        let stands = inspect::extras(&self.nft).await?;
+        let wanted = Extras::of(settings);
         let mut change = self.nft.transaction();
         for counter in wanted.counters.difference(&stands.counters) {
             change = change.add_object(&Object::counter(TABLE, counter));
@@ -261,10 +261,10 @@ impl Kernel {
     }
 }
 
-/// Takes away what observes and is no longer wanted.
-fn without(mut change: Transaction, stands: &Observers, wanted: &Observers) -> Transaction {
-    let is_gone = |name: &&&str| stands.chains.contains(**name) && !wanted.chains.contains(**name);
-    let gone: Vec<&&str> = OBSERVERS.iter().filter(is_gone).collect();
+/// Takes away what is no longer wanted of it.
+fn without(mut change: Transaction, stands: &Extras, wanted: &Extras) -> Transaction {
+    let is_gone = |name: &&str| stands.chains.contains(*name) && !wanted.chains.contains(*name);
+    let gone: Vec<&str> = optional_chains().filter(is_gone).collect();
     for chain in &gone {
         change = change.flush_chain(TABLE, chain, NftFamily::Inet);
     }

@@ -42,7 +42,7 @@ const TRACED_PER_SECOND: u64 = 5;
 
 /// The names of every chain that observes, whatever the settings: a base chain stands before the one
 /// that it leads to, and so on. In this order they can be taken away.
-pub const OBSERVERS: [&str; 8] = [
+pub(super) const OBSERVERS: [&str; 8] = [
     "watch",
     "settle",
     "cross",

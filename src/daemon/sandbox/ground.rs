@@ -1,33 +1,35 @@
 //! What a process that was taken over would try, each as a function that says how it went.
 //!
-//! The same list is tried unsealed, where everything must work, and sealed, where nothing may.
+//! The same list is tried unsealed, where everything must work (`tests/netns/seals.rs`), and sealed, where nothing
+//! may. Nothing here touches anything but a directory, listeners and a process of its own.
 
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 
-use nix::mount::{MsFlags, mount};
+use nix::mount::{MsFlags, mount, umount};
 use nix::sched::{CloneFlags, unshare};
 use rustix::fs::{Mode, OFlags, ResolveFlags};
 use rustix::process::{Pid, Signal};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use acmegate::config::{Config, Disk};
-use acmegate::daemon::parts::AnyAccount;
-
-use crate::lab::TempDir;
+use crate::config::{Config, Unchecked};
+use crate::daemon::parts::AnyAccount;
 
 /// The outcome of one attempt.
 pub type Tried = (&'static str, io::Result<()>);
 
 /// A small host: directories, listeners, a process that is none of ours.
 pub struct Ground {
+    /// A directory of its own, which goes when this does.
     pub directory: PathBuf,
+    /// The configuration of a front that answers from a webroot and an upstream here.
     pub config: Config,
     /// The upstream's port, which the front may connect to.
     pub upstream: TcpListener,
@@ -38,58 +40,85 @@ pub struct Ground {
     /// A listener of the front's own.
     pub listener: TcpListener,
     stranger: Child,
-    _temp: TempDir,
+    _temp: Temporary,
+}
+
+/// A directory for this account alone. Dropping it removes it.
+struct Temporary(PathBuf);
+
+impl Temporary {
+    fn new() -> io::Result<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let (pid, number) = (std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let path = std::env::temp_dir().join(format!("acmegate-sandbox-{pid}-{number}"));
+        // What is there already is somebody else's, and an error.
+        fs::DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
 }
 
 impl Ground {
-    pub fn new() -> Self {
-        let temp = TempDir::new();
-        let directory = temp.path().to_owned();
+    /// Makes one in the temporary directory.
+    ///
+    /// # Errors
+    /// Whatever could not be made.
+    pub fn new() -> io::Result<Self> {
+        let temp = Temporary::new()?;
+        let directory = temp.0.clone();
         for part in ["etc", "state", "webroot", "mount"] {
-            fs::create_dir_all(directory.join(part)).expect("a directory of our own");
+            fs::create_dir_all(directory.join(part))?;
         }
-        fs::write(directory.join("webroot/file"), "beneath").expect("a file of our own");
-        fs::write(directory.join("state/file"), "kept").expect("a file of our own");
-        let listen = || TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let (upstream, other, listener) = (listen(), listen(), listen());
+        fs::write(directory.join("webroot/file"), BENEATH)?;
+        fs::write(directory.join("state/file"), "kept")?;
+        let listen = || TcpListener::bind("127.0.0.1:0");
+        let (upstream, other, listener) = (listen()?, listen()?, listen()?);
         let file = directory.join("etc/acmegate.toml");
         let text = format!(
             "[daemon]\nstate_dir = \"{directory}/state\"\n[http]\nlisten = []\n[firewall]\nports = [80]\n\
              [[site]]\nidentifiers = [\"a.example.com\"]\nanswer = {{ webroot = \"{directory}/webroot\" }}\n\
              [[site]]\nidentifiers = [\"b.example.com\"]\nanswer = {{ upstream = \"http://{}\" }}\n",
-            upstream.local_addr().expect("bound"),
+            upstream.local_addr()?,
             directory = directory.display(),
         );
-        fs::write(&file, text).expect("a file of our own");
-        let config = Config::load_with(Some(&file), &AnyAccount, &Disk).expect("a good file");
-        let handle = rustix::fs::open(
+        fs::write(&file, text)?;
+        let config =
+            Config::load_with(Some(&file), &AnyAccount, &Unchecked).map_err(io::Error::other)?;
+        let webroot = rustix::fs::open(
             directory.join("webroot"),
             OFlags::PATH | OFlags::DIRECTORY,
             Mode::empty(),
-        );
+        )?;
+        // It ends by itself, should nobody end it.
         let stranger = Command::new("sleep")
             .arg("60")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
-            .spawn();
-        Self {
+            .spawn()?;
+        Ok(Self {
             config,
             upstream,
             other,
-            webroot: handle.expect("the webroot is there"),
+            webroot,
             listener,
             directory,
+            stranger,
             _temp: temp,
-            stranger: stranger.expect("sleep (Debian package coreutils)"),
-        }
+        })
     }
 
+    /// A process that is none of ours.
     pub fn stranger(&self) -> Pid {
         Pid::from_child(&self.stranger)
     }
 
-    /// Everything that neither process has any business with.
+    /// Everything that neither front nor enforcer, reader and historian have any business with.
     pub fn try_everything(&self) -> Vec<Tried> {
         let mut tried: Vec<Tried> = vec![
             ("start a program", self.start_a_program()),
@@ -107,7 +136,18 @@ impl Ground {
         ];
         tried.extend(self.try_to_change_files());
         tried.extend(self.try_other_sockets());
-        tried.extend(self.try_other_processes());
+        tried.extend(self.try_against_the_system());
+        tried.push(("take a capability back", take_capabilities_back()));
+        tried.push((
+            "make a file in memory",
+            rustix::fs::memfd_create("x", rustix::fs::MemfdFlags::CLOEXEC)
+                .map(drop)
+                .map_err(io::Error::from),
+        ));
+        tried.push((
+            "signal another process",
+            rustix::process::kill_process(self.stranger(), Signal::CONT).map_err(io::Error::from),
+        ));
         tried
     }
 
@@ -181,10 +221,14 @@ impl Ground {
                 TcpListener::bind("127.0.0.1:0").map(drop),
             ),
             ("listen without binding", self.listen_unbound()),
+            ("take others' connections", self.listen_transparently()),
         ]
     }
 
     /// Connects as the front does to its upstreams, but by any protocol of streams.
+    ///
+    /// # Errors
+    /// The kernel's.
     pub fn connect(&self, protocol: i32, to: &TcpListener) -> io::Result<()> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::from(protocol)))?;
         socket.connect(&to.local_addr()?.into())
@@ -214,11 +258,17 @@ impl Ground {
         Ok(())
     }
 
+    /// As a diverted listener is made, before the seal.
+    fn listen_transparently(&self) -> io::Result<()> {
+        Socket::from(self.listener.try_clone()?).set_ip_transparent_v4(true)
+    }
+
     fn listen_unbound(&self) -> io::Result<()> {
         Socket::new(Domain::IPV4, Type::STREAM, None)?.listen(1)
     }
 
-    fn try_other_processes(&self) -> Vec<Tried> {
+    /// What not even a command has any business with, which may read files and speak to networks.
+    pub fn try_against_the_system(&self) -> Vec<Tried> {
         let stranger = self.stranger();
         let traced = nix::unistd::Pid::from_raw(stranger.as_raw_nonzero().get());
         vec![
@@ -226,10 +276,6 @@ impl Ground {
                 "trace another process",
                 nix::sys::ptrace::seize(traced, nix::sys::ptrace::Options::empty())
                     .map_err(io::Error::from),
-            ),
-            (
-                "signal another process",
-                rustix::process::kill_process(stranger, Signal::CONT).map_err(io::Error::from),
             ),
             (
                 "mount",
@@ -240,6 +286,7 @@ impl Ground {
                     MsFlags::empty(),
                     None::<&str>,
                 )
+                .and_then(|()| umount(&self.directory.join("mount")))
                 .map_err(io::Error::from),
             ),
             (
@@ -247,31 +294,35 @@ impl Ground {
                 unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWUTS)
                     .map_err(io::Error::from),
             ),
-            (
-                "make a file in memory",
-                rustix::fs::memfd_create("x", rustix::fs::MemfdFlags::CLOEXEC)
-                    .map(drop)
-                    .map_err(io::Error::from),
-            ),
-            ("take a capability back", take_capabilities_back()),
         ]
     }
 
-    /// openat2(2) beneath the webroot's handle, as tokens are looked up.
+    /// Reads beneath the webroot by openat2(2) and its handle, as tokens are looked up.
+    ///
+    /// # Errors
+    /// The kernel's.
     pub fn read_beneath(&self) -> io::Result<()> {
         let flags = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         let file =
             rustix::fs::openat2(&self.webroot, "file", OFlags::RDONLY, Mode::empty(), flags)?;
         let mut text = String::new();
         io::Read::read_to_string(&mut fs::File::from(file), &mut text)?;
-        assert_eq!(text, "beneath");
-        Ok(())
+        match text == BENEATH {
+            true => Ok(()),
+            false => Err(io::ErrorKind::InvalidData.into()),
+        }
     }
 
+    /// Reads the configuration, as a reload does.
+    ///
+    /// # Errors
+    /// The kernel's.
     pub fn read_config(&self) -> io::Result<()> {
         fs::read(self.directory.join("etc/acmegate.toml")).map(drop)
     }
 }
+
+const BENEATH: &str = "beneath";
 
 /// Unsealed, raising nothing works; sealed, the call itself is gone.
 fn take_capabilities_back() -> io::Result<()> {

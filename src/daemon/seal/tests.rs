@@ -1,0 +1,230 @@
+use super::*;
+
+#[test]
+fn what_an_older_kernel_does_not_restrict_is_named_and_can_be_fatal() {
+    let (ports, signals) = ("TCP ports", "signals and abstract sockets");
+    for (landlocked, missing) in [
+        (Landlocked::Fully, vec![]),
+        (Landlocked::Partly(5), vec![signals]),
+        (
+            Landlocked::Partly(2),
+            vec!["truncating files", ports, "device ioctls", signals],
+        ),
+    ] {
+        assert_eq!(landlocked.missing(), missing, "{landlocked:?}");
+        assert!(landlocked.demand(false).is_ok());
+        assert_eq!(landlocked.demand(true).is_ok(), missing.is_empty());
+    }
+    let error = Landlocked::Not.demand(true).unwrap_err().to_string();
+    assert!(
+        error.contains("does not restrict files, truncating"),
+        "{error}"
+    );
+}
+
+#[test]
+fn every_filter_compiles() {
+    for (calls, count) in [
+        (Calls::Front, 2),
+        (Calls::Enforcer, 2),
+        (Calls::Reader, 2),
+        (Calls::Historian, 2),
+        (Calls::Runner, 1),
+    ] {
+        assert_eq!(calls.filters().unwrap().len(), count);
+    }
+}
+
+#[test]
+fn neither_may_execute_or_trace() {
+    for call in [
+        libc::SYS_execve,
+        libc::SYS_execveat,
+        libc::SYS_ptrace,
+        libc::SYS_fork,
+        libc::SYS_bpf,
+    ] {
+        for calls in [COMMON, POLLING, FILES, FRONT, ENFORCER, HISTORIAN] {
+            assert!(!calls.contains(&call));
+        }
+    }
+    for calls in [COMMON, POLLING, FILES, ENFORCER, HISTORIAN] {
+        assert!(!calls.contains(&libc::SYS_socket) && !calls.contains(&libc::SYS_connect));
+    }
+}
+
+/// What the kernel would answer, were a thread under these filters to make this call (seccomp(2)): the
+/// classic BPF that filters are made of, as far as seccompiler makes use of it. Of many the strictest counts, and
+/// an errno is stricter than leave.
+fn answer(calls: Calls, call: i64, arguments: [u64; 6]) -> u32 {
+    const LD_W_ABS: u16 = 0x20;
+    const ALU_AND_K: u16 = 0x54;
+    const JA: u16 = 0x05;
+    const JEQ: u16 = 0x15;
+    const JGT: u16 = 0x25;
+    const JGE: u16 = 0x35;
+    const RET: u16 = 0x06;
+    const AUDIT_ARCH: u32 = match cfg!(target_arch = "x86_64") {
+        true => 0xc000_003e,
+        false => 0xc000_00b7,
+    };
+    let load = |at: u32| -> u32 {
+        match at {
+            0 => call as u32,
+            4 => AUDIT_ARCH,
+            16.. => {
+                let argument = arguments[(at as usize - 16) / 8];
+                match at % 8 {
+                    0 => argument as u32,
+                    _ => (argument >> 32) as u32,
+                }
+            }
+            _ => 0,
+        }
+    };
+    let run = |program: &BpfProgram| -> u32 {
+        let (mut at, mut sum) = (0, 0);
+        loop {
+            let step = &program[at];
+            at += 1;
+            let jump = |is: bool| usize::from(if is { step.jt } else { step.jf });
+            match step.code {
+                LD_W_ABS => sum = load(step.k),
+                ALU_AND_K => sum &= step.k,
+                JA => at += step.k as usize,
+                JEQ => at += jump(sum == step.k),
+                JGT => at += jump(sum > step.k),
+                JGE => at += jump(sum >= step.k),
+                RET => return step.k,
+                other => panic!("{other:#x} is no step of a filter"),
+            }
+        }
+    };
+    let filters = calls.filters().unwrap();
+    filters.iter().map(run).min().unwrap()
+}
+
+/// fcntl(2); libc has no name for it.
+const F_SETSIG: i32 = 10;
+const ALLOWED: u32 = 0x7fff_0000;
+const SEALED: [Calls; 4] = [
+    Calls::Front,
+    Calls::Enforcer,
+    Calls::Reader,
+    Calls::Historian,
+];
+
+fn allows(calls: Calls, call: i64, arguments: [u64; 6]) -> bool {
+    let answer = answer(calls, call, arguments);
+    assert!(
+        answer == ALLOWED || answer & 0xffff_0000 == 0x5_0000,
+        "{answer:#x}"
+    );
+    answer == ALLOWED
+}
+
+fn with(argument: usize, value: i32) -> [u64; 6] {
+    let mut all = [0; 6];
+    all[argument] = value as u64;
+    all
+}
+
+#[test]
+fn no_code_comes_into_being() {
+    let (data, code) = (
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::PROT_READ | libc::PROT_EXEC,
+    );
+    for calls in SEALED {
+        for call in [libc::SYS_mmap, libc::SYS_mprotect] {
+            assert!(allows(calls, call, with(2, data)), "{calls:?}");
+            assert!(!allows(calls, call, with(2, code)), "{calls:?}");
+        }
+        assert!(!allows(calls, libc::SYS_memfd_create, [0; 6]));
+        assert!(!allows(calls, libc::SYS_pkey_mprotect, with(2, code)));
+    }
+}
+
+#[test]
+fn no_signal_goes_to_anybody_else() {
+    let own = std::process::id() as i32;
+    for calls in SEALED {
+        assert!(allows(calls, libc::SYS_tgkill, with(0, own)));
+        assert!(!allows(calls, libc::SYS_tgkill, with(0, own + 1)));
+        for call in [
+            libc::SYS_kill,
+            libc::SYS_tkill,
+            libc::SYS_rt_sigqueueinfo,
+            libc::SYS_rt_tgsigqueueinfo,
+            libc::SYS_pidfd_send_signal,
+            libc::SYS_timer_create,
+        ] {
+            assert!(!allows(calls, call, with(0, own)), "{calls:?} {call}");
+        }
+        assert!(allows(
+            calls,
+            libc::SYS_fcntl,
+            with(1, libc::F_DUPFD_CLOEXEC)
+        ));
+        for command in [libc::F_SETOWN, F_SETSIG, libc::F_SETLEASE, libc::F_NOTIFY] {
+            assert!(
+                !allows(calls, libc::SYS_fcntl, with(1, command)),
+                "{calls:?}"
+            );
+        }
+        let locks = allows(calls, libc::SYS_fcntl, with(1, libc::F_SETLK));
+        assert_eq!(locks, calls == Calls::Historian);
+    }
+}
+
+#[test]
+fn each_has_the_files_and_sockets_of_its_work() {
+    use Calls::{Enforcer, Front, Historian, Reader};
+    for (call, who) in [
+        (libc::SYS_openat, &[Front, Reader, Historian][..]),
+        (libc::SYS_statx, &[Front, Reader, Historian]),
+        (libc::SYS_openat2, &[Front]),
+        (libc::SYS_unlinkat, &[Historian]),
+        (libc::SYS_sendmsg, &[Enforcer]),
+        (libc::SYS_recvmsg, &[Front, Enforcer, Historian]),
+        (libc::SYS_epoll_pwait, &[Front, Enforcer, Historian]),
+        (libc::SYS_accept4, &[Front]),
+        (libc::SYS_connect, &[Front]),
+        (libc::SYS_bind, &[]),
+        (libc::SYS_listen, &[]),
+        (libc::SYS_sendmmsg, &[]),
+        (libc::SYS_io_uring_setup, &[]),
+        (libc::SYS_capset, &[]),
+        (libc::SYS_seccomp, &[]),
+        (libc::SYS_unshare, &[]),
+        (libc::SYS_setns, &[]),
+        (libc::SYS_mount, &[]),
+        (libc::SYS_fchmod, &[]),
+        (libc::SYS_fchmodat, &[]),
+        (libc::SYS_linkat, &[]),
+        (libc::SYS_symlinkat, &[]),
+        (libc::SYS_process_vm_writev, &[]),
+        (libc::SYS_pidfd_getfd, &[]),
+    ] {
+        for calls in SEALED {
+            let is_allowed = allows(calls, call, [0; 6]);
+            assert_eq!(is_allowed, who.contains(&calls), "{calls:?} {call}");
+        }
+    }
+}
+
+#[test]
+fn the_front_sets_options_of_sockets_and_tcp_and_of_nothing_below() {
+    for (level, may) in [
+        (libc::SOL_SOCKET, true),
+        (libc::IPPROTO_TCP, true),
+        (libc::IPPROTO_IP, false),
+        (libc::IPPROTO_IPV6, false),
+        (libc::SOL_RAW, false),
+    ] {
+        assert_eq!(
+            allows(Calls::Front, libc::SYS_setsockopt, with(1, level)),
+            may
+        );
+    }
+}
