@@ -5,6 +5,7 @@ mod answer;
 mod caller;
 mod check;
 mod close;
+mod completions;
 pub mod demo;
 mod doctor;
 mod exec;
@@ -103,6 +104,9 @@ enum Command {
     /// Started by `run` alone: the process that keeps the history
     #[command(hide = true)]
     Historian,
+    /// Print the completions of a shell: a package is built with it
+    #[command(hide = true)]
+    Completions(completions::CompletionsArgs),
     /// Started by `exec` alone: becomes the command
     #[command(hide = true, name = "exec-command")]
     Become(exec::StartArgs),
@@ -202,6 +206,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         })?,
         Command::Enforcer => daemon::enforcer::run(config.as_deref())?,
         Command::Runner => daemon::runner::run(config.as_deref())?,
+        Command::Completions(args) => completions::run(&args)?,
         Command::Historian => daemon::historian::run(config.as_deref())?,
         Command::Open(args) => return open::run(&runtime_dir, &args),
         Command::Close(args) => return close::run(&runtime_dir, &args),
