@@ -385,14 +385,9 @@ impl Host {
         // Ours, and the directory of what is ours.
         let expected = [BUNDLE, "/etc/systemd/system/acmegate.service.d"];
         assert_eq!(left, expected);
-        let named = self.machine.does(&[
-            "find",
-            "/etc",
-            "/usr",
-            "/var/lib/acmegate*",
-            "-name",
-            "*acmegate*",
-        ]);
+        let named = self
+            .machine
+            .does(&["find", "/etc", "/usr", "/var/lib", "-name", "*acmegate*"]);
         assert_eq!(named, "/etc/systemd/system/acmegate.service.d\n");
         let failed = self.machine.does(&["systemctl", "--failed", "--no-legend"]);
         assert_eq!(failed, "");
