@@ -306,6 +306,33 @@ fn the_same_source_gives_the_same_debian_package() {
 }
 
 #[test]
+fn the_bill_of_materials_is_what_the_document_says() {
+    let output = Command::new(root().join("packaging/sbom"))
+        .output()
+        .unwrap();
+    assert!(output.status.success());
+    let bill: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let crates = bill["components"].as_array().unwrap();
+    let page = include_str!("../../docs/dependencies.md");
+    let (_, section) = page.split_once("\n## In the program\n").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    assert!(
+        section.contains(&format!("\n{} crates.\n", crates.len())),
+        "{}",
+        crates.len()
+    );
+    let named: BTreeSet<&str> = section.split(['|', ',', ' ', '\n']).collect();
+    for own in crates {
+        assert!(named.contains(own["name"].as_str().unwrap()), "{own}");
+        assert_eq!(own["hashes"][0]["alg"], "SHA-256", "{own}");
+    }
+    assert_eq!(
+        bill["dependencies"].as_array().unwrap().len(),
+        crates.len() + 1
+    );
+}
+
+#[test]
 fn every_recipe_makes_this_version() {
     let version = format!("\nPKG_VERSION:={}\n", env!("CARGO_PKG_VERSION"));
     assert!(include_str!("../../packaging/openwrt/Makefile").contains(&version));
