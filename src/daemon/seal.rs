@@ -279,6 +279,13 @@ const COMMON: &[i64] = &[
     libc::SYS_munmap,
     libc::SYS_newfstatat,
     libc::SYS_openat,
+    // musl asks these of x86-64 instead of openat(2) and newfstatat(2).
+    #[cfg(all(target_env = "musl", target_arch = "x86_64"))]
+    libc::SYS_lstat,
+    #[cfg(all(target_env = "musl", target_arch = "x86_64"))]
+    libc::SYS_open,
+    #[cfg(all(target_env = "musl", target_arch = "x86_64"))]
+    libc::SYS_stat,
     libc::SYS_ppoll,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_poll,

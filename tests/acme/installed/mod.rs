@@ -247,11 +247,19 @@ impl Host {
 
     /// With the port in systemd's hands whoever comes meanwhile waits, and is answered by the new one.
     fn an_upgrade_loses_no_window_and_no_connection(&self) {
+        let example = "/usr/share/doc/acmegate/examples/drop-ins/socket-port-80.conf";
+        let example = self.machine.does(&["cat", example]);
+        self.machine.write(DROP_IN, &example);
+        self.machine.does(&["systemctl", "daemon-reload"]);
         self.machine
             .does(&["systemctl", "enable", "--now", "acmegate.socket"]);
         self.machine.does(&["systemctl", "start", "acmegate"]);
         self.machine
             .does(&["acmegate", "open", "--lease", "upgrade", "--for", "10m"]);
+        let status = self
+            .machine
+            .does(&["cat", &format!("/proc/{}/status", self.main())]);
+        assert!(status.contains("CapBnd:\t0000000000001000\n"), "{status}");
         let old = self.processes();
         let (done, wait) = channel();
         let visits = std::thread::scope(|scope| {
