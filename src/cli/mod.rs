@@ -5,6 +5,7 @@ mod answer;
 mod caller;
 mod check;
 mod close;
+mod completions;
 pub mod demo;
 mod dns_persist;
 mod doctor;
@@ -128,6 +129,9 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Print the completions of a shell: a package is built with it
+    #[command(hide = true)]
+    Completions(completions::CompletionsArgs),
     /// Started by `exec` alone: becomes the command
     #[command(hide = true, name = "exec-command")]
     Become(exec::StartArgs),
@@ -227,6 +231,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         })?,
         Command::Enforcer => daemon::enforcer::run(config.as_deref())?,
         Command::Runner => daemon::runner::run(config.as_deref())?,
+        Command::Completions(args) => completions::run(&args)?,
         Command::Historian => daemon::historian::run(config.as_deref())?,
         Command::SandboxCheck { json } => return sandbox_check::run(config.as_deref(), json),
         Command::Explain(args) => return explain::run(config.as_deref(), &args),

@@ -297,7 +297,7 @@ fn source(answer: &Spanned<Answer>, around: &Around<'_>, problems: &mut Vec<Prob
             if problems.len() == before
                 && let Err(fault) = around.webroots.look(&webroot, &around.reader)
             {
-                let (message, fix) = fault.explain(&around.reader);
+                let (message, fix) = fault.explain(&webroot, &around.reader);
                 problems.push(Problem::new(key.span(), message).fix(fix));
             }
             Source::Webroot(webroot)

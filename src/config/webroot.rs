@@ -144,9 +144,44 @@ fn may_by_mode(metadata: &fs::Metadata, uid: u32, is_last: bool) -> bool {
     granted.iter().any(|bits| bits & wanted == wanted)
 }
 
+/// What ProtectHome= hides (systemd.exec(5)).
+const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
+
+/// The lines of a drop-in that shows a webroot to the service, where the unit's `ProtectHome=` would hide
+/// it: the webroot alone, for reading. `None` for a webroot that is in nobody's home.
+pub fn drop_in_for(webroot: &Path) -> Option<String> {
+    let is_in_a_home = HOMES.iter().any(|home| webroot.starts_with(home));
+    // systemd splits at blanks, and a colon separates the places outside and inside.
+    let path = webroot.to_string_lossy();
+    let path = path.replace('\\', "\\\\").replace('"', "\\\"");
+    let path = path.replace(':', "\\:").replace('%', "%%");
+    is_in_a_home.then(|| format!("[Service]\nProtectHome=tmpfs\nBindReadOnlyPaths=\"{path}\"\n"))
+}
+
 impl Fault {
-    /// What is wrong, and what to do about it.
-    pub(super) fn explain(&self, reader: &Reader) -> (String, String) {
+    /// What is wrong with a webroot, and what to do about it.
+    pub(super) fn explain(&self, webroot: &Path, reader: &Reader) -> (String, String) {
+        let (message, fix) = self.by_itself(reader);
+        let (Self::Missing(part) | Self::NoEntry(part) | Self::NoReading(part)) = self else {
+            return (message, fix);
+        };
+        let Some(lines) = drop_in_for(webroot) else {
+            return (message, fix);
+        };
+        let lines: Vec<String> = lines.lines().map(|line| format!("`{line}`")).collect();
+        let shown = format!(
+            "`systemctl edit acmegate` with the lines {}, then restart it",
+            lines.join(", ")
+        );
+        // Hidden, a home is a directory that nobody may enter; its own mode is rarely so.
+        let fix = match HOMES.iter().any(|home| part == Path::new(home)) {
+            true => format!("ProtectHome= of the unit hides it: {shown}"),
+            false => format!("{fix}; and where ProtectHome= of the unit hides it: {shown}"),
+        };
+        (message, fix)
+    }
+
+    fn by_itself(&self, reader: &Reader) -> (String, String) {
         let name = &reader.name;
         match self {
             Self::Missing(path) => (

@@ -206,7 +206,7 @@ impl Calls {
         let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
             COMMON.iter().map(|call| (*call, Vec::new())).collect();
         // FIONBIO is how std and tokio make sockets non-blocking.
-        rules.insert(libc::SYS_ioctl, vec![only(1, libc::FIONBIO)?]);
+        rules.insert(libc::SYS_ioctl, vec![only(1, FIONBIO)?]);
         // Naming a thread.
         rules.insert(libc::SYS_prctl, vec![only(0, libc::PR_SET_NAME as u64)?]);
         // Ending oneself by a signal; landlock knows of signals only from Linux 6.12 on.
@@ -392,6 +392,13 @@ const FILES: &[i64] = &[
     libc::SYS_newfstatat,
     libc::SYS_openat,
     libc::SYS_statx,
+    // musl asks these of x86-64 instead of openat(2) and newfstatat(2).
+    #[cfg(all(target_env = "musl", target_arch = "x86_64"))]
+    libc::SYS_lstat,
+    #[cfg(all(target_env = "musl", target_arch = "x86_64"))]
+    libc::SYS_open,
+    #[cfg(all(target_env = "musl", target_arch = "x86_64"))]
+    libc::SYS_stat,
 ];
 
 /// What fcntl(2) is for: copies of descriptors, their flags.
@@ -481,6 +488,9 @@ const REFUSED_TO_COMMANDS: &[i64] = &[
     libc::SYS_unshare,
     libc::SYS_userfaultfd,
 ];
+
+/// ioctl(2)'s way to a socket that does not block. musl has numbers of ioctl as `int`, glibc as `unsigned long`.
+const FIONBIO: u64 = libc::FIONBIO as _;
 
 /// What the front needs besides: threads, connections and pipes between them, webroots, and watching
 /// lease holders.

@@ -21,7 +21,7 @@ use super::link::{Link, Lost};
 use super::lists::{FrontLists, watch_lists};
 use super::measure::watch_exposure;
 use super::notices::{Notices, send_notices};
-use super::notify::Notify;
+use super::notify::{Notify, keep_alive};
 use super::parts::{Remembered, Room};
 use super::privilege::HostAccounts;
 use super::rate_limit::RateLimit;
@@ -237,8 +237,10 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         config: config_tx,
         rules: rules_tx,
     };
+    let notify = Arc::new(daemon.notify);
+    watching.spawn(keep_alive(Arc::clone(&notify)));
     let mut line = desk.line();
-    daemon.notify.ready(&line);
+    notify.ready(&line);
     tracing::info!(landlock = desk.landlocked.as_str(), "{line}");
 
     let mut tick = tokio::time::interval(TICK);
@@ -247,14 +249,14 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
             told = signals.next() => match told {
                 Told::End(end) => break end,
                 Told::Reload => {
-                    daemon.notify.reloading();
+                    notify.reloading();
                     tokio::select! {
                         () = reloader.reload() => {}
                         // Lists may take their time, and an end needs no new rules.
                         end = signals.end() => break end,
                     }
                     line = desk.line();
-                    daemon.notify.ready(&line);
+                    notify.ready(&line);
                 }
             },
             _ = tick.tick() => {
@@ -263,7 +265,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
                 let now = desk.line();
                 if now != line {
                     line = now;
-                    daemon.notify.status(&line);
+                    notify.status(&line);
                 }
             }
             _ = &mut lost => {
@@ -286,7 +288,7 @@ pub async fn serve(daemon: Daemon) -> Result<(), Fatal> {
         }
     };
 
-    daemon.notify.stopping();
+    notify.stopping();
     tracing::info!(hand_over = end == End::HandOver, "stopping");
     let _ = stop_tx.send(true);
     let drained = async { while serving.join_next().await.is_some() {} };

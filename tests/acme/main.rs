@@ -11,6 +11,7 @@ mod early;
 mod exec;
 mod harness;
 mod inner_host;
+mod installed;
 mod ip_identifier;
 mod lego;
 mod manual_hooks;

@@ -246,6 +246,40 @@ fn the_service_manager_is_told() {
 }
 
 #[test]
+fn the_service_manager_hears_signs_of_life_if_it_waits_for_ours() {
+    for (pid, is_ours) in [(None, true), (Some("1"), false)] {
+        let directory = TempDir::new();
+        let path = directory.at("notify");
+        let socket = UnixDatagram::bind(&path).expect("a socket");
+        socket.set_read_timeout(Some(SECONDS)).expect("a deadline");
+        let mut daemon = Daemon::with(&config(""))
+            .env("NOTIFY_SOCKET", &path)
+            .env("WATCHDOG_USEC", "300000");
+        if let Some(pid) = pid {
+            daemon = daemon.env("WATCHDOG_PID", pid);
+        }
+        let mut daemon = daemon.start();
+        let mut told = Vec::new();
+        let mut state = [0; 1024];
+        let begun = Instant::now();
+        while told.len() < 4 && begun.elapsed() < SECONDS {
+            // A reload is told in any case: the control that there is something to hear.
+            if told.len() == 1 && !is_ours {
+                daemon.signal(Signal::HUP);
+            }
+            let length = socket.recv(&mut state).expect("it tells");
+            told.push(String::from_utf8_lossy(&state[..length]).into_owned());
+            if !is_ours && told.len() == 3 {
+                break;
+            }
+        }
+        let signs = told.iter().filter(|told| *told == "WATCHDOG=1").count();
+        assert_eq!(signs, if is_ours { 3 } else { 0 }, "{told:?}");
+        assert_eq!(daemon.terminate(), 0);
+    }
+}
+
+#[test]
 fn a_bad_file_changes_nothing_and_is_told_loudly() {
     let daemon = Daemon::start(&config(""));
     daemon.write_config(&config("redirect = 7\n"));

@@ -144,7 +144,7 @@ fn every_fault_says_what_to_do() {
             "name a directory that can be read",
         ),
     ] {
-        let told = fault.explain(&reader(None));
+        let told = fault.explain(&path(), &reader(None));
         assert_eq!(told, (message.to_owned(), fix.to_owned()));
     }
 }
@@ -152,6 +152,39 @@ fn every_fault_says_what_to_do() {
 #[test]
 fn a_pasted_command_does_nothing_else() {
     let fault = Fault::Missing(PathBuf::from("/srv/it's; $(reboot)"));
-    let (_, fix) = fault.explain(&reader(None));
+    let (_, fix) = fault.explain(Path::new("/srv/it's; $(reboot)"), &reader(None));
     assert_eq!(fix, r"create it: mkdir -p '/srv/it'\''s; $(reboot)'");
+}
+
+#[test]
+fn what_the_unit_hides_is_shown_by_the_lines_that_are_told() {
+    let webroot = Path::new("/home/alice/www");
+    let shown = "`systemctl edit acmegate` with the lines `[Service]`, `ProtectHome=tmpfs`, \
+                 `BindReadOnlyPaths=\"/home/alice/www\"`, then restart it";
+    for (fault, fix) in [
+        // As ProtectHome=yes has it, and ProtectHome=tmpfs without the second line.
+        (
+            Fault::NoEntry(PathBuf::from("/home")),
+            format!("ProtectHome= of the unit hides it: {shown}"),
+        ),
+        (
+            Fault::Missing(PathBuf::from("/home/alice")),
+            format!(
+                "create it: mkdir -p /home/alice; and where ProtectHome= of the unit hides it: {shown}"
+            ),
+        ),
+        (
+            Fault::NoDirectory(webroot.to_owned()),
+            "name the directory that holds .well-known".to_owned(),
+        ),
+    ] {
+        assert_eq!(fault.explain(webroot, &reader(None)).1, fix);
+    }
+    assert_eq!(drop_in_for(Path::new("/srv/home/alice")), None);
+    assert_eq!(drop_in_for(Path::new("/homestead")), None);
+    let odd = drop_in_for(Path::new("/root/a:b 5%")).unwrap();
+    assert!(
+        odd.ends_with("\nBindReadOnlyPaths=\"/root/a\\:b 5%%\"\n"),
+        "{odd}"
+    );
 }
