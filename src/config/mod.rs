@@ -47,7 +47,9 @@ pub use self::duration::{DurationError, format_duration, parse_duration};
 pub use self::error::{ConfigError, Problem};
 pub use self::grant::{Accounts, Group};
 pub use self::load::{DEFAULT_PATH, MAX_FILE_BYTES};
-pub use self::webroot::{Disk, Fault, Reader, Unchecked, Webroots, drop_in_for, quoted};
+pub use self::webroot::{
+    Disk, Fault, Reader, Unchecked, Webroots, drop_in_for, is_in_a_home, quoted,
+};
 use crate::gate::allow_list::AllowList;
 use crate::gate::caller::Grant;
 use crate::gate::challenge::ChallengeType;

@@ -147,15 +147,24 @@ fn may_by_mode(metadata: &fs::Metadata, uid: u32, is_last: bool) -> bool {
 /// What ProtectHome= hides (systemd.exec(5)).
 const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
 
-/// The lines of a drop-in that shows a webroot to the service, where the unit's `ProtectHome=` would hide
-/// it: the webroot alone, for reading. `None` for a webroot that is in nobody's home.
-pub fn drop_in_for(webroot: &Path) -> Option<String> {
-    let is_in_a_home = HOMES.iter().any(|home| webroot.starts_with(home));
+/// Whether the unit's `ProtectHome=` is about this path.
+pub fn is_in_a_home(path: &Path) -> bool {
+    HOMES.iter().any(|home| path.starts_with(home))
+}
+
+/// What to type to show a webroot to the service, where the unit hides it: the webroot alone, for reading.
+pub fn drop_in_for(webroot: &Path) -> String {
     // systemd splits at blanks, and a colon separates the places outside and inside.
     let path = webroot.to_string_lossy();
     let path = path.replace('\\', "\\\\").replace('"', "\\\"");
     let path = path.replace(':', "\\:").replace('%', "%%");
-    is_in_a_home.then(|| format!("[Service]\nProtectHome=tmpfs\nBindReadOnlyPaths=\"{path}\"\n"))
+    let homes = match is_in_a_home(webroot) {
+        true => "`ProtectHome=tmpfs`, ",
+        false => "",
+    };
+    format!(
+        "`systemctl edit acmegate` with the lines `[Service]`, {homes}`BindReadOnlyPaths=\"{path}\"`, then restart it"
+    )
 }
 
 impl Fault {
@@ -165,14 +174,10 @@ impl Fault {
         let (Self::Missing(part) | Self::NoEntry(part) | Self::NoReading(part)) = self else {
             return (message, fix);
         };
-        let Some(lines) = drop_in_for(webroot) else {
+        if !is_in_a_home(webroot) {
             return (message, fix);
-        };
-        let lines: Vec<String> = lines.lines().map(|line| format!("`{line}`")).collect();
-        let shown = format!(
-            "`systemctl edit acmegate` with the lines {}, then restart it",
-            lines.join(", ")
-        );
+        }
+        let shown = drop_in_for(webroot);
         // Hidden, a home is a directory that nobody may enter; its own mode is rarely so.
         let fix = match HOMES.iter().any(|home| part == Path::new(home)) {
             true => format!("ProtectHome= of the unit hides it: {shown}"),

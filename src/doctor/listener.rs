@@ -281,14 +281,15 @@ fn taken(challenge: ChallengeType, config: &Config) -> Option<Finding> {
 }
 
 fn hidden_by_the_unit(config: &Config) -> Option<Finding> {
-    let (seen, ways_out) = by_the_unit(config)?;
+    let (seen, way_out) = by_the_unit(config)?;
     let finding = Finding::new(
         UNIT_HIDES_WEBROOT,
         Severity::Fault,
         "acmegate does not run, and its unit hides a webroot that it must open",
     )
-    .seen(seen);
-    Some(ways_out.into_iter().fold(finding, Finding::remedy))
+    .seen(seen)
+    .remedy(way_out);
+    Some(finding)
 }
 
 fn not_running() -> Finding {

@@ -254,8 +254,11 @@ fn a_webroot_that_the_gates_own_mounts_hide_is_told_with_the_lines_of_a_drop_in(
     inside(|| {
         address();
         for (home, lines) in [
-            ("/home", "`ProtectHome=read-only`"),
-            ("/srv", "`BindReadOnlyPaths=/srv/www`"),
+            (
+                "/home",
+                "`ProtectHome=tmpfs`, `BindReadOnlyPaths=\"/home/www\"`",
+            ),
+            ("/srv", "`[Service]`, `BindReadOnlyPaths=\"/srv/www\"`"),
         ] {
             let mut mount = Command::new("mount");
             mount.args(["-t", "tmpfs", "tmpfs", home]);

@@ -9,12 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use super::{Trial, WEBROOT_HIDDEN};
-use crate::config::{Config, Source};
+use crate::config::{Config, Source, drop_in_for, is_in_a_home};
 use crate::doctor::finding::{Finding, Severity};
 
-/// What ProtectHome= is about (systemd.exec(5)).
-const HOMES: [&str; 3] = ["/home", "/root", "/run/user"];
-/// What PrivateTmp= is about.
+/// What PrivateTmp= is about (systemd.exec(5)).
 const TEMPORARY: [&str; 2] = ["/tmp", "/var/tmp"];
 /// How long `systemctl` may wait for its manager.
 const PATIENCE_SECONDS: &str = "3";
@@ -48,18 +46,18 @@ pub(super) fn from_the_front(trial: &Trial<'_>, webroot: &Path, file: &Path) -> 
             Ok(_) => format!("/proc/{front}/root has another directory there"),
             Err(error) => format!("/proc/{front}/root: {error}"),
         });
-    Some(way_out(webroot).into_iter().fold(finding, Finding::remedy))
+    Some(finding.remedy(way_out(webroot)))
 }
 
 /// A webroot that the unit hides, by the service manager's word, and what to write into a drop-in. Blocks, for a
 /// bounded time.
-pub(in crate::doctor) fn by_the_unit(config: &Config) -> Option<(String, Vec<String>)> {
+pub(in crate::doctor) fn by_the_unit(config: &Config) -> Option<(String, String)> {
     let webroots = config.sites.iter().filter_map(|site| match &site.source {
         Source::Webroot(path) => Some(path),
         _ => None,
     });
     let below: Vec<&PathBuf> = webroots
-        .filter(|path| is_below(path, &HOMES) || is_below(path, &TEMPORARY))
+        .filter(|path| is_in_a_home(path) || is_temporary(path))
         .collect();
     if below.is_empty() {
         return None;
@@ -67,6 +65,7 @@ pub(in crate::doctor) fn by_the_unit(config: &Config) -> Option<(String, Vec<Str
     let shown = Command::new("timeout")
         .args([PATIENCE_SECONDS, "systemctl", "show", "acmegate.service"])
         .args(["--property=ProtectHome", "--property=PrivateTmp"])
+        .args(["--property=BindReadOnlyPaths", "--property=BindPaths"])
         .stdin(Stdio::null())
         .stderr(Stdio::null())
         .output()
@@ -86,37 +85,42 @@ pub(in crate::doctor) fn by_the_unit(config: &Config) -> Option<(String, Vec<Str
 
 /// Which of the settings that `systemctl show` printed hides this path.
 fn hides<'shown>(shown: &'shown str, path: &Path) -> Option<&'shown str> {
+    if shown.lines().any(|line| shows(line, path)) {
+        return None;
+    }
     shown.lines().find(|line| match line.split_once('=') {
         Some(("ProtectHome", value)) => {
-            matches!(value, "yes" | "true" | "1" | "tmpfs") && is_below(path, &HOMES)
+            matches!(value, "yes" | "true" | "1" | "tmpfs") && is_in_a_home(path)
         }
         Some(("PrivateTmp", value)) => {
-            !matches!(value, "no" | "false" | "0" | "") && is_below(path, &TEMPORARY)
+            !matches!(value, "no" | "false" | "0" | "") && is_temporary(path)
         }
         _ => false,
     })
 }
 
-/// The lines of a drop-in.
-fn way_out(webroot: &Path) -> Vec<String> {
-    let path = webroot.display();
-    if is_below(webroot, &TEMPORARY) {
-        return vec![
-            "a service has a /tmp of its own (PrivateTmp=): let the ACME client write elsewhere, such as /var/lib/acmegate/webroot, and name that as `webroot`".to_owned(),
-        ];
-    }
-    let line = match is_below(webroot, &HOMES) {
-        true => "ProtectHome=read-only".to_owned(),
-        false => format!("BindReadOnlyPaths={path}"),
+/// Whether this line has the path, or what is above it, shown all the same. Of paths with blanks or colons in them
+/// the whole is looked for, since they cannot be told apart there.
+fn shows(line: &str, path: &Path) -> bool {
+    let Some(("BindReadOnlyPaths" | "BindPaths", places)) = line.split_once('=') else {
+        return false;
     };
-    vec![
-        format!("`systemctl edit acmegate`, with the lines `[Service]` and `{line}`"),
-        "then `systemctl restart acmegate`".to_owned(),
-    ]
+    let mut words = places
+        .split([' ', ':'])
+        .filter(|word| word.starts_with('/'));
+    words.any(|word| path.starts_with(word)) || places.contains(&*path.to_string_lossy())
 }
 
-fn is_below(path: &Path, roots: &[&str]) -> bool {
-    roots.iter().any(|root| path.starts_with(root))
+/// What to write into a drop-in, or why none helps.
+fn way_out(webroot: &Path) -> String {
+    match is_temporary(webroot) {
+        true => "a service has a /tmp of its own (PrivateTmp=): let the ACME client write elsewhere, such as /var/lib/acmegate/webroot, and name that as `webroot`".to_owned(),
+        false => drop_in_for(webroot),
+    }
+}
+
+fn is_temporary(path: &Path) -> bool {
+    TEMPORARY.iter().any(|root| path.starts_with(root))
 }
 
 #[cfg(test)]
@@ -132,21 +136,35 @@ mod tests {
         assert_eq!(hides(shown, "/var/tmp/www"), Some("PrivateTmp=yes"));
         assert_eq!(hides(shown, "/homes/www"), None);
         assert_eq!(hides(shown, "/var/www/html"), None);
-        let as_shipped = "ProtectHome=read-only\nPrivateTmp=no\n";
-        assert_eq!(hides(as_shipped, "/root/www"), None);
-        assert_eq!(hides(as_shipped, "/tmp/www"), None);
+        let open = "ProtectHome=read-only\nPrivateTmp=no\n";
+        assert_eq!(hides(open, "/root/www"), None);
+        assert_eq!(hides(open, "/tmp/www"), None);
+    }
+
+    /// As systemd 252 prints them.
+    #[test]
+    fn what_a_drop_in_shows_is_not_hidden() {
+        let hides = |places: &str, path: &str| {
+            let shown = format!("ProtectHome=tmpfs\nBindReadOnlyPaths={places}\n");
+            super::hides(&shown, Path::new(path)).is_some()
+        };
+        assert!(hides("", "/home/alice/www"));
+        assert!(!hides(
+            "/home/alice/www:/home/alice/www:rbind",
+            "/home/alice/www"
+        ));
+        assert!(!hides("/srv/a /home/alice", "/home/alice/www"));
+        assert!(hides("/home/alice/www2:rbind", "/home/alice/www"));
+        assert!(!hides("/home/alice/my www:rbind", "/home/alice/my www"));
+        assert!(hides("/home/bob/www", "/home/alice/www"));
     }
 
     #[test]
-    fn the_way_out_is_the_lines_of_a_drop_in() {
-        let lines = way_out(Path::new("/home/alice/www")).join("\n");
-        assert!(lines.contains("systemctl edit acmegate"), "{lines}");
-        assert!(lines.contains("`ProtectHome=read-only`"), "{lines}");
-        let elsewhere = way_out(Path::new("/opt/www")).join("\n");
-        assert!(
-            elsewhere.contains("BindReadOnlyPaths=/opt/www"),
-            "{elsewhere}"
-        );
-        assert!(way_out(Path::new("/tmp/www"))[0].contains("PrivateTmp"));
+    fn the_way_out_is_a_drop_in_where_one_helps() {
+        let line = way_out(Path::new("/home/alice/www"));
+        assert!(line.contains("`ProtectHome=tmpfs`"), "{line}");
+        let elsewhere = way_out(Path::new("/opt/www"));
+        assert!(!elsewhere.contains("ProtectHome"), "{elsewhere}");
+        assert!(way_out(Path::new("/tmp/www")).contains("PrivateTmp"));
     }
 }
