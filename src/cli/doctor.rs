@@ -59,8 +59,10 @@ enum Part {
     Daemon,
     /// What the world is told about the names
     Dns,
-    /// The ruleset, read rule by rule, and a copy of it that packets are sent to
-    Firewall,
+    /// The ruleset, read rule by rule
+    Rules,
+    /// A copy of the ruleset that packets are sent to
+    Twin,
     /// Each site's answer, tried through the gate with a random token
     Sites,
     /// What could be done better
@@ -131,16 +133,33 @@ async fn examine(case: &Case, args: &DoctorArgs, source: &Source) -> Vec<Exam> {
         exams.push(listener::examine(case).await);
         exams.push(exam);
     }
-    if args.wants(Part::Dns) {
-        let asked = args.dns.over(&case.config.dns);
-        exams.push(dns::examine(case, &asked, wall() / 1000).await);
-    }
-    if args.wants(Part::Firewall) {
-        exams.extend(firewall::examine(case, source.clone()).await);
-    }
-    if args.wants(Part::Sites) {
-        exams.push(sites::examine(case).await);
-    }
+    // Each of them waits for somebody else.
+    let (names, rules, answers) = tokio::join!(
+        async {
+            match args.wants(Part::Dns) {
+                true => {
+                    let asked = args.dns.over(&case.config.dns);
+                    Some(dns::examine(case, &asked, wall() / 1000).await)
+                }
+                false => None,
+            }
+        },
+        firewall::examine(
+            case,
+            source.clone(),
+            args.wants(Part::Rules),
+            args.wants(Part::Twin),
+        ),
+        async {
+            match args.wants(Part::Sites) {
+                true => Some(sites::examine(case).await),
+                false => None,
+            }
+        },
+    );
+    exams.extend(names);
+    exams.extend(rules);
+    exams.extend(answers);
     if args.wants(Part::Outlook) {
         let last_month = status
             .as_ref()

@@ -17,16 +17,26 @@ const PROVED_SHUT: &[Code] = &[
 /// As much of a proof as stands beside a finding of the reading.
 const MOST_PROOFS: usize = 2;
 
-/// Examines the live ruleset, or a saved one of which only packets can tell.
-pub async fn examine(case: &Case, source: twin::Source) -> Vec<Exam> {
-    let is_live = source == twin::Source::Live;
+/// Examines the live ruleset, or a saved one of which only packets can tell: by reading it, by a twin, or both.
+pub async fn examine(
+    case: &Case,
+    source: twin::Source,
+    is_read: bool,
+    has_twin: bool,
+) -> Vec<Exam> {
     let read = async {
-        match is_live {
+        match is_read && source == twin::Source::Live {
             true => reading::examine(case).await,
             false => Exam::of(Area::Firewall),
         }
     };
-    let (mut read, mut tried) = tokio::join!(read, twin::examine(case, source));
+    let tried = async {
+        match has_twin {
+            true => twin::examine(case, source.clone()).await,
+            false => Exam::of(Area::Firewall),
+        }
+    };
+    let (mut read, mut tried) = tokio::join!(read, tried);
     weigh(&mut read, &mut tried);
     vec![read, tried]
 }

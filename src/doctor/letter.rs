@@ -59,7 +59,9 @@ impl Letter {
             not_covered: Vec::new(),
         };
         for exam in exams {
-            letter.findings.extend(exam.findings);
+            for finding in exam.findings {
+                letter.take(finding);
+            }
             letter.looked_at.push(Looked {
                 area: exam.area.as_str(),
                 at: exam.looked_at,
@@ -73,6 +75,30 @@ impl Letter {
         let uncovered = (!letter.not_covered.is_empty()).then_some(Severity::Doubt);
         letter.severity = worst.max(uncovered).unwrap_or(Severity::Fine);
         letter
+    }
+
+    /// What is true of several names in the same words is told once.
+    fn take(&mut self, finding: Finding) {
+        let is_same = |known: &&mut Finding| {
+            !known.names.is_empty()
+                && !finding.names.is_empty()
+                && known.code == finding.code
+                && known.severity == finding.severity
+                && known.port == finding.port
+                && known.finding == finding.finding
+                && known.remedy == finding.remedy
+        };
+        match self.findings.iter_mut().find(is_same) {
+            Some(known) => {
+                known.names.extend(finding.names);
+                for line in finding.evidence {
+                    if !known.evidence.contains(&line) {
+                        known.evidence.push(line);
+                    }
+                }
+            }
+            None => self.findings.push(finding),
+        }
     }
 
     /// What the program exits with: 0 if nothing is in the way, 1 if something may be or was not

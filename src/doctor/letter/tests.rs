@@ -50,6 +50,35 @@ fn what_was_not_seen_is_a_doubt() {
 }
 
 #[test]
+fn what_is_true_of_several_names_is_told_once() {
+    let silent = |name: &str, server: &str| {
+        Finding::new(ELSEWHERE, Severity::Doubt, "a server is silent")
+            .of(name)
+            .seen(server)
+            .seen("asked by TCP")
+    };
+    let host = Finding::new(SHUT, Severity::Doubt, "the port is shut");
+    let names: Vec<String> = (0..7).map(|number| format!("{number}.example")).collect();
+    let mut findings: Vec<Finding> = names
+        .iter()
+        .enumerate()
+        .map(|(at, name)| silent(name, &format!("server {at}")))
+        .collect();
+    findings.extend([host.clone(), host.clone()]);
+    let letter = letter(vec![exam(Area::Dns, findings)]);
+    // Of the host as a whole nothing is put together.
+    assert_eq!(letter.findings.len(), 3);
+    let told = &letter.findings[0];
+    assert_eq!(told.names, names);
+    assert_eq!(told.evidence.len(), 8);
+    let text = text(&letter, Paint { is_on: false });
+    assert!(
+        text.contains("0.example, 1.example, 2.example, 3.example and 3 others: a server"),
+        "{text}"
+    );
+}
+
+#[test]
 fn as_people_read_it() {
     let shut = Finding::new(
         SHUT,

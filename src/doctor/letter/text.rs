@@ -12,6 +12,11 @@ const COLUMNS: usize = 80;
 /// Where what is said begins; before it stand labels.
 const INDENT: usize = 10;
 
+/// How many names of one finding are written out; JSON has all of them.
+const MAX_NAMES: usize = 5;
+/// How much evidence of one finding is.
+const MAX_EVIDENCE: usize = 8;
+
 /// The letter. The first line says what it comes to; with nothing wrong it is short.
 pub fn text(letter: &Letter, paint: Paint) -> String {
     let mut page = Page {
@@ -91,6 +96,11 @@ fn headline(letter: &Letter) -> String {
 fn sentence(finding: &Finding) -> String {
     match finding.names.as_slice() {
         [] => finding.finding.clone(),
+        names if names.len() > MAX_NAMES => {
+            let shown = names[..MAX_NAMES - 1].join(", ");
+            let others = names.len() - (MAX_NAMES - 1);
+            format!("{shown} and {others} others: {}", finding.finding)
+        }
         names => format!("{}: {}", names.join(", "), finding.finding),
     }
 }
@@ -120,8 +130,11 @@ impl Page {
         self.out.push('\n');
         let label = finding.severity.as_str();
         self.said(label, &sentence(finding), ink(finding.severity));
-        for (at, line) in finding.evidence.iter().enumerate() {
+        for (at, line) in finding.evidence.iter().take(MAX_EVIDENCE).enumerate() {
             self.said(if at == 0 { "seen" } else { "" }, line, Ink::Plain);
+        }
+        if let more @ 1.. = finding.evidence.len().saturating_sub(MAX_EVIDENCE) {
+            self.said("", &format!("and {more} more, in `--json`"), Ink::Faint);
         }
         for (at, line) in finding.remedy.iter().enumerate() {
             self.said(if at == 0 { "do" } else { "" }, line, Ink::Plain);
