@@ -105,10 +105,14 @@ fn shows(line: &str, path: &Path) -> bool {
     let Some(("BindReadOnlyPaths" | "BindPaths", places)) = line.split_once('=') else {
         return false;
     };
+    let path_text = path.to_string_lossy();
+    if path_text.contains([' ', ':']) {
+        return places.contains(&*path_text);
+    }
     let mut words = places
         .split([' ', ':'])
         .filter(|word| word.starts_with('/'));
-    words.any(|word| path.starts_with(word)) || places.contains(&*path.to_string_lossy())
+    words.any(|word| path.starts_with(word))
 }
 
 /// What to write into a drop-in, or why none helps.
