@@ -19,7 +19,7 @@ use crate::doctor::case::Case;
 use crate::doctor::finding::{Exam, Severity};
 use crate::doctor::letter::{self, Letter};
 use crate::doctor::twin::Source;
-use crate::doctor::{daemon, dns, firewall, listener, outlook, sites};
+use crate::doctor::{daemon, dns, firewall, listener, outlook, sandbox, sites};
 use crate::gate::identifier::{Identifier, Pattern};
 
 /// What is examined, and how it is told.
@@ -34,6 +34,9 @@ pub struct DoctorArgs {
     /// All but this part; may be repeated
     #[arg(long, value_name = "PART", value_enum, conflicts_with = "only")]
     skip: Vec<Part>,
+    /// Also whether this system seals the daemon's processes as it should
+    #[arg(long)]
+    sandbox: bool,
     #[command(flatten)]
     dns: dns::DnsArgs,
     /// A saved ruleset instead of the live one, as nft, iptables-save or ip6tables-save printed it; may be given
@@ -67,6 +70,8 @@ enum Part {
     Sites,
     /// What could be done better
     Outlook,
+    /// The seals of the daemon's processes, tried out; only if asked for
+    Sandbox,
 }
 
 /// As many names as an order may have.
@@ -166,6 +171,9 @@ async fn examine(case: &Case, args: &DoctorArgs, source: &Source) -> Vec<Exam> {
             .and_then(|_| outlook::windows_of_a_month(case));
         exams.push(outlook::examine(case, status.as_ref(), last_month, wall()));
     }
+    if args.wants(Part::Sandbox) {
+        exams.push(sandbox::examine(case).await);
+    }
     exams
 }
 
@@ -212,6 +220,8 @@ pub fn identifier(text: &str) -> Result<Identifier, String> {
 impl DoctorArgs {
     fn wants(&self, part: Part) -> bool {
         match self.only.as_slice() {
+            _ if part == Part::Sandbox && self.sandbox => true,
+            [] if part == Part::Sandbox => false,
             [] => !self.skip.contains(&part),
             only => only.contains(&part),
         }

@@ -51,6 +51,8 @@ pub enum Area {
     Vantage,
     /// What would be a better way for this host.
     Outlook,
+    /// What holds the daemon's processes; no part of a validation's way.
+    Sandbox,
 }
 
 impl Area {
@@ -66,6 +68,7 @@ impl Area {
             Self::Client => "client",
             Self::Vantage => "vantage",
             Self::Outlook => "outlook",
+            Self::Sandbox => "sandbox",
         }
     }
 }

@@ -23,6 +23,7 @@
 //! | `twin/` | the live ruleset in such a network, and packets that are sent to it |
 //! | `listener.rs` | who has the ports |
 //! | `sites/` | whether each site's answer is given, tried end to end through the real front |
+//! | `sandbox.rs` | whether the daemon's processes are sealed here as they should be |
 //! | `staging/` | what makes an ACME client ask for nothing in earnest, and what came of it |
 
 pub mod case;
@@ -37,6 +38,7 @@ pub mod outlook;
 pub mod path;
 pub mod probe;
 pub mod reading;
+pub mod sandbox;
 pub mod sites;
 pub mod staging;
 pub mod twin;

@@ -9,7 +9,7 @@ use serde_json::Value;
 use acmegate::doctor::finding::{Area, Code, Exam};
 use acmegate::doctor::letter::Letter;
 use acmegate::doctor::probe::verdict;
-use acmegate::doctor::{daemon, dns, listener, outlook, reading, sites, staging, twin};
+use acmegate::doctor::{daemon, dns, listener, outlook, reading, sandbox, sites, staging, twin};
 
 use crate::lab::{BINARY, Output, TempDir, run};
 use crate::schema;
@@ -28,6 +28,7 @@ const CODES: &[&[Code]] = &[
     sites::ALL,
     staging::ALL,
     outlook::ALL,
+    sandbox::ALL,
     verdict::ALL,
 ];
 
@@ -82,6 +83,7 @@ fn what_it_tells_is_as_the_schema_says() {
         Area::Client,
         Area::Vantage,
         Area::Outlook,
+        Area::Sandbox,
     ];
     let exams = areas.map(|area| Exam {
         looked_at: vec!["x".to_owned()],

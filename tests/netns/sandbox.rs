@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use acmegate::daemon::sandbox::{Attempt, examine};
+use serde_json::Value;
 
 use crate::host::Host;
 use crate::lab::{BINARY, Daemon, Output, TempDir, inside, run};
@@ -37,6 +38,72 @@ fn check(config: &str, under: &[&str]) -> Output {
     let mut command = Command::new(words[0]);
     command.args(&words[1..]);
     run(command, LIMIT)
+}
+
+/// The codes that the doctor finds, and its exit status.
+fn doctor(config: &str, under: &[&str], arguments: &[&str]) -> (Vec<String>, Output) {
+    let mut words = under.to_vec();
+    words.extend([BINARY, "--config", config, "doctor", "--json"]);
+    words.extend(arguments);
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]);
+    let done = run(command, LIMIT);
+    let letter: Value = serde_json::from_str(&done.stdout).unwrap_or_else(|_| panic!("{done}"));
+    let findings = letter["findings"].as_array().expect("a list");
+    let codes = findings.iter().map(|finding| finding["code"].as_str());
+    let codes = codes.map(|code| code.expect("a word").to_owned()).collect();
+    (codes, done)
+}
+
+const SANDBOX: &[&str] = &["--only", "sandbox"];
+/// A kernel that has no landlock is shown by strace, which answers in its place.
+const NO_LANDLOCK: &[&str] = &[
+    "strace",
+    "-f",
+    "-qq",
+    "-o",
+    "/dev/null",
+    "-e",
+    "trace=landlock_create_ruleset",
+    "-e",
+    "inject=landlock_create_ruleset:error=EOPNOTSUPP",
+];
+
+#[test]
+fn the_doctor_tries_the_seals_if_it_is_asked_to() {
+    inside_with_users(|| {
+        let directory = TempDir::new();
+        std::fs::create_dir(directory.at("state")).expect("a directory of our own");
+        let config = written(&directory, "nobody", "[firewall]\nmode = \"gate-only\"\n");
+        let (codes, done) = doctor(&config, &[], SANDBOX);
+        assert_eq!(codes, ["seals-hold"], "{done}");
+        assert_eq!(done.code, 0, "{done}");
+        let part = ["--only", "configuration", "--sandbox"];
+        let (codes, done) = doctor(&config, &[], &part);
+        assert_eq!(codes, ["configuration-good", "seals-hold"], "{done}");
+        let (codes, done) = doctor(&config, &[], &["--only", "configuration"]);
+        assert_eq!(codes, ["configuration-good"], "{done}");
+    });
+}
+
+#[test]
+fn the_doctor_tells_a_missing_layer() {
+    inside(|| {
+        let directory = TempDir::new();
+        let config = written(&directory, "0", "");
+        let (codes, done) = doctor(&config, NO_LANDLOCK, SANDBOX);
+        assert_eq!(done.code, 1, "{done}");
+        assert!(!codes.is_empty(), "{done}");
+        assert!(codes.iter().all(|code| code == "seal-leaks"), "{done}");
+        let letter: Value = serde_json::from_str(&done.stdout).expect("JSON");
+        let finding = &letter["findings"].as_array().expect("a list").iter();
+        let passwords = finding.clone().find(|finding| {
+            let said = finding["finding"].as_str();
+            said.is_some_and(|said| said.ends_with(": open /etc/passwd"))
+        });
+        let evidence = &passwords.expect("a finding of it")["evidence"];
+        assert!(evidence.to_string().contains("front: it works"), "{done}");
+    });
 }
 
 #[test]
@@ -84,8 +151,10 @@ fn what_holds_the_account_is_checked_where_it_should_hold() {
             .lines()
             .filter(|line| line.starts_with("account"));
         assert_eq!(of_account.count(), 6, "{done}");
-        // Without the table the account goes where it likes, and the check says so.
         let config = daemon.config();
+        let (codes, done) = doctor(&config, &[], SANDBOX);
+        assert_eq!(codes, ["seals-hold"], "{done}");
+        // Without the table the account goes where it likes, and the check says so.
         let text = std::fs::read_to_string(&config).expect("its configuration");
         drop(daemon);
         crate::lab::nft("flush ruleset");
@@ -94,29 +163,20 @@ fn what_holds_the_account_is_checked_where_it_should_hold() {
         let failed = check(&config, &[]);
         assert_eq!(failed.code, 1, "{failed}");
         assert!(failed.stdout.contains("is acmegate running?"), "{failed}");
+        let (codes, told) = doctor(&config, &[], SANDBOX);
+        assert_eq!(codes, ["account-not-limited"], "{told}");
+        assert_eq!(told.code, 1, "{told}");
     });
 }
 
-/// A kernel that has no landlock is shown by strace, which answers in its place: what only landlock refuses
-/// is found to work, and nothing is told to be well.
+/// What only landlock refuses is found to work, and nothing is told to be well.
 #[test]
 fn what_a_seal_lets_through_is_found() {
     inside(|| {
         let directory = TempDir::new();
         let config = written(&directory, "0", "");
         check(&config, &[]).success();
-        let without = [
-            "strace",
-            "-f",
-            "-qq",
-            "-o",
-            "/dev/null",
-            "-e",
-            "trace=landlock_create_ruleset",
-            "-e",
-            "inject=landlock_create_ruleset:error=EOPNOTSUPP",
-        ];
-        let failed = check(&config, &without);
+        let failed = check(&config, NO_LANDLOCK);
         assert_eq!(failed.code, 1, "{failed}");
         for what in ["open /etc/passwd", "connect to another port"] {
             let line = failed

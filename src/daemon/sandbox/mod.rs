@@ -39,10 +39,18 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// How long one connection may take here, to listeners of this very process.
 const CONNECT: Duration = Duration::from_secs(2);
 
+/// The word for an attempt of the daemon's account, unsealed.
+pub const ACCOUNT: &str = "account";
+
+/// The processes whose seals are tried.
+pub fn processes() -> impl Iterator<Item = &'static str> {
+    Process::ALL.into_iter().map(Process::name)
+}
+
 /// One attempt of one process, and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
-    /// `front`, `front (thread)`, `enforcer`, `reader`, `historian`, `runner`, or `account`.
+    /// `front`, `front (thread)`, `enforcer`, `reader`, `historian`, `runner`, or [`ACCOUNT`].
     pub process: String,
     /// What was tried.
     pub what: String,
@@ -305,7 +313,6 @@ fn accept(ground: &Ground) -> io::Result<()> {
 /// What the rules of our table leave to whoever has the account and no seal at all. Only a standing table limits
 /// anything; where none stands that is told, and nothing is tried.
 fn try_as_the_account(confined: &Confined, standing: Option<&Standing>) -> Vec<Attempt> {
-    const NAME: &str = "account";
     if !matches!(confined, Confined::To(_)) {
         return Vec::new();
     }
@@ -316,7 +323,7 @@ fn try_as_the_account(confined: &Confined, standing: Option<&Standing>) -> Vec<A
         false => Ok(()),
         true => Err(io::Error::other("no rule limits it: is acmegate running?")),
     };
-    let stands = Attempt::of(NAME, ("be limited by our table", stands), true);
+    let stands = Attempt::of(ACCOUNT, ("be limited by our table", stands), true);
     if !stands.is_good() {
         return vec![stands];
     }
@@ -339,7 +346,7 @@ fn try_as_the_account(confined: &Confined, standing: Option<&Standing>) -> Vec<A
     let (v4, v6) = (Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into());
     let mut tried = vec![
         stands,
-        Attempt::of(NAME, ("give up its capabilities", given_up), true),
+        Attempt::of(ACCOUNT, ("give up its capabilities", given_up), true),
     ];
     let here = |address: IpAddr| UdpSocket::bind(SocketAddr::new(address, 0)).is_ok();
     let all = [
@@ -353,6 +360,6 @@ fn try_as_the_account(confined: &Confined, standing: Option<&Standing>) -> Vec<A
     ];
     // A host without IPv6 has nothing to refuse there.
     let all = all.into_iter().filter(|(address, _)| here(*address));
-    tried.extend(all.map(|(_, one)| Attempt::of(NAME, one, false)));
+    tried.extend(all.map(|(_, one)| Attempt::of(ACCOUNT, one, false)));
     tried
 }

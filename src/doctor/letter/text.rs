@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::Letter;
-use crate::doctor::finding::{Finding, Severity};
+use crate::doctor::finding::{Area, Finding, Severity};
 use crate::observe::report::escape::plain;
 use crate::observe::report::{Ink, Paint, wrap};
 
@@ -84,10 +84,26 @@ fn headline(letter: &Letter) -> String {
             let faults = many(count(Severity::Fault), "fault");
             format!("A validation of {who} fails: {faults}")
         }
-        Severity::Doubt => match (count(Severity::Doubt), letter.not_covered.len()) {
-            (0, _) => format!("Nothing was found in the way of {who}, and not everything was seen"),
-            (doubts, _) => format!("A validation of {who} may fail: {}", many(doubts, "doubt")),
-        },
+        Severity::Doubt => {
+            let doubts = letter.findings.iter();
+            let doubts = doubts.filter(|finding| finding.severity == Severity::Doubt);
+            // What seals hold is in nobody's way.
+            let (seals, doubts): (Vec<&Finding>, Vec<&Finding>) =
+                doubts.partition(|finding| finding.code.area == Area::Sandbox);
+            match (doubts.len(), seals.len()) {
+                (0, 0) => {
+                    format!("Nothing was found in the way of {who}, and not everything was seen")
+                }
+                (0, seals) => format!(
+                    "Nothing was found in the way of {who}, and the seals do not hold: {}",
+                    many(seals, "doubt")
+                ),
+                (doubts, seals) => format!(
+                    "A validation of {who} may fail: {}",
+                    many(doubts + seals, "doubt")
+                ),
+            }
+        }
         Severity::Advice | Severity::Fine => format!("Nothing is in the way of {who}"),
     }
 }
