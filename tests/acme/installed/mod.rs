@@ -135,6 +135,15 @@ impl Host {
         self.machine.does(&["acmegate", "close", "--lease", "a"]);
         self.world.shut();
         self.machine.does(&["systemctl", "reload", "acmegate"]);
+        let found = self.doctor("sandbox");
+        assert!(found.contains("\"seals-hold\""), "{found}");
+        assert!(!found.contains("\"account-not-limited\""), "{found}");
+    }
+
+    /// What a part of the doctor's examination tells.
+    fn doctor(&self, part: &str) -> String {
+        let words = ["acmegate", "doctor", "--json", "--only", part];
+        self.machine.run(&words).stdout
     }
 
     fn a_home_is_hidden_until_a_drop_in_shows_the_webroot(&self) {
@@ -154,6 +163,12 @@ impl Host {
         let lines =
             "the lines `[Service]`, `ProtectHome=tmpfs`, `BindReadOnlyPaths=\"/home/alice/www\"`";
         assert!(told.contains(lines), "{told}");
+        // The doctor, outside of the unit, sees the directory, and that the unit does not.
+        self.machine.does(&["chmod", "755", "/home/alice"]);
+        let found = self.doctor("daemon");
+        assert!(found.contains("unit-hides-webroot"), "{found}");
+        assert!(found.contains("ProtectHome=tmpfs"), "{found}");
+        self.machine.does(&["chmod", "700", "/home/alice"]);
         let example = "/usr/share/doc/acmegate/examples/drop-ins/home-webroot.conf";
         self.machine
             .write(DROP_IN, &self.machine.does(&["cat", example]));
