@@ -257,6 +257,11 @@ impl Ruleset {
         )
     }
 
+    /// Whether there is no table at all.
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+    }
+
     /// The handles of each chain's rules, in their order.
     pub fn handles(&self) -> HashMap<&ChainName, Vec<u64>> {
         let mut handles: HashMap<_, Vec<u64>> = HashMap::new();
@@ -337,6 +342,20 @@ impl Ruleset {
         }
         self.send_rules(socket, &anonymous, &mut copy)?;
         Ok(copy)
+    }
+
+    /// Adds the elements of every named set to the set of the same name there.
+    ///
+    /// # Errors
+    /// The kernel's: one that is refused is an error too.
+    pub fn send_elements(&self, socket: &mut Socket) -> io::Result<()> {
+        for set in self.sets.iter().filter(|set| !set.elements.is_empty()) {
+            let refused = send_all(socket, &[set.fill()])?;
+            if !refused.is_empty() {
+                return Err(first_refusal(refused));
+            }
+        }
+        Ok(())
     }
 
     fn send_rules(
