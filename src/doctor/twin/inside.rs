@@ -33,6 +33,10 @@ use crate::firewall::names;
 /// A listing and what is asked about it.
 const MAX_LETTER_BYTES: u64 = 2 * MAX_LISTING_BYTES as u64 + (16 << 20);
 
+/// A listing without a table: well where there is no firewall, and what is in the file as well where nobody was let read.
+const EMPTY: &str = "the rules: what was saved has no table (`nft list ruleset` prints one for each, and without root \
+                     nothing)";
+
 /// Reads an order, does it, and writes the answer. Must be called before the process has started any thread.
 pub fn run() -> ExitCode {
     let answer = work();
@@ -124,6 +128,9 @@ fn work() -> Result<Answer, TwinError> {
         .map_err(broken("reading the copy back"))?;
     if ruleset.is_none() {
         answer.copied = loaded.size();
+        if loaded.is_empty() {
+            answer.not_carried.push(EMPTY.to_owned());
+        }
     }
     let live = Live::of(ruleset.as_ref(), &loaded, &copy);
     drop(ruleset);

@@ -11,7 +11,7 @@
 //! | `netlink.rs` | messages and sockets |
 //! | `ruleset.rs` | the ruleset, read and sent |
 //! | `network.rs` | interfaces, addresses, routes, switches |
-//! | `listing.rs` | a saved ruleset, loaded by the program that printed it |
+//! | `listing.rs` `pieces.rs` | a saved ruleset, loaded by the program that printed it |
 //! | `watch.rs` `packet.rs` `knock.rs` | what is sent, and what became of it |
 //! | `guard.rs` | our own table, with the window shut and open |
 //! | `advice.rs` | what to do about what drops |
@@ -30,6 +30,7 @@ mod network;
 mod opening;
 mod order;
 mod packet;
+mod pieces;
 mod ruleset;
 mod watch;
 

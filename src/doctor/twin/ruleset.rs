@@ -219,6 +219,11 @@ impl Ruleset {
         )
     }
 
+    /// Whether there is no table at all.
+    pub fn is_empty(&self) -> bool {
+        self.tables.is_empty()
+    }
+
     /// The handles of each chain's rules, in their order.
     pub fn handles(&self) -> HashMap<&ChainName, Vec<u64>> {
         let mut handles: HashMap<_, Vec<u64>> = HashMap::new();

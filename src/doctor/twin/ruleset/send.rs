@@ -78,6 +78,20 @@ impl Ruleset {
         Ok(copy)
     }
 
+    /// Adds the elements of every named set to the set of the same name there.
+    ///
+    /// # Errors
+    /// The kernel's: one that is refused is an error too.
+    pub fn send_elements(&self, socket: &mut Socket) -> io::Result<()> {
+        for set in self.sets.iter().filter(|set| !set.elements.is_empty()) {
+            let refused = send_all(socket, &[set.fill()])?;
+            if !refused.is_empty() {
+                return Err(first_refusal(refused));
+            }
+        }
+        Ok(())
+    }
+
     fn send_rules(
         &self,
         socket: &mut Socket,
