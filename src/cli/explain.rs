@@ -1,7 +1,8 @@
 //! `acmegate explain SRC PORT`: the path of one first packet through the ruleset, by the kernel's own word.
 
 use std::fmt::Write as _;
-use std::fs;
+use std::fs::File;
+use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -150,11 +151,17 @@ pub fn source(files: &[PathBuf]) -> Result<Source, Failure> {
             let file = plain(&file.display().to_string());
             Failure::new(Exit::Data, format!("{file}: {why}"))
         };
-        let length = fs::metadata(file).map(|metadata| metadata.len());
-        if length.is_ok_and(|length| length > MAX_LISTING_BYTES as u64) {
+        let opened = File::open(file).map_err(|error| refused(error.to_string()))?;
+        let mut text = String::new();
+        // A pipe or a device does not tell how long it is.
+        let read = opened
+            .take(MAX_LISTING_BYTES as u64 + 1)
+            .read_to_string(&mut text);
+        if text.len() > MAX_LISTING_BYTES {
             return Err(refused(format!("longer than {MAX_LISTING_BYTES} octets")));
         }
-        fs::read_to_string(file).map_err(|error| refused(error.to_string()))
+        read.map_err(|error| refused(error.to_string()))?;
+        Ok(text)
     };
     let listings: Result<Vec<String>, Failure> = files.iter().map(read).collect();
     listings.map(Source::Listing)

@@ -12,7 +12,7 @@ use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::case::Case;
 use super::finding::{Area, Exam, Finding, Severity};
-use super::sites::by_the_unit;
+use super::unit::by_the_unit;
 use crate::config::Config;
 use crate::control::client::{self, ClientError};
 use crate::control::protocol::OBSERVE_SOCKET;

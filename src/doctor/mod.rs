@@ -22,6 +22,7 @@
 //! | `probe/` | vantage points in other networks fetch a random token |
 //! | `twin/` | the live ruleset in such a network, and packets that are sent to it |
 //! | `listener.rs` | who has the ports |
+//! | `unit.rs` | what the service manager hides from the gate |
 //! | `sites/` | whether each site's answer is given, tried end to end through the real front |
 //! | `sandbox.rs` | whether the daemon's processes are sealed here as they should be |
 //! | `staging/` | what makes an ACME client ask for nothing in earnest, and what came of it |
@@ -42,3 +43,4 @@ pub mod sandbox;
 pub mod sites;
 pub mod staging;
 pub mod twin;
+mod unit;

@@ -154,6 +154,8 @@ struct Host {
     apparmor_restrict: Option<u32>,
     /// namespaces(7): 0 forbids, for root too.
     max_user_namespaces: Option<u32>,
+    /// The same for networks.
+    max_net_namespaces: Option<u32>,
     container: bool,
 }
 
@@ -164,6 +166,7 @@ impl Host {
             unprivileged_userns_clone: switch("/proc/sys/kernel/unprivileged_userns_clone"),
             apparmor_restrict: switch("/proc/sys/kernel/apparmor_restrict_unprivileged_userns"),
             max_user_namespaces: switch("/proc/sys/user/max_user_namespaces"),
+            max_net_namespaces: switch("/proc/sys/user/max_net_namespaces"),
             container: ["/.dockerenv", "/run/.containerenv"]
                 .iter()
                 .any(|mark| Path::new(mark).exists()),
@@ -175,6 +178,7 @@ impl Host {
         const CLONE: &str = "Debian: sudo sysctl kernel.unprivileged_userns_clone=1";
         const APPARMOR: &str = "Ubuntu: sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0";
         const COUNT: &str = "anywhere: sudo sysctl user.max_user_namespaces=15000";
+        const NETWORKS: &str = "anywhere: sudo sysctl user.max_net_namespaces=15000";
         const CONTAINER: &str = "in a container: docker run --cap-add SYS_ADMIN --cap-add NET_ADMIN \
                                  --security-opt seccomp=unconfined --security-opt apparmor=unconfined";
         const ROOT: &str =
@@ -190,13 +194,19 @@ impl Host {
         if self.max_user_namespaces == Some(0) {
             ways.push(COUNT);
         }
+        if self.max_net_namespaces == Some(0) {
+            ways.push(NETWORKS);
+        }
         if self.container {
             ways.push(CONTAINER);
         }
         if ways.is_empty() {
             ways.extend([CLONE, APPARMOR, COUNT, CONTAINER]);
         }
-        ways.push(ROOT);
+        // Root too gets no network where there may be none.
+        if self.max_net_namespaces != Some(0) {
+            ways.push(ROOT);
+        }
         ways
     }
 }
@@ -211,6 +221,7 @@ mod tests {
             unprivileged_userns_clone: Some(0),
             apparmor_restrict: Some(0),
             max_user_namespaces: Some(15000),
+            max_net_namespaces: None,
             container: false,
         };
         let ways = host.ways_out().join("\n");
@@ -219,6 +230,18 @@ mod tests {
         assert!(!ways.contains("max_user_namespaces"));
         assert!(!ways.contains("container"));
         assert!(ways.contains("as root"));
+    }
+
+    #[test]
+    fn where_no_network_may_be_made_root_gets_none_either() {
+        let host = Host {
+            max_net_namespaces: Some(0),
+            ..Host::default()
+        };
+        assert_eq!(
+            host.ways_out(),
+            ["anywhere: sudo sysctl user.max_net_namespaces=15000"]
+        );
     }
 
     #[test]

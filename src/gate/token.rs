@@ -27,6 +27,9 @@ pub enum TokenError {
     Alphabet,
 }
 
+/// What every token of the doctor's begins with, so that who finds one knows whose it was.
+pub const TRIAL: &str = "acmegate-doctor-";
+
 impl Token {
     /// Parses a token from exactly these bytes.
     ///
@@ -42,6 +45,11 @@ impl Token {
     /// The token as it stands in the path.
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether the doctor made it up: no account is behind its answer.
+    pub fn is_trial(&self) -> bool {
+        self.0.starts_with(TRIAL)
     }
 }
 

@@ -25,7 +25,7 @@ use self::seen::Seen;
 use crate::gate::Reason;
 use crate::gate::event::{Ended, Witness};
 use crate::gate::identifier::Identifier;
-use crate::gate::token::Thumbprint;
+use crate::gate::token::{Thumbprint, Token};
 
 /// Counts and writes down how connections end.
 pub struct Observer {
@@ -109,7 +109,11 @@ impl Witness for Observer {
             self.metrics.answered(challenge, took);
         }
         let mut told = self.told();
-        if let (Some(identifier), Some(thumbprint)) = (event.identifier, event.thumbprint) {
+        // The doctor makes up both.
+        let is_trial = event.token.is_some_and(Token::is_trial);
+        if let (false, Some(identifier), Some(thumbprint)) =
+            (is_trial, event.identifier, event.thumbprint)
+        {
             told.seen.note(identifier, thumbprint);
         }
         if event.reason == Reason::Passed || told.flood.may_write(event.reason, now) {

@@ -49,7 +49,11 @@ fn html(directory: &TempDir) -> String {
 
 fn exam(daemon: &Daemon, names: &[&str]) -> Exam {
     let exam = wait(examine(&case(daemon, names)));
-    assert_eq!(daemon.status()["pushed"], 0, "what was pushed is withdrawn");
+    let status = daemon.status();
+    assert_eq!(status["pushed"], 0, "what was pushed is withdrawn");
+    for site in status["sites"].as_array().expect("sites") {
+        assert_eq!(site["seen"], serde_json::json!([]), "nobody's accounts");
+    }
     exam
 }
 

@@ -122,6 +122,133 @@ fn a_saved_ruleset_needs_no_power() {
     });
 }
 
+/// A list of so many prefixes, and another table whose rules fill a set.
+fn with_prefixes(prefixes: &[(String, u8)]) -> String {
+    let listed: Vec<String> = prefixes
+        .iter()
+        .map(|(address, length)| format!("{address}/{length}"))
+        .collect();
+    format!(
+        "table inet seen {{\nset s {{\ntype ipv4_addr\nflags dynamic,timeout\ntimeout 1m\n}}\n\
+         chain c {{\ntype filter hook input priority 5\nupdate @s {{ ip saddr counter }}\n}}\n}}\n\
+         table inet geo {{\nset v4 {{\ntype ipv4_addr\nflags interval\nelements = {{ {} }}\n}}\n\
+         chain in {{\ntype filter hook input priority 0\nip saddr @v4 drop\n}}\n}}\n",
+        listed.join(",\n")
+    )
+}
+
+#[test]
+fn a_long_list_is_loaded_by_anybody() {
+    inside(
+        "explain::a_long_list_is_loaded_by_anybody",
+        |world: World| {
+            // More than a message carries, for whoever is not the host's own root: nor can a test load it at once.
+            let prefixes: Vec<(String, u8)> = (0..30_000)
+                .map(|at| (60 + at / 12_800, at / 50 % 256, at % 50 * 2))
+                .map(|(a, b, c)| (format!("{a}.{b}.{c}.0"), 24))
+                .collect();
+            let listed = prefixes[29_999].0.replace(".0", ".9");
+            world.nft(&with_prefixes(&prefixes[..2]));
+            let json = lab::run_nft(&["-j", "list", "ruleset"]);
+            world.nft("");
+            let mut json: Value = serde_json::from_str(&json).expect("JSON");
+            let objects = json["nftables"].as_array_mut().expect("objects");
+            let set = objects
+                .iter_mut()
+                .find_map(|object| object.get_mut("set").filter(|set| set["name"] == "v4"));
+            let elements = prefixes
+                .iter()
+                .map(|(addr, len)| serde_json::json!({"prefix": {"addr": addr, "len": len}}));
+            set.expect("the list")["elem"] = elements.collect();
+            let directory = TempDir::new();
+            for (name, listing) in [
+                ("text", with_prefixes(&prefixes)),
+                ("json", json.to_string()),
+            ] {
+                let file = directory.write(name, &listing);
+                let drops = as_anybody(&[&listed, "80", "--ruleset", &file]);
+                assert_eq!(drops.code, 1, "{name}: {drops}");
+                assert!(drops.stdout.contains("ip saddr @v4 drop"), "{drops}");
+                let passes = as_anybody(&[PEER_4, "80", "--ruleset", &file]);
+                assert_eq!(passes.code, 0, "{name}: {passes}");
+            }
+        },
+    );
+}
+
+#[test]
+fn many_rules_are_loaded_by_anybody() {
+    inside(
+        "explain::many_rules_are_loaded_by_anybody",
+        |world: World| {
+            world.nft("");
+            let directory = TempDir::new();
+            let sources = || (0..3000).map(|at| format!("10.{}.{}.0/24", at / 250, at % 250));
+            let saved: String = sources()
+                .map(|source| format!("-A INPUT -s {source} -p tcp -m tcp --dport 80 -j DROP\n"))
+                .collect();
+            let listed: String = sources()
+                .map(|source| {
+                    format!("ip saddr {source} tcp dport 80 counter packets 0 bytes 0 drop\n")
+                })
+                .collect();
+            for (name, listing) in [
+                (
+                    "iptables",
+                    format!("*filter\n:INPUT ACCEPT [0:0]\n{saved}COMMIT\n"),
+                ),
+                (
+                    "nft",
+                    format!(
+                        "table ip filter {{\nchain INPUT {{\ntype filter hook input priority 0; policy accept;\n{listed}}}\n}}\n"
+                    ),
+                ),
+            ] {
+                let file = directory.write(name, &listing);
+                let drops = as_anybody(&["10.11.249.1", "80", "--ruleset", &file]);
+                assert_eq!(drops.code, 1, "{name}: {drops}");
+                let passes = as_anybody(&["10.12.0.1", "80", "--ruleset", &file]);
+                assert_eq!(passes.code, 0, "{name}: {passes}");
+            }
+        },
+    );
+}
+
+#[test]
+fn a_saved_table_of_a_programs_is_there() {
+    inside(
+        "explain::a_saved_table_of_a_programs_is_there",
+        |world: World| {
+            world.nft("");
+            let directory = TempDir::new();
+            let owned = PLAIN.replacen('{', "{ # progname firewalld\n\tflags owner\n", 1);
+            let file = directory.write("owned", &owned);
+            let drops = as_anybody(&[PEER_4, "80", "--ruleset", &file]);
+            assert_eq!(drops.code, 1, "{drops}");
+        },
+    );
+}
+
+#[test]
+fn a_file_without_a_ruleset_proves_nothing() {
+    inside(
+        "explain::a_file_without_a_ruleset_proves_nothing",
+        |world: World| {
+            world.nft("");
+            let directory = TempDir::new();
+            let file = directory.write("empty", "");
+            let told = as_anybody(&[PEER_4, "80", "--ruleset", &file]);
+            assert!(
+                told.stdout.contains("what was saved has no table"),
+                "{told}"
+            );
+            let refused = as_anybody(&[PEER_4, "80", "--ruleset", "/dev/zero"]);
+            assert_eq!(refused.code, 65, "{refused}");
+            assert!(refused.stderr.contains("longer than"), "{refused}");
+        },
+    );
+}
+
 #[test]
 fn where_namespaces_are_refused_it_says_how_to_allow_them() {
     let name = "explain::where_namespaces_are_refused_it_says_how_to_allow_them";

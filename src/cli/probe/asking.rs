@@ -1,15 +1,13 @@
 //! Everybody is asked at the same time; progress goes to standard error as it comes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
 use super::session::Session;
+use super::setup::Setup;
 use crate::cli::terminal::plain;
-use crate::config::Config;
 use crate::doctor::probe::letsdebug::{self, Problem, State};
 use crate::doctor::probe::mpic;
 use crate::doctor::probe::seen::{Here, Outcome, Service, Vantage, View};
@@ -20,37 +18,11 @@ use crate::doctor::probe::verdict::{Probe, of_view, words};
 use crate::doctor::probe::web::{self, Key, Url};
 use crate::doctor::probe::{PORT, Question, mark, ssh};
 use crate::gate::allow_list::AllowList;
-use crate::gate::identifier::Identifier;
 
 /// How often Let's Debug is asked whether it is done; its own page does so every 3 s.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// The most strangers that are told of.
 const MAX_STRANGERS: usize = 16;
-
-/// What is asked, and by whom.
-#[derive(Debug)]
-pub struct Setup {
-    /// The names, each once.
-    pub names: Vec<Identifier>,
-    /// Who is asked.
-    pub from: Vec<From>,
-    /// Where Let's Debug is, if it is asked.
-    pub letsdebug: Option<Url>,
-    /// Which name servers vantage points ask; none for those of each zone.
-    pub name_servers: Vec<String>,
-    /// Which CAs CAA has to permit; none for the service's own.
-    pub issuers: Vec<String>,
-    /// The key for services.
-    pub key: Option<Key>,
-    /// For how long anybody is waited for.
-    pub timeout: Duration,
-    /// Who gets in anyway.
-    pub allow: Arc<AllowList>,
-    /// Where the daemon's sockets are.
-    pub runtime_dir: PathBuf,
-    /// The configuration.
-    pub config: Config,
-}
 
 /// A service's perspectives, and what of it could not be asked.
 #[derive(Debug, Default)]

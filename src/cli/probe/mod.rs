@@ -6,6 +6,7 @@
 
 mod asking;
 mod session;
+mod setup;
 mod show;
 
 use std::net::IpAddr;
@@ -15,8 +16,9 @@ use std::time::Duration;
 
 use clap::Args;
 
-use self::asking::{Setup, services, ssh_points};
+use self::asking::{services, ssh_points};
 use self::session::Session;
+use self::setup::Setup;
 use super::doctor::identifier;
 use super::signals::Signals;
 use super::terminal::Color;

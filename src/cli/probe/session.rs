@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::asking::Setup;
+use super::setup::Setup;
 use crate::cli::{Failure, caller, granted, open};
 use crate::control::client;
 use crate::control::protocol::{Ask, ChallengeName, Exit, Open, ReportWord, Response};

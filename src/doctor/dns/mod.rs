@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | `ask.rs` | one question to one server |
 //! | `chain.rs` | lookups by the host's resolvers, validated (hickory) |
-//! | `name.rs` `points.rs` `permission.rs` | one name: its addresses, its CAA records, and what else there is |
+//! | `subject.rs` `name.rs` `points.rs` `permission.rs` | one name: its addresses, its CAA records, and what else there is |
 //! | `servers.rs` `delegation.rs` | a zone's servers: asked, judged |
 //! | `signatures.rs` | why a signature does not hold |
 //! | `caa.rs` `persist.rs` `issue_value.rs` | what records mean |
@@ -29,6 +29,7 @@ mod points;
 mod resolv_conf;
 mod servers;
 mod signatures;
+mod subject;
 mod words;
 
 use std::collections::BTreeMap;
@@ -46,8 +47,9 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 pub use self::args::DnsArgs;
 use self::chain::{Chain, Lookup, Resolvers, Trouble};
-use self::name::{Means, Subject};
+use self::name::Means;
 use self::points::Here;
+use self::subject::Subject;
 use super::case::Case;
 use super::finding::{Area, Exam, Finding};
 use crate::config::Dns;

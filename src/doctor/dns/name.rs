@@ -3,8 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use hickory_net::proto::op::ResponseCode;
-use hickory_net::proto::rr::{Name, RData, RecordType};
+use hickory_net::proto::rr::{RData, RecordType};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -12,7 +11,8 @@ use super::ask::Silence;
 use super::chain::{Found, Lookup, Trouble};
 use super::codes::*;
 use super::points::{Elsewhere, Here, judge};
-use super::words::{addresses, name};
+use super::subject::Subject;
+use super::words::{addresses, name, trouble};
 use super::{permission, persist, signatures};
 use crate::config::Dns;
 use crate::doctor::finding::{Finding, Severity};
@@ -21,25 +21,6 @@ use crate::doctor::finding::{Finding, Severity};
 const CONNECT: Duration = Duration::from_millis(1500);
 /// A dns-persist-01 record that ends sooner than this is told: certificates are renewed a month ahead.
 const PERSIST_SOON: u64 = 30 * 24 * 3600;
-
-/// A name that is to be validated, and how.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Subject {
-    pub(super) name: Name,
-    /// `http-01` and the like.
-    pub(super) methods: Vec<&'static str>,
-    /// Whether a site stands for every label in front of it.
-    pub(super) is_wildcard: bool,
-    /// Whether a dns-persist-01 record is expected, and if so, one for the wildcard too.
-    pub(super) persist: Option<bool>,
-}
-
-impl Subject {
-    /// The name as people write it.
-    pub(super) fn shown(&self) -> String {
-        name(&self.name)
-    }
-}
 
 /// What every name is looked at with.
 #[derive(Clone)]
@@ -56,19 +37,6 @@ impl Means {
     pub(super) fn now(&self) -> u32 {
         // Serial number arithmetic: the higher bits do not count.
         (self.now & u64::from(u32::MAX)) as u32
-    }
-}
-
-/// What a failed lookup is in words.
-pub(super) fn trouble(trouble: &Trouble) -> String {
-    match trouble {
-        Trouble::Silent(Silence::Timeout) => "the resolver does not answer in time".to_owned(),
-        Trouble::Silent(silence) => format!("the resolver: {silence}"),
-        Trouble::Said(ResponseCode::ServFail) => {
-            "the resolver could not find out (SERVFAIL)".to_owned()
-        }
-        Trouble::Said(code) => format!("the resolver says: {code}"),
-        Trouble::Bogus => "the answer is not proven by signatures, and has to be".to_owned(),
     }
 }
 

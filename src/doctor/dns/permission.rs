@@ -6,8 +6,8 @@ use hickory_net::proto::rr::{Name, RData, RecordType};
 use super::caa::{Property, Wish, Word, judge, who_may};
 use super::chain::{Lookup, Trouble};
 use super::codes::*;
-use super::name::{Subject, trouble};
-use super::words::{list, name, octets};
+use super::subject::Subject;
+use super::words::{list, name, octets, trouble};
 use crate::config::Dns;
 use crate::doctor::finding::{Finding, Severity};
 

@@ -3,8 +3,11 @@
 use std::fmt::Display;
 use std::net::IpAddr;
 
+use hickory_net::proto::op::ResponseCode;
 use hickory_net::proto::rr::{Name, RData};
 
+use super::ask::Silence;
+use super::chain::Trouble;
 use crate::observe::report::escape;
 
 /// How much is shown of any one text from elsewhere, in characters.
@@ -57,4 +60,17 @@ pub(super) fn addresses<'a>(data: impl Iterator<Item = &'a RData>) -> Vec<IpAddr
     addresses.sort_unstable();
     addresses.dedup();
     addresses
+}
+
+/// What a failed lookup is in words.
+pub(super) fn trouble(trouble: &Trouble) -> String {
+    match trouble {
+        Trouble::Silent(Silence::Timeout) => "the resolver does not answer in time".to_owned(),
+        Trouble::Silent(silence) => format!("the resolver: {silence}"),
+        Trouble::Said(ResponseCode::ServFail) => {
+            "the resolver could not find out (SERVFAIL)".to_owned()
+        }
+        Trouble::Said(code) => format!("the resolver says: {code}"),
+        Trouble::Bogus => "the answer is not proven by signatures, and has to be".to_owned(),
+    }
 }

@@ -29,7 +29,7 @@ pub mod web;
 use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::gate::identifier::Identifier;
-use crate::gate::token::{KeyAuthorization, KeyAuthorizationDigest, Thumbprint, Token};
+use crate::gate::token::{KeyAuthorization, KeyAuthorizationDigest, TRIAL, Thumbprint, Token};
 
 /// The port of http-01 (RFC 8555 §8.3).
 pub const PORT: u16 = 80;
@@ -49,7 +49,8 @@ impl Question {
     /// # Errors
     /// The system has no random numbers.
     pub fn of(name: Identifier, account: Option<Thumbprint>) -> Result<Self, String> {
-        let token = Token::parse(random()?.as_bytes()).map_err(|error| error.to_string())?;
+        let token = format!("{TRIAL}{}", random()?);
+        let token = Token::parse(token.as_bytes()).map_err(|error| error.to_string())?;
         let account = match account {
             Some(account) => account,
             None => Thumbprint::parse(random()?.as_bytes()).ok_or("no thumbprint")?,
@@ -87,7 +88,7 @@ pub fn mark() -> Result<String, String> {
     Ok(plain.map(char::from).collect())
 }
 
-/// 256 random bits in base64url: 43 characters, as Let's Encrypt's tokens are.
+/// 256 random bits in base64url: 43 characters.
 fn random() -> Result<String, String> {
     let mut bytes = [0; 32];
     SystemRandom::new()

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::elsewhere::merge;
 use super::{LIMITED, View};
 use crate::doctor::finding::{Finding, Severity};
-use crate::firewall::base_chains::{Limit, Manager, Per, Place};
+use crate::firewall::base_chains::{Limit, Manager, Measure, Per, Place};
 
 /// As many perspectives as the largest CAs ask from (CA/Browser Forum BR §3.2.2.9 wants five by the end of
 /// 2026, and there is the CA's own).
@@ -63,12 +63,16 @@ impl View<'_> {
         )
         .seen(self.at(place))
         .seen(format!("{who}: {consequence}"));
+        let how = match limit.measure {
+            Measure::Rate { .. } => format!(" (`burst {wanted} packets`)"),
+            _ => String::new(),
+        };
         Some(match self.reading.rules.manager(place) {
             Manager::Ufw => finding.remedy(
                 "`ufw allow` the port rather than `ufw limit` it: outside of windows acmegate shuts it anyway",
             ),
             _ => finding.remedy(format!(
-                "raise it to {wanted} at once or more (`burst {wanted} packets`), or keep the port out of it: outside \
+                "raise it to {wanted} at once or more{how}, or keep the port out of it: outside \
                  of windows acmegate shuts the port anyway"
             )),
         })

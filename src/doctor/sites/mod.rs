@@ -34,8 +34,6 @@ use crate::gate::site::site_for;
 use crate::gate::tls::ProxyVersion;
 use crate::gate::token::KeyAuthorization;
 
-pub(super) use self::hidden::by_the_unit;
-
 crate::findings! { Site:
     /// What was put up was answered, in full.
     SITE_ANSWERS = "site-answers";

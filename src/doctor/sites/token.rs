@@ -18,10 +18,8 @@ use crate::control::client::{self, ClientError};
 use crate::control::protocol::{Ask, ChallengeName};
 use crate::control::under;
 use crate::gate::identifier::Identifier;
-use crate::gate::token::{KeyAuthorization, Thumbprint, Token};
+use crate::gate::token::{KeyAuthorization, TRIAL, Thumbprint, Token};
 
-/// What every token of ours begins with, so that who finds one knows whose it was.
-const MARK: &str = "acmegate-doctor-";
 /// For how long a pushed token is answered at most: longer than asking takes.
 const LIFETIME: Duration = Duration::from_secs(30);
 
@@ -30,7 +28,7 @@ const LIFETIME: Duration = Duration::from_secs(30);
 /// # Errors
 /// The system's: no random octets.
 pub(super) fn random(account: Option<&Thumbprint>) -> io::Result<KeyAuthorization> {
-    let text = format!("{MARK}{}", letters()?);
+    let text = format!("{TRIAL}{}", letters()?);
     let none = || io::Error::other("random text is no token");
     let token = Token::parse(text.as_bytes()).map_err(|_| none())?;
     let thumbprint = match account {

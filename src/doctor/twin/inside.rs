@@ -20,8 +20,11 @@ use super::knock::{DROPPED, Knocker, Told, ended_by, losses, reason};
 use super::netlink::Socket;
 use super::network::Network;
 use super::order::{Answer, Letter, MAX_LISTING_BYTES, Source, Window};
-use super::ruleset::{ChainName, Copy, Elements, Ruleset, State, expressions, family_word};
-use super::{TwinError, compat, listing, watch};
+use super::ruleset::expressions::expressions;
+use super::ruleset::send::Copy;
+use super::ruleset::state::State;
+use super::ruleset::{ChainName, Elements, Ruleset, compat, family_word};
+use super::{TwinError, listing, watch};
 use crate::doctor::namespaces::{self, Netns};
 use crate::doctor::path::{End, Fate, Knock, Step};
 use crate::firewall::evidence::{Traced, What, rule_words};
@@ -29,6 +32,10 @@ use crate::firewall::names;
 
 /// A listing and what is asked about it.
 const MAX_LETTER_BYTES: u64 = 2 * MAX_LISTING_BYTES as u64 + (16 << 20);
+
+/// A listing without a table: well where there is no firewall, and what is in the file as well where nobody was let read.
+const EMPTY: &str = "the rules: what was saved has no table (`nft list ruleset` prints one for each, and without root \
+                     nothing)";
 
 /// Reads an order, does it, and writes the answer. Must be called before the process has started any thread.
 pub fn run() -> ExitCode {
@@ -121,6 +128,9 @@ fn work() -> Result<Answer, TwinError> {
         .map_err(broken("reading the copy back"))?;
     if ruleset.is_none() {
         answer.copied = loaded.size();
+        if loaded.is_empty() {
+            answer.not_carried.push(EMPTY.to_owned());
+        }
     }
     let live = Live::of(ruleset.as_ref(), &loaded, &copy);
     drop(ruleset);

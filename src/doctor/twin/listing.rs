@@ -1,10 +1,16 @@
 //! A saved ruleset, loaded by the counterpart of the program that printed it: nft, iptables-restore or
 //! ip6tables-restore, which must be there.
 
-use std::io::Write;
+use std::fs;
+use std::io::{self, Write};
 use std::process::{Command, Stdio};
 
 use serde_json::Value;
+
+use super::netlink::Socket;
+use super::pieces::{self, Room};
+use super::ruleset::{Elements, Ruleset};
+use crate::doctor::namespaces::Netns;
 
 /// A part of a listing, and who reads it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,9 +39,53 @@ impl Reader {
 /// What the program said, in a line.
 pub fn load(listing: &str) -> Result<(), String> {
     for (reader, part) in parts(listing) {
-        feed(reader, &part)?;
+        match feed(reader, &part, IsFirst::Yes) {
+            Err(why) if why.contains(TOO_LONG) => in_pieces(reader, &part)?,
+            loaded => loaded?,
+        }
     }
     Ok(())
+}
+
+/// What the kernel says of a ruleset that is too large for one message: nothing of it was loaded.
+const TOO_LONG: &str = "Message too long";
+/// What the kernel of Debian 12 lets a socket have.
+const USUAL_BUFFER: usize = 212_992;
+
+fn in_pieces(reader: Reader, part: &str) -> Result<(), String> {
+    let buffer = fs::read_to_string("/proc/sys/net/core/wmem_default").ok();
+    let buffer = buffer.and_then(|text| text.trim().parse().ok());
+    let room = Room::of(buffer.unwrap_or(USUAL_BUFFER));
+    let pieces = match reader {
+        Reader::Nft => pieces::of_nft(part, room),
+        Reader::NftJson => pieces::of_json(part, room),
+        Reader::Iptables | Reader::Ip6tables => pieces::of_iptables(part, room),
+    };
+    feed(reader, &pieces.frame, IsFirst::Yes)?;
+    for piece in &pieces.rules {
+        feed(reader, piece, IsFirst::No)?;
+    }
+    let broken = |error: io::Error| error.to_string();
+    let here = Netns::here().map_err(broken)?;
+    for piece in &pieces.elements {
+        let read = || {
+            feed(reader, piece, IsFirst::Yes)?;
+            let mut socket = Socket::netfilter().map_err(broken)?;
+            Ruleset::read(&mut socket, Elements::All).map_err(broken)
+        };
+        let some = here.beside().map_err(broken)?.within(read);
+        let mut socket = Socket::netfilter().map_err(broken)?;
+        let some = some.map_err(broken)??;
+        some.send_elements(&mut socket).map_err(broken)?;
+    }
+    Ok(())
+}
+
+/// Whether a part is all that there is of its tables so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum IsFirst {
+    Yes,
+    No,
 }
 
 /// A file may hold what several programs printed, one behind the other.
@@ -46,7 +96,7 @@ fn parts(listing: &str) -> Vec<(Reader, String)> {
     }
     let is_saved = |text: &str| text.lines().any(|line| line.starts_with('*'));
     if !is_saved(listing) {
-        return vec![(Reader::Nft, listing.to_owned())];
+        return vec![(Reader::Nft, without_owners(listing))];
     }
     let mut parts: Vec<(Reader, String)> = Vec::new();
     for line in listing.lines() {
@@ -70,6 +120,33 @@ fn parts(listing: &str) -> Vec<(Reader, String)> {
     parts
 }
 
+/// A table that belongs to a program goes away with the program that loaded it: here it would be gone before the first
+/// packet. So it is loaded as nobody's.
+fn without_owners(listing: &str) -> String {
+    let mut text = String::with_capacity(listing.len());
+    for line in listing.lines() {
+        let flags = line.trim().strip_prefix("flags ");
+        let flags: Option<Vec<&str>> = flags.map(|flags| flags.split(',').map(str::trim).collect());
+        match flags {
+            // No set and no chain has such a flag.
+            Some(flags) if flags.contains(&"owner") => {
+                let kept = flags.into_iter().filter(|flag| !is_of_owners(flag));
+                let kept: Vec<&str> = kept.collect();
+                if !kept.is_empty() {
+                    text.push_str(&format!("\tflags {}", kept.join(",")));
+                }
+            }
+            _ => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    text
+}
+
+fn is_of_owners(flag: &str) -> bool {
+    matches!(flag, "owner" | "persist")
+}
+
 /// nft lists maps before the chains that they lead to, and cannot load them so.
 fn in_order(listing: &str) -> String {
     let Ok(mut document) = serde_json::from_str::<Value>(listing) else {
@@ -89,6 +166,25 @@ fn in_order(listing: &str) -> String {
     };
     if let Some(objects) = document.get_mut("nftables").and_then(Value::as_array_mut) {
         objects.sort_by_key(rank);
+        for object in objects {
+            let table = object.get_mut("table").and_then(Value::as_object_mut);
+            let Some((table, flags)) = table.and_then(|table| {
+                let flags = table.remove("flags")?;
+                Some((table, flags))
+            }) else {
+                continue;
+            };
+            let flags = match flags {
+                Value::Array(flags) => flags,
+                flag => vec![flag],
+            };
+            let kept = flags.into_iter();
+            let kept = kept.filter(|flag| !flag.as_str().is_some_and(is_of_owners));
+            let kept: Vec<Value> = kept.collect();
+            if !kept.is_empty() {
+                table.insert("flags".to_owned(), Value::Array(kept));
+            }
+        }
     }
     document.to_string()
 }
@@ -102,11 +198,15 @@ fn guess(listing: &str) -> Reader {
     }
 }
 
-fn feed(reader: Reader, part: &str) -> Result<(), String> {
+fn feed(reader: Reader, part: &str, is_first: IsFirst) -> Result<(), String> {
     let (programs, arguments) = reader.programs();
     for program in programs {
         let started = Command::new(program)
             .args(arguments)
+            .args(match (reader, is_first) {
+                (Reader::Iptables | Reader::Ip6tables, IsFirst::No) => &["--noflush"][..],
+                _ => &[],
+            })
             .env("LC_ALL", "C")
             .env("PATH", SEARCH_PATH)
             .stdin(Stdio::piped())
@@ -169,5 +269,25 @@ mod tests {
                     # Generated by ip6tables-save v1.8.9\n*filter\nCOMMIT\n";
         assert_eq!(readers(both), [Reader::Iptables, Reader::Ip6tables]);
         assert!(parts(both)[1].1.contains("*filter\nCOMMIT"));
+    }
+
+    #[test]
+    fn no_table_is_loaded_as_its_owners() {
+        let text = "table inet f { # progname firewalld\n\tflags owner\n\n\tchain c {\n\t}\n}\n";
+        assert_eq!(
+            without_owners(text),
+            "table inet f { # progname firewalld\n\n\n\tchain c {\n\t}\n}\n"
+        );
+        assert_eq!(
+            without_owners("\tflags dormant,owner,persist\n"),
+            "\tflags dormant\n"
+        );
+        assert_eq!(
+            without_owners("\t\tflags interval,timeout\n"),
+            "\t\tflags interval,timeout\n"
+        );
+        let json =
+            r#"{"nftables": [{"table": {"family": "inet", "name": "f", "flags": "owner"}}]}"#;
+        assert!(!in_order(json).contains("owner"));
     }
 }

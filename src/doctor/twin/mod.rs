@@ -9,9 +9,9 @@
 //! | --- | --- |
 //! | `order.rs` | what is asked and answered |
 //! | `netlink.rs` | messages and sockets |
-//! | `ruleset.rs` `compat.rs` | the ruleset, read and sent |
+//! | `ruleset.rs` | the ruleset, read and sent |
 //! | `network.rs` | interfaces, addresses, routes, switches |
-//! | `listing.rs` | a saved ruleset, loaded by the program that printed it |
+//! | `listing.rs` `pieces.rs` | a saved ruleset, loaded by the program that printed it |
 //! | `watch.rs` `packet.rs` `knock.rs` | what is sent, and what became of it |
 //! | `guard.rs` | our own table, with the window shut and open |
 //! | `advice.rs` | what to do about what drops |
@@ -19,7 +19,6 @@
 //! | `inside.rs` | the process that is the twin: `acmegate twin` |
 
 mod advice;
-mod compat;
 mod entrances;
 mod exam;
 mod guard;
@@ -31,6 +30,7 @@ mod network;
 mod opening;
 mod order;
 mod packet;
+mod pieces;
 mod ruleset;
 mod watch;
 

@@ -5,8 +5,7 @@
 //! is never advised: it opens nothing here.
 
 use super::IpFamily;
-use super::judge::DOCKERS_OWN;
-use super::report::{Attach, Cause, Culprit, Manager};
+use super::report::{Attach, Cause, Culprit, DOCKERS_OWN, Manager};
 
 impl Culprit {
     /// One sentence: in which mode acmegate works here, and what to write for it. `attached` are the

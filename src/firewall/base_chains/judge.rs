@@ -11,7 +11,7 @@ use nlink::netlink::nftables::{Family, Verdict};
 
 use super::limit::Limit;
 use super::packet::{Packet, Tracking};
-use super::report::{Attach, Cause, Culprit, Doubt, Manager, Path, Place};
+use super::report::{Attach, Cause, Culprit, DOCKERS_OWN, Doubt, Manager, Path, Place};
 use super::routes::{Onward, Routes};
 use super::rule::{Note, Scope};
 use super::ruleset::{Base, Chain, Hook, Ruleset, Table};
@@ -28,8 +28,6 @@ const MAX_FORKS: u32 = 200;
 const MAX_JUMPS: usize = 16;
 /// As many doubts as anybody reads.
 const MAX_DOUBTS: usize = 16;
-/// Where Docker's administrators have their rules.
-pub(super) const DOCKERS_OWN: &str = "DOCKER-USER";
 /// `NF_IP_PRI_NAT_DST` and `NF_IP_PRI_NAT_SRC`: where chains of type nat really run.
 const NAT_PREROUTING: i32 = -100;
 const NAT_INPUT: i32 = 100;

@@ -4,9 +4,11 @@ use std::fmt;
 
 use nlink::netlink::nftables::Family;
 
-use super::judge::DOCKERS_OWN;
 use super::{IpFamily, Transport};
 use crate::firewall::names::TABLE;
+
+/// Where Docker's administrators have their rules.
+pub(super) const DOCKERS_OWN: &str = "DOCKER-USER";
 
 /// What becomes of the probe in the foreign chains.
 #[derive(Debug, Clone, PartialEq, Eq)]
