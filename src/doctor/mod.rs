@@ -23,6 +23,7 @@
 //! | `twin/` | the live ruleset in such a network, and packets that are sent to it |
 //! | `listener.rs` | who has the ports |
 //! | `unit.rs` | what the service manager hides from the gate |
+//! | `timed.rs` | a connection with a deadline |
 //! | `sites/` | whether each site's answer is given, tried end to end through the real front |
 //! | `staging/` | what makes an ACME client ask for nothing in earnest, and what came of it |
 
@@ -40,5 +41,6 @@ pub mod probe;
 pub mod reading;
 pub mod sites;
 pub mod staging;
+mod timed;
 pub mod twin;
 mod unit;
