@@ -10,6 +10,7 @@
 //! | `state.rs` | what packets change in it, and putting that back |
 //! | `expressions.rs` | what rules consist of, walked and rewritten |
 //! | `compat.rs` | what must be said beside the expressions of iptables-nft |
+//! | `tracking.rs` | chains of which nobody can tell whether they come before connection tracking |
 //! | `numbers.rs` | linux/netfilter/nf_tables.h |
 
 pub mod compat;
@@ -17,6 +18,7 @@ pub mod expressions;
 mod numbers;
 pub mod send;
 pub mod state;
+mod tracking;
 
 use std::collections::HashMap;
 use std::io;
