@@ -9,7 +9,7 @@
 //! | --- | --- |
 //! | `order.rs` | what is asked and answered |
 //! | `netlink.rs` | messages and sockets |
-//! | `ruleset.rs` `compat.rs` | the ruleset, read and sent |
+//! | `ruleset.rs` `ruleset/` | the ruleset, read, sent and put back |
 //! | `network.rs` | interfaces, addresses, routes, switches |
 //! | `listing.rs` | a saved ruleset, loaded by the program that printed it |
 //! | `watch.rs` `packet.rs` `knock.rs` | what is sent, and what became of it |
@@ -19,7 +19,6 @@
 //! | `inside.rs` | the process that is the twin: `acmegate twin` |
 
 mod advice;
-mod compat;
 mod entrances;
 mod exam;
 mod guard;

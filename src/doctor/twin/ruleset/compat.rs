@@ -1,8 +1,8 @@
 //! What iptables-nft says beside a rule's expressions and the kernel does not give back: which transport its
 //! matches are for. Without it the kernel refuses `-p tcp --dport 80` as a match for no transport. Pure.
 
-use super::netlink::{find, find_text, find_u32, put};
-use super::ruleset::expressions;
+use super::expressions::expressions;
+use crate::doctor::twin::netlink::{find, find_text, find_u32, put};
 
 const NFTA_RULE_COMPAT_PROTO: u16 = 1;
 const NFTA_RULE_COMPAT_FLAGS: u16 = 2;
@@ -87,8 +87,8 @@ fn is_xtables(name: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::netlink::{put_nested, put_text};
     use super::*;
+    use crate::doctor::twin::netlink::{put_nested, put_text};
 
     fn expression(list: &mut Vec<u8>, name: &[u8], data: &[u8]) {
         let mut expression = Vec::new();
