@@ -8,7 +8,8 @@ use super::finding::{Area, Exam, Finding, Severity};
 use crate::observe::record::{Outcome, Record, Source};
 use crate::observe::report::{about_drop, about_refusal, headline};
 
-pub use self::client::{Staged, stage};
+pub use self::client::order::Staged;
+pub use self::client::stage;
 
 crate::findings! { Client:
     /// The client got its certificate, and everybody who came was answered.
