@@ -11,7 +11,8 @@ use std::time::Duration;
 use socket2::{Domain, Protocol as Transport, Socket as RawSocket, Type};
 
 use super::netlink::Socket;
-use super::network::{Network, Outside};
+use super::network::Network;
+use super::network::outside::Outside;
 use super::packet;
 use super::watch::{DELIVERED, FORWARDED, TABLE};
 use crate::doctor::namespaces::Netns;
