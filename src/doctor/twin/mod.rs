@@ -9,8 +9,8 @@
 //! | --- | --- |
 //! | `order.rs` | what is asked and answered |
 //! | `netlink.rs` | messages and sockets |
-//! | `ruleset.rs` | the ruleset, read and sent |
-//! | `network.rs` | interfaces, addresses, routes, switches |
+//! | `ruleset.rs` `ruleset/` | the ruleset, read, sent and put back |
+//! | `network.rs` `network/` | interfaces, addresses, routes, switches |
 //! | `listing.rs` `pieces.rs` | a saved ruleset, loaded by the program that printed it |
 //! | `watch.rs` `packet.rs` `knock.rs` | what is sent, and what became of it |
 //! | `guard.rs` | our own table, with the window shut and open |

@@ -1,4 +1,4 @@
-//! A ruleset of nftables: what it is, and reading it as the kernel dumps it; sent again, it is another namespace's.
+//! A ruleset of nftables: what it is, and reading it as the kernel dumps it. The rest is in the folder.
 //!
 //! Nothing is understood that need not be: tables, chains, objects, flowtables, sets, elements and rules go
 //! over octet by octet, without what only the kernel gives out (handles, counts of use). So nothing is lost that
