@@ -80,8 +80,11 @@ fn weighed(finding: Finding, tried: &mut Exam) -> Option<Finding> {
         () if is(&finding, &[reading::PASSES]) => {
             (!has(tried, &[twin::PROVED_PASSES])).then_some(finding)
         }
-        // A packet needs no understanding.
-        () if is(&finding, &[reading::NOT_UNDERSTOOD]) => None,
+        // A packet needs no understanding, where one was sent.
+        () if is(&finding, &[reading::NOT_UNDERSTOOD]) => {
+            let mut tried = tried.findings.iter();
+            (!tried.any(|proof| proof.port == port)).then_some(finding)
+        }
         () => Some(finding),
     }
 }
@@ -157,10 +160,12 @@ mod tests {
             (reading::OPEN_WITHOUT_WINDOW, 80),
             (reading::LIMITED, 80),
             (reading::DROPPED, 443),
+            (reading::NOT_UNDERSTOOD, 53),
         ]);
         let mut tried = exam(&[(twin::PROVED_PASSES, 80)]);
         weigh(&mut read, &mut tried);
-        assert_eq!(words(&read), ["limited", "dropped"]);
+        // At other ports nobody knocked.
+        assert_eq!(words(&read), ["limited", "dropped", "not-understood"]);
         assert_eq!(read.findings[1].port, Some(443));
         // And what was not read as shut is a finding of theirs.
         let mut read = exam(&[(reading::PASSES, 80)]);

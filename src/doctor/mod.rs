@@ -23,6 +23,7 @@
 //! | `twin/` | the live ruleset in such a network, and packets that are sent to it |
 //! | `listener.rs` | who has the ports |
 //! | `unit.rs` | what the service manager hides from the gate |
+//! | `timed.rs` | a connection with a deadline |
 //! | `sites/` | whether each site's answer is given, tried end to end through the real front |
 //! | `sandbox.rs` | whether the daemon's processes are sealed here as they should be |
 //! | `staging/` | what makes an ACME client ask for nothing in earnest, and what came of it |
@@ -42,5 +43,6 @@ pub mod reading;
 pub mod sandbox;
 pub mod sites;
 pub mod staging;
+mod timed;
 pub mod twin;
 mod unit;

@@ -1,9 +1,12 @@
 //! `acmegate doctor` as a whole: the page that documents it, its parts, its exit status.
 
 use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
 use acmegate::doctor::finding::{Area, Code, Exam};
@@ -11,7 +14,7 @@ use acmegate::doctor::letter::Letter;
 use acmegate::doctor::probe::verdict;
 use acmegate::doctor::{daemon, dns, listener, outlook, reading, sandbox, sites, staging, twin};
 
-use crate::lab::{BINARY, Output, TempDir, run};
+use crate::lab::{BINARY, Output, Process, TempDir, run, wait_for};
 use crate::schema;
 
 const SCHEMA: &str = include_str!("../../docs/doctor.schema.json");
@@ -117,4 +120,123 @@ fn the_exit_status_is_the_worst_severity() {
     assert_eq!(only("daemon"), 2);
     assert_eq!(doctor("", &["--only", "nothing"]).code, 64);
     assert_eq!(doctor("", &["no_name"]).code, 64);
+}
+
+#[test]
+fn a_part_that_is_skipped_is_not_looked_at() {
+    let areas = |arguments: &[&str]| -> Vec<String> {
+        let output = doctor("", &[&["--json"], arguments].concat());
+        let letter: Value = serde_json::from_str(&output.stdout).expect("JSON");
+        let looked = letter["looked_at"].as_array().expect("a list");
+        let areas = looked.iter().map(|looked| looked["area"].as_str());
+        areas.flatten().map(str::to_owned).collect()
+    };
+    let skipped = ["dns", "firewall", "sites"].map(|part| ["--skip", part]);
+    assert_eq!(
+        areas(skipped.as_flattened()),
+        ["configuration", "listener", "daemon", "outlook"]
+    );
+    assert_eq!(
+        doctor("", &["--only", "dns", "--skip", "dns"]).code,
+        64,
+        "one or the other"
+    );
+}
+
+#[test]
+fn more_names_than_an_order_has_are_refused() {
+    let names: Vec<String> = (0..=100).map(|at| format!("a{at}.example.com")).collect();
+    let mut words = vec!["--only", "outlook"];
+    words.extend(names.iter().map(String::as_str));
+    let refused = doctor("", &words);
+    assert_eq!(refused.code, 64, "{refused}");
+    assert!(refused.stderr.contains("at most 100 names"), "{refused}");
+    words.pop();
+    assert_eq!(doctor("", &words).code, 0);
+}
+
+/// A client by a known name that writes down what it is asked, beside a doctor with a place of its own for what is in
+/// the way.
+struct Trial {
+    directory: TempDir,
+    client: String,
+}
+
+impl Trial {
+    fn new(script: &str) -> Self {
+        let directory = TempDir::new();
+        fs::create_dir(directory.at("scratch")).expect("a new directory");
+        let asked = directory.at("asked");
+        let script = format!("#!/bin/sh\necho \"$@\" >> {asked}\n{script}\n");
+        let client = directory.program("uacme", &script);
+        Self { directory, client }
+    }
+
+    fn command(&self, only: &str) -> Command {
+        let config = self.directory.write("acmegate.toml", "");
+        let mut command = Command::new(BINARY);
+        command
+            .env("TMPDIR", self.directory.at("scratch"))
+            .args(["--config", &config, "--runtime-dir"])
+            .arg(self.directory.path())
+            .args(["doctor", "--json", "--only", only, "example.com"])
+            .args(["--staging", "--staging-server", "http://127.0.0.1:1/dir"])
+            .args(["--", &self.client, "issue", "example.com"]);
+        command
+    }
+
+    /// What the client was asked, a line for each time.
+    fn asked(&self) -> Vec<String> {
+        let asked = fs::read_to_string(self.directory.at("asked")).unwrap_or_default();
+        asked.lines().map(str::to_owned).collect()
+    }
+
+    #[track_caller]
+    fn left_nothing(&self) {
+        let left = fs::read_dir(self.directory.at("scratch")).expect("ours");
+        assert_eq!(left.count(), 0, "its directory is gone");
+    }
+}
+
+#[test]
+fn where_a_validation_fails_already_no_client_is_run() {
+    let trial = Trial::new("exit 0");
+    let output = run(trial.command("daemon"), Duration::from_secs(20));
+    assert_eq!(output.code, 2, "{output}");
+    assert!(output.stdout.contains("it was not run"), "{output}");
+    assert_eq!(trial.asked(), [""; 0]);
+    trial.left_nothing();
+}
+
+#[test]
+fn of_a_clients_commands_each_needs_the_one_before() {
+    let trial = Trial::new("exit 3");
+    let output = run(trial.command("outlook"), Duration::from_secs(20));
+    assert_eq!(output.code, 2, "{output}");
+    assert!(output.stdout.contains("ended with status 3"), "{output}");
+    let asked = trial.asked();
+    assert_eq!(asked.len(), 1, "{asked:?}");
+    assert!(asked[0].ends_with(" new"), "{asked:?}");
+    trial.left_nothing();
+    let trial = Trial::new("exit 0");
+    run(trial.command("outlook"), Duration::from_secs(20));
+    assert_eq!(trial.asked().len(), 2);
+    trial.left_nothing();
+}
+
+#[test]
+fn a_signal_ends_the_client_too() {
+    let trial = Trial::new("echo $$ > \"$0.pid\"\nexec sleep 600");
+    let mut doctor = Process::spawn(trial.command("outlook"));
+    let soon = Duration::from_secs(20);
+    let client: u32 = wait_for(soon, "the client runs", || {
+        assert!(doctor.ended().is_none(), "{}", doctor.stderr());
+        let text = fs::read_to_string(format!("{}.pid", trial.client)).ok()?;
+        text.trim_end().parse().ok()
+    });
+    doctor.signal(Signal::TERM);
+    assert_eq!(doctor.wait(soon), 75, "{}", doctor.stderr());
+    let there = Path::new("/proc").join(client.to_string());
+    assert!(!there.exists(), "it has ended before the doctor has");
+    trial.left_nothing();
 }

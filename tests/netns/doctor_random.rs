@@ -219,7 +219,16 @@ fn whatever_is_certain_of_a_random_live_side_is_true() {
 
 /// A live side that once showed a disagreement, cut down to what it takes.
 fn agrees(nft: &str, iptables: Option<[&str; 2]>) {
-    let side = LiveSide {
+    let side = side(nft, iptables);
+    let seen = Node::new().run(|| Live::new().examine(&side, 0));
+    let seen = seen.unwrap_or_else(|refusal| panic!("{refusal}"));
+    seen.agree().unwrap_or_else(|why| panic!("{why}\n{side}"));
+    assert_eq!(seen.not_carried(), [""; 0], "{side}");
+}
+
+/// A live side of these rules, with nothing else about it.
+fn side(nft: &str, iptables: Option<[&str; 2]>) -> LiveSide {
+    LiveSide {
         more_addresses: Vec::new(),
         rules: Vec::new(),
         switches: Switches {
@@ -230,11 +239,45 @@ fn agrees(nft: &str, iptables: Option<[&str; 2]>) {
         nft: nft.to_owned(),
         iptables: iptables.map(|both| both.map(str::to_owned)),
         is_three_deep: false,
-    };
-    let seen = Node::new().run(|| Live::new().examine(&side, 0));
-    let seen = seen.unwrap_or_else(|refusal| panic!("{refusal}"));
-    seen.agree().unwrap_or_else(|why| panic!("{why}\n{side}"));
-    assert_eq!(seen.not_carried(), [""; 0], "{side}");
+    }
+}
+
+#[test]
+fn who_comes_first_at_the_priority_of_connection_tracking_is_said_to_be_unknown() {
+    inside(|| {
+        let side = side(
+            "table inet t0 {
+                chain b0 {
+                    type filter hook prerouting priority -200;
+                    ct mark 0x1 accept
+                }
+            }
+            table inet t1 {
+                chain b0 {
+                    type filter hook prerouting priority -200;
+                    meta mark set ct mark reject
+                }
+                chain elsewhere {
+                    type filter hook prerouting priority -199;
+                }
+            }
+            table inet t2 {
+                chain b0 {
+                    type filter hook prerouting priority -200;
+                    meta mark 0x1 accept
+                }
+            }",
+            None,
+        );
+        let seen = Node::new().run(|| Live::new().examine(&side, 0));
+        let seen = seen.unwrap_or_else(|refusal| panic!("{refusal}"));
+        let said = |table: &str| {
+            format!(
+                "whether chain {table} b0 comes before connection tracking, whose priority it has too"
+            )
+        };
+        assert_eq!(seen.not_carried(), [said("t0"), said("t1")]);
+    });
 }
 
 #[test]

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::lab::{self, BINARY, Output, TempDir};
+use crate::host::Host;
+use crate::lab::{self, BINARY, Daemon, Output, TempDir};
 use crate::world::{PEER_4, World, inside};
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -276,6 +277,7 @@ fn what_is_no_packet_is_refused() {
             &["nobody", "80"],
             &[PEER_4, "80", "--to", "2001:db8::1"],
             &[PEER_4, "80", "--in", "lo"],
+            &[PEER_4, "80", "--in", "lo", "--to", "192.0.2.1"],
             &[
                 PEER_4,
                 "80",
@@ -288,5 +290,28 @@ fn what_is_no_packet_is_refused() {
             let refused = explain(arguments);
             assert_eq!(refused.code, 64, "{arguments:?}: {refused}");
         }
+    });
+}
+
+/// Of what is shut on purpose nobody is told how to open it.
+#[test]
+fn of_our_own_table_there_is_no_advice() {
+    lab::inside(|| {
+        let _host = Host::new();
+        let daemon = Daemon::start("");
+        let shut = explain(&["198.51.100.7", "80"]);
+        assert_eq!(shut.code, 1, "{shut}");
+        assert!(shut.stdout.contains("inet acmegate "), "{shut}");
+        assert!(!shut.stdout.contains("to let it pass"), "{shut}");
+        lab::nft(
+            "table inet other { chain early { type filter hook prerouting priority -400; tcp dport 80 drop; }\n }\n",
+        );
+        let early = explain(&["198.51.100.7", "80"]);
+        assert!(early.stdout.contains("inet other early"), "{early}");
+        assert!(early.stdout.contains("to let it pass"), "{early}");
+        let early = explain(&["198.51.100.7", "80", "--window", "shut"]);
+        assert!(early.stdout.contains("inet other early"), "{early}");
+        assert!(!early.stdout.contains("to let it pass"), "{early}");
+        drop(daemon);
     });
 }

@@ -345,3 +345,46 @@ fn tell(vantage: &Vantage) {
 fn progress(text: &str) {
     eprintln!("acmegate: {}", plain(text));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn proven(addresses: &[&str], came_from: &[&str]) -> Option<String> {
+        let read = |texts: &[&str]| -> Vec<IpAddr> {
+            texts.iter().map(|text| text.parse().unwrap()).collect()
+        };
+        let mut probe = Probe {
+            vantage_points: vec![Vantage {
+                addresses: read(addresses),
+                views: vec![View {
+                    came_from: read(came_from),
+                    ..View::default()
+                }],
+                ..Vantage::default()
+            }],
+            ..Probe::default()
+        };
+        let allow = AllowList::new(["198.51.100.0/24".parse().unwrap()]);
+        prove(&mut probe, &allow);
+        probe.vantage_points.remove(0).proves_nothing
+    }
+
+    #[test]
+    fn by_the_address_that_the_gate_saw_it_is_known_who_gets_in_anyway() {
+        assert_eq!(proven(&["203.0.113.7"], &["203.0.113.7"]), None);
+        // Behind a translation of addresses it has one of its own that is nobody's here.
+        assert_eq!(proven(&["10.0.0.7"], &["203.0.113.7"]), None);
+        assert_eq!(proven(&["10.0.0.7"], &[]), None);
+        assert_eq!(proven(&["198.51.100.7"], &["203.0.113.7"]), None);
+        for (addresses, came_from) in [
+            (&["10.0.0.7"][..], &["198.51.100.7"][..]),
+            (&["203.0.113.7"], &["203.0.113.7", "198.51.100.7"]),
+            (&["198.51.100.7"], &[]),
+            (&["10.0.0.7"], &["10.0.0.7"]),
+        ] {
+            let why = proven(addresses, came_from);
+            assert!(why.is_some(), "{addresses:?} {came_from:?}");
+        }
+    }
+}

@@ -17,7 +17,7 @@ impl View<'_> {
                     true => self.timed(doubt, &port),
                     false => self.of_doubt(doubt, &port),
                 };
-                merge(&mut found, finding);
+                merge(&mut found, finding.at(answer.port));
             }
         }
         found

@@ -5,7 +5,7 @@
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring};
@@ -13,6 +13,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use crate::doctor::timed::Timed;
 use crate::gate::event::Ends;
 use crate::gate::identifier::Identifier;
 use crate::gate::tls::ProxyVersion;
@@ -20,7 +21,7 @@ use crate::proxy_protocol;
 
 /// How long connecting to this host itself may take.
 const CONNECT: Duration = Duration::from_secs(2);
-/// How long a part of an answer may take: an upstream's ten seconds and some.
+/// How long a whole answer may take, or a handshake: an upstream's ten seconds and some.
 const ANSWER: Duration = Duration::from_secs(12);
 /// The most of an answer that is read: its head and a page's beginning.
 const MAX_ANSWER_BYTES: u64 = 16 * 1024;
@@ -104,7 +105,7 @@ fn understand(bytes: &[u8]) -> Option<Answer> {
     })
 }
 
-fn connect(door: Door) -> io::Result<TcpStream> {
+fn connect(door: Door) -> io::Result<Timed> {
     let socket = Socket::new(
         Domain::for_address(door.address),
         Type::STREAM,
@@ -125,17 +126,18 @@ fn connect(door: Door) -> io::Result<TcpStream> {
             }
             _ => error,
         })?;
-    socket.set_read_timeout(Some(ANSWER))?;
-    socket.set_write_timeout(Some(ANSWER))?;
-    let mut stream = TcpStream::from(socket);
+    let mut timed = Timed {
+        stream: TcpStream::from(socket),
+        deadline: Instant::now() + ANSWER,
+    };
     if let Some(version) = door.proxy {
         let ends = Ends {
-            source: stream.local_addr()?,
-            destination: stream.peer_addr()?,
+            source: timed.stream.local_addr()?,
+            destination: timed.stream.peer_addr()?,
         };
-        stream.write_all(&proxy_protocol::write(version, &ends))?;
+        timed.write_all(&proxy_protocol::write(version, &ends))?;
     }
-    Ok(stream)
+    Ok(timed)
 }
 
 /// What a handshake that offers `acme-tls/1` alone came to.

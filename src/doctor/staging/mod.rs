@@ -358,4 +358,40 @@ mod tests {
         let codes: Vec<_> = exam.findings.iter().map(|one| one.code).collect();
         assert_eq!(codes, [WINDOW_LEFT_OPEN, STAGING_ISSUED]);
     }
+
+    #[test]
+    fn who_got_in_later_was_not_dropped() {
+        let mut dropped = source();
+        dropped.dropped = Some(Dropped {
+            table: "inet filter".to_owned(),
+            chain: "input".to_owned(),
+            rule: None,
+        });
+        let mut later = dropped.clone();
+        later.then = Some("203.0.113.11".parse().unwrap());
+        let codes = |source: Source| {
+            let exam = examine(&ran(Some(0)), &[record(vec![source])]);
+            let found = exam.findings.into_iter();
+            found
+                .map(|one| (one.code, one.severity))
+                .collect::<Vec<_>>()
+        };
+        // The client got its certificate: whoever was dropped was no matter today.
+        assert_eq!(
+            codes(dropped.clone()),
+            [
+                (NETWORKS_DROPPED, Severity::Doubt),
+                (STAGING_ISSUED, Severity::Fine)
+            ]
+        );
+        assert_eq!(codes(later), [(STAGING_ISSUED, Severity::Fine)]);
+        // A validation that failed is a fault, whatever the client exits with.
+        let mut failed = record(vec![dropped]);
+        failed.assessment.outcome = Outcome::Failed;
+        let finding = only(Some(0), &[failed]);
+        assert_eq!(
+            (finding.code, finding.severity),
+            (NETWORKS_DROPPED, Severity::Fault)
+        );
+    }
 }

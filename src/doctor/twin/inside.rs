@@ -126,6 +126,7 @@ fn work() -> Result<Answer, TwinError> {
     answer.otherwise.extend(copy.otherwise.iter().cloned());
     let loaded = Ruleset::read(&mut socket, Elements::OfChangingSets)
         .map_err(broken("reading the copy back"))?;
+    answer.not_carried.extend(loaded.beside_tracking());
     if ruleset.is_none() {
         answer.copied = loaded.size();
         if loaded.is_empty() {

@@ -300,3 +300,29 @@ pub fn reason(before: &HashMap<String, u64>, after: &HashMap<String, u64>) -> St
         )
         .to_owned()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_counted_meanwhile_is_the_reason() {
+        let counted = |word: &str, times: u64| HashMap::from([(word.to_owned(), times)]);
+        for (word, expected) in [
+            ("IPReversePathFilter", "rp_filter"),
+            ("InNoRoutes", "no route"),
+            ("Ip6InNoRoutes", "no route"),
+            ("InAddrErrors", "forwards nothing"),
+            ("Ip6InAddrErrors", "forwards nothing"),
+            ("InHdrErrors", "hop limit"),
+            ("Ip6InHdrErrors", "hop limit"),
+            ("InOctets", "not traced"),
+        ] {
+            let why = reason(&counted(word, 4), &counted(word, 5));
+            assert!(why.contains(expected), "{word}: {why}");
+            // A counter that stands still is no reason.
+            let why = reason(&counted(word, 5), &counted(word, 5));
+            assert!(why.contains("not traced"), "{word}: {why}");
+        }
+    }
+}

@@ -9,8 +9,8 @@
 //! | --- | --- |
 //! | `order.rs` | what is asked and answered |
 //! | `netlink.rs` | messages and sockets |
-//! | `ruleset.rs` | the ruleset, read and sent |
-//! | `network.rs` | interfaces, addresses, routes, switches |
+//! | `ruleset.rs` `ruleset/` | the ruleset, read, sent and put back |
+//! | `network.rs` `network/` | interfaces, addresses, routes, switches |
 //! | `listing.rs` `pieces.rs` | a saved ruleset, loaded by the program that printed it |
 //! | `watch.rs` `packet.rs` `knock.rs` | what is sent, and what became of it |
 //! | `guard.rs` | our own table, with the window shut and open |
@@ -237,4 +237,46 @@ fn check(order: &Order) -> Result<(), TwinError> {
         ));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::path::{Knock, Protocol};
+
+    fn order(knocks: usize, windows: usize) -> Order {
+        let knock = Knock {
+            interface: "eth0".to_owned(),
+            source: "198.51.100.7".parse().unwrap(),
+            destination: "192.0.2.1".parse().unwrap(),
+            protocol: Protocol::Tcp,
+            port: 80,
+        };
+        Order {
+            source: Source::Live,
+            settings: None,
+            windows: vec![Window::AsItStands; windows],
+            knocks: vec![knock; knocks],
+            patience: PATIENCE,
+        }
+    }
+
+    #[test]
+    fn what_is_too_much_is_refused_before_a_process_is_started() {
+        let too_much = |order: &Order| matches!(check(order), Err(TwinError::TooMuch(_)));
+        assert!(!too_much(&order(MAX_KNOCKS / 2, 2)));
+        assert!(too_much(&order(MAX_KNOCKS / 2 + 1, 2)));
+        let long = |octets: usize| Order {
+            source: Source::Listing(vec![String::new(), "x".repeat(octets)]),
+            ..order(1, 1)
+        };
+        assert!(!too_much(&long(MAX_LISTING_BYTES)));
+        assert!(too_much(&long(MAX_LISTING_BYTES + 1)));
+        let mut mixed = order(2, 1);
+        mixed.knocks[1].source = "2001:db8::7".parse().unwrap();
+        assert!(too_much(&mixed));
+        let mut without_settings = order(1, 2);
+        without_settings.windows[1] = Window::Open;
+        assert!(too_much(&without_settings));
+    }
 }

@@ -1,4 +1,4 @@
-//! A ruleset of nftables: what it is, and reading it as the kernel dumps it; sent again, it is another namespace's.
+//! A ruleset of nftables: what it is, and reading it as the kernel dumps it. The rest is in the folder.
 //!
 //! Nothing is understood that need not be: tables, chains, objects, flowtables, sets, elements and rules go
 //! over octet by octet, without what only the kernel gives out (handles, counts of use). So nothing is lost that
@@ -10,6 +10,7 @@
 //! | `state.rs` | what packets change in it, and putting that back |
 //! | `expressions.rs` | what rules consist of, walked and rewritten |
 //! | `compat.rs` | what must be said beside the expressions of iptables-nft |
+//! | `tracking.rs` | chains of which nobody can tell whether they come before connection tracking |
 //! | `numbers.rs` | linux/netfilter/nf_tables.h |
 
 pub mod compat;
@@ -17,6 +18,7 @@ pub mod expressions;
 mod numbers;
 pub mod send;
 pub mod state;
+mod tracking;
 
 use std::collections::HashMap;
 use std::io;

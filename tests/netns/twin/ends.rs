@@ -1,12 +1,19 @@
 //! What the twin says of a packet is what becomes of it: connections from outside are the proof.
 
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use acmegate::doctor::path::End;
 use acmegate::doctor::twin::{Source, TwinError};
 
 use super::{ask, delivered, fates, knock, one, order};
+use crate::lab::{BINARY, wait_for};
 use crate::world::{HOST_4, LISTED_4, PEER_4, PEER_6, World, inside};
+
+/// What nobody waits for long.
+const SOON: Duration = Duration::from_secs(20);
 
 impl World {
     /// Every knock's fate is what becomes of a connection.
@@ -208,6 +215,85 @@ fn a_twin_that_takes_too_long_is_ended() {
             let mut asked = order(Source::Live, vec![knock(PEER_4, 80); 5000]);
             asked.patience = Duration::from_millis(1);
             assert_eq!(ask(&asked), Err(TwinError::Late(asked.patience)));
+        },
+    );
+}
+
+/// A limit makes its rule anew after each knock, and live rules that were taken away left their numbers.
+#[test]
+fn a_rules_number_is_the_live_ones_however_often_it_is_met() {
+    let name = "twin::ends::a_rules_number_is_the_live_ones_however_often_it_is_met";
+    inside(name, |world| {
+        world.nft(
+            "table inet filter { chain input { type filter hook input priority 0; policy accept;
+                counter comment \"first\"
+                counter comment \"second\"
+            }\n }",
+        );
+        let run = |words: &str| {
+            crate::lab::run_nft(&words.split(' ').collect::<Vec<_>>());
+        };
+        run("flush chain inet filter input");
+        run("add rule inet filter input tcp dport 9 drop");
+        run("add rule inet filter input tcp dport 80 limit rate 5/hour burst 1 packets accept");
+        run("add rule inet filter input tcp dport 80 reject");
+        let listed = crate::lab::run_nft(&["-a", "list", "chain", "inet", "filter", "input"]);
+        let fates = fates(vec![knock(PEER_4, 80); 4]);
+        for fate in &fates {
+            assert_eq!(fate, &fates[0]);
+            let step = fate.steps.last().expect("a rule");
+            let handle = step.handle.expect("a rule");
+            let rule = "tcp dport 80 limit rate 5/hour burst 1 packets accept";
+            assert_eq!(step.rule.as_deref(), Some(rule));
+            let line = format!("{rule} # handle {handle}\n");
+            assert!(listed.contains(&line), "{handle}: {listed}");
+        }
+    });
+}
+
+#[test]
+fn a_reject_of_iptables_is_one() {
+    inside("twin::ends::a_reject_of_iptables_is_one", |world| {
+        world.iptables(
+            "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT ACCEPT [0:0]\n\
+             -A INPUT -p tcp --dport 80 -j REJECT --reject-with icmp-port-unreachable\n\
+             -A INPUT -p tcp --dport 81 -j DROP\nCOMMIT\n",
+        );
+        assert_eq!(one(PEER_4, 80).end, End::Dropped { rejects: true });
+        assert_eq!(one(PEER_4, 81).end, End::Dropped { rejects: false });
+    });
+}
+
+/// What waits for its order, or works on it, has nobody to tell once its parent is gone.
+#[test]
+fn a_twin_ends_with_whoever_started_it() {
+    inside(
+        "twin::ends::a_twin_ends_with_whoever_started_it",
+        |_world| {
+            let mut parent = Command::new("sh")
+                .args(["-c", "exec 3<&0; \"$0\" twin <&3 & echo $!; wait"])
+                .arg(BINARY)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .expect("a shell");
+            let order = parent.stdin.take().expect("piped");
+            let mut told = BufReader::new(parent.stdout.take().expect("piped"));
+            let mut twin = String::new();
+            told.read_line(&mut twin).expect("the twin's number");
+            let twin = format!("/proc/{}", twin.trim_end());
+            // By then it has asked the kernel for its end.
+            wait_for(SOON, "it waits for its order", || {
+                let waits = fs::read_to_string(format!("{twin}/syscall")).unwrap_or_default();
+                waits.starts_with("0 0x0 ").then_some(())
+            });
+            parent.kill().expect("our own");
+            parent.wait().expect("our own");
+            wait_for(SOON, "it ends too", || {
+                let state = fs::read_to_string(format!("{twin}/stat")).unwrap_or_default();
+                (state.is_empty() || state.contains(") Z ")).then_some(())
+            });
+            drop(order);
         },
     );
 }

@@ -56,6 +56,8 @@ fn what_shuts_the_world_out_is_found_and_named() {
             finding.evidence[0],
             "from 23.20.30.40 (North America) to 192.0.2.1 by eth0: dropped by inet filter input: its policy drop"
         );
+        // As many as anybody reads, of twenty addresses.
+        assert_eq!(finding.evidence.len(), 6, "{finding:?}");
         assert!(finding.remedy[0].contains("mode `attach`"), "{finding:?}");
         assert!(
             finding.remedy[1].contains("`acmegate explain 23.20.30.40 80 "),
@@ -130,5 +132,126 @@ fn who_is_listed_and_shut_out_is_told() {
             codes.contains(&("proved-listed-dropped", Severity::Doubt)),
             "{exam:?}"
         );
+    });
+}
+
+/// One network in ten is what a quorum forgives, and three are not.
+#[test]
+fn what_a_quorum_forgives_is_a_doubt() {
+    inside("twin::exam::what_a_quorum_forgives_is_a_doubt", |world| {
+        let some = |severity, v4: &str, v6: &str| {
+            world.nft(&format!(
+                "table inet geo {{ chain in {{ type filter hook prerouting priority -10; policy accept;
+                    ip saddr {{ {v4} }} tcp dport 80 drop
+                    ip6 saddr {{ {v6} }} tcp dport 80 drop
+                }}\n }}"
+            ));
+            let found = ("proved-dropped-for-some", severity);
+            assert_eq!(told(&world.examined(GUARD)), [found, found], "{v4}");
+        };
+        some(
+            Severity::Doubt,
+            "85.0.0.0/8, 110.0.0.0/8",
+            "2a00::/12, 2400::/12",
+        );
+        some(
+            Severity::Fault,
+            "85.0.0.0/8, 110.0.0.0/8, 41.0.0.0/8",
+            "2a00::/12, 2400::/12, 2c00::/12",
+        );
+    });
+}
+
+#[test]
+fn what_passes_to_another_port_is_told() {
+    inside("twin::exam::what_passes_to_another_port_is_told", |world| {
+        world.nft(
+            "table ip nat { chain in { type nat hook prerouting priority dstnat; policy accept;
+                tcp dport 80 redirect to :8080
+            }\n }",
+        );
+        let exam = world.examined(GUARD);
+        let fine = ("proved-passes", Severity::Fine);
+        let elsewhere = ("proved-elsewhere", Severity::Doubt);
+        assert_eq!(told(&exam), [elsewhere, fine, fine], "{exam:?}");
+        let seen = &exam.findings[0].evidence[0];
+        assert!(seen.ends_with("delivered to 192.0.2.1 port 8080"), "{seen}");
+    });
+}
+
+/// Nobody's rule: strict reverse paths, and no way back to the world.
+#[test]
+fn what_routing_loses_is_no_rules_fault() {
+    inside(
+        "twin::exam::what_routing_loses_is_no_rules_fault",
+        |world| {
+            world.nft("");
+            for half in ["0.0.0.0/1", "128.0.0.0/1"] {
+                crate::lab::ip(&format!("route add blackhole {half}"));
+            }
+            std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "1").expect("a switch");
+            let exam = world.examined(GUARD);
+            // By IPv6 a CA gets through.
+            let lost = ("proved-lost", Severity::Doubt);
+            let fine = ("proved-passes", Severity::Fine);
+            assert_eq!(told(&exam), [lost, fine], "{exam:?}");
+            let seen = &exam.findings[0].evidence[0];
+            assert!(seen.contains("rp_filter"), "{seen}");
+        },
+    );
+}
+
+/// Whoever knocks from the list is no stranger, and what is open on purpose is no doubt.
+#[test]
+fn what_is_meant_to_be_open_is_no_finding() {
+    inside(
+        "twin::exam::what_is_meant_to_be_open_is_no_finding",
+        |world| {
+            world.nft("");
+            let fine = ("proved-passes", Severity::Fine);
+            let listed = format!("{GUARD}[allow]\nprefixes = [\"23.0.0.0/8\", \"2600::/12\"]\n");
+            let exam = world.examined(&listed);
+            assert_eq!(told(&exam), [fine, fine], "{exam:?}");
+            assert!(
+                exam.looked_at[0].ends_with("with the window shut and open"),
+                "{exam:?}"
+            );
+            let gate_only = world.examined("[firewall]\nmode = \"gate-only\"\n");
+            assert_eq!(told(&gate_only), [fine, fine], "{gate_only:?}");
+            assert!(
+                gate_only.looked_at[0].ends_with("with the window open"),
+                "{gate_only:?}"
+            );
+        },
+    );
+}
+
+/// Without our own part no window opens, and that is told as what was not examined.
+#[test]
+fn without_our_part_nothing_is_proved() {
+    inside("twin::exam::without_our_part_nothing_is_proved", |world| {
+        world.nft("table inet filter { chain input { type filter hook input priority 0; policy drop; }\n }");
+        let exam = world.examined(SET);
+        assert_eq!(exam.findings, [], "{exam:?}");
+        let told = exam.not_covered.join("\n");
+        assert!(told.contains("acmegate's own part: "), "{told}");
+    });
+}
+
+/// A host may well be shut at one of its addresses.
+#[test]
+fn one_open_door_is_enough() {
+    inside("twin::exam::one_open_door_is_enough", |world| {
+        crate::lab::ip("addr add 192.0.2.77/24 dev eth0");
+        let fine = ("proved-passes", Severity::Fine);
+        for shut in ["192.0.2.1", "192.0.2.77"] {
+            world.nft(&format!(
+                "table ip filter {{ chain input {{ type filter hook input priority 0; policy accept;
+                    ip daddr {shut} tcp dport 80 drop
+                }}\n }}"
+            ));
+            let exam = world.examined(GUARD);
+            assert_eq!(told(&exam), [fine, fine], "{shut}: {exam:?}");
+        }
     });
 }

@@ -181,3 +181,119 @@ fn a_caa_record_that_forbids_is_a_fault() {
         (CAA_FORBIDS, Severity::Fault)
     );
 }
+
+#[test]
+fn as_many_as_a_ca_has_are_its_primary_one_and_its_remote_ones() {
+    let many = |all: usize| codes(&examined((0..all).map(|_| good("x")).collect()));
+    assert_eq!(many(4), ["answered", "fewer-than-a-ca"]);
+    assert_eq!(many(5), ["answered"]);
+}
+
+#[test]
+fn those_that_got_the_answer_must_be_in_as_many_regions_as_a_ca_needs() {
+    use crate::observe::record::Region;
+    let at = |region: Region, vantage: Vantage| Vantage {
+        regions: vec![region],
+        ..vantage
+    };
+    let one = |second: Region, last: Vantage| {
+        let exam = examined(vec![
+            at(Region::Arin, good("a")),
+            at(second, good("b")),
+            last,
+        ]);
+        let found = exam.findings.into_iter();
+        found
+            .map(|finding| (finding.code.word, finding.severity))
+            .collect::<Vec<_>>()
+    };
+    let of_one_region = ("one-region", Severity::Doubt);
+    let failing = || at(Region::Ripe, silent("c"));
+    assert!(one(Region::Arin, failing()).contains(&of_one_region));
+    assert!(!one(Region::Ripe, failing()).contains(&of_one_region));
+    // Where all of them got it, nobody says that another region would not.
+    assert!(!one(Region::Arin, at(Region::Arin, good("c"))).contains(&of_one_region));
+    // Of one whose region is not known, it may be another.
+    let unknown = examined(vec![at(Region::Arin, good("a")), good("b"), failing()]);
+    assert!(!codes(&unknown).contains(&"one-region"), "{unknown:?}");
+}
+
+#[test]
+fn what_this_host_itself_does_not_get_is_a_fault() {
+    let here = |outcome| {
+        let probe = Probe {
+            names: vec![NAME.to_owned()],
+            here: vec![Here {
+                name: NAME.to_owned(),
+                outcome,
+            }],
+            ..Probe::default()
+        };
+        probe.examined(TODAY)
+    };
+    let exam = here(Outcome::Answered {
+        status: 200,
+        matches: false,
+    });
+    let finding = &exam.findings[0];
+    assert_eq!(
+        (finding.code, finding.severity),
+        (NOT_ANSWERED_HERE, Severity::Fault)
+    );
+    assert_eq!(finding.names, [NAME]);
+    let right = Outcome::Answered {
+        status: 200,
+        matches: true,
+    };
+    assert_eq!(here(right).findings, []);
+}
+
+/// Of somebody who failed, and whose packets were not seen: he may be one of those that were dropped meanwhile.
+#[test]
+fn strangers_stand_beside_a_failure_that_nothing_else_explains() {
+    let stranger = Path {
+        source: "203.0.113.9".parse().unwrap(),
+        destination: "192.0.2.1".parse().unwrap(),
+        fate: Fate {
+            end: End::Dropped { rejects: false },
+            steps: Vec::new(),
+        },
+    };
+    let told = |vantage: Vantage| {
+        let mut probe = Probe {
+            names: vec![NAME.to_owned()],
+            vantage_points: vec![vantage],
+            strangers: vec![stranger.clone(); MAX_STRANGERS + 1],
+            ..Probe::default()
+        };
+        probe.judge(TODAY);
+        let exam = probe.examined(TODAY);
+        let evidence = exam.findings[0].evidence.iter();
+        evidence
+            .filter(|line| line.starts_with("meanwhile, perhaps one of these: 203.0.113.9"))
+            .count()
+    };
+    assert_eq!(told(silent("a")), MAX_STRANGERS);
+    assert_eq!(told(good("a")), 0);
+    let seen = Vantage {
+        paths: vec![Path {
+            source: "198.51.100.7".parse().unwrap(),
+            ..stranger.clone()
+        }],
+        ..silent("a")
+    };
+    assert_eq!(told(seen), 0);
+}
+
+#[test]
+fn a_name_server_that_knows_no_such_name_answers() {
+    let mut vantage = good("a");
+    let server = |answer: &str| NameServer {
+        name: "ns.example.com".to_owned(),
+        address: "192.0.2.53".to_owned(),
+        transport: "udp",
+        answer: Some(answer.to_owned()),
+    };
+    vantage.views[0].name_servers = vec![server("NXDOMAIN"), server("connected")];
+    assert!(!codes(&examined(vec![vantage])).contains(&"name-server-silent"));
+}
