@@ -77,6 +77,20 @@ fn what_shuts_the_world_out_is_found_and_named() {
 }
 
 #[test]
+fn what_is_handed_over_is_no_fault_and_not_seen() {
+    let name = "twin::exam::what_is_handed_over_is_no_fault_and_not_seen";
+    inside(name, |world| {
+        // This may be a kernel without `queue`, of which the same is said.
+        world.nft(include_str!("../../data/rulesets/gallery/synproxy.nft"));
+        let exam = world.examined(GUARD);
+        assert_eq!(told(&exam), [], "{exam:?}");
+        let lines = exam.not_covered.iter();
+        let of_both = lines.filter(|line| line.contains("synproxy"));
+        assert_eq!(of_both.count(), 2, "{exam:?}");
+    });
+}
+
+#[test]
 fn a_country_alone_is_not_the_world() {
     inside("twin::exam::a_country_alone_is_not_the_world", |world| {
         world.nft(
