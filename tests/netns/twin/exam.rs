@@ -269,3 +269,41 @@ fn one_open_door_is_enough() {
         }
     });
 }
+
+#[test]
+fn what_drops_the_answers_is_said_to_be_unseen() {
+    let name = "twin::exam::what_drops_the_answers_is_said_to_be_unseen";
+    inside(name, |world| {
+        let out = |rules: &str, policy: &str| {
+            format!(
+                "table inet outward {{
+                    chain out {{
+                        type filter hook output priority 0; policy {policy};
+                        {rules}
+                    }}
+                    chain late {{
+                        type filter hook postrouting priority 0; policy accept;
+                    }}
+                }}\n"
+            )
+        };
+        let answers = "ct state established,related accept";
+        for (rules, policy, is_told) in [
+            ("", "drop", true),
+            ("tcp sport 80 drop", "accept", true),
+            ("tcp sport 80 reject", "accept", true),
+            (answers, "drop", false),
+            (&format!("{answers}\ntcp sport 80 drop"), "accept", false),
+            (&format!("tcp sport 80 drop\n{answers}"), "accept", true),
+            ("", "accept", false),
+        ] {
+            world.nft(&out(rules, policy));
+            let exam = world.examined(GUARD);
+            let said = exam
+                .not_covered
+                .iter()
+                .any(|line| line.contains("whether answers get out: chain outward out drops"));
+            assert_eq!(said, is_told, "{rules} {policy}: {exam:?}");
+        }
+    });
+}
