@@ -16,7 +16,7 @@ use crate::config::{Config, Disk};
 use crate::control::protocol::Exit;
 use crate::daemon::privilege::HostAccounts;
 use crate::doctor::case::Case;
-use crate::doctor::finding::{Exam, Severity};
+use crate::doctor::finding::{Area, Exam, Severity};
 use crate::doctor::letter::{self, Letter};
 use crate::doctor::twin::Source;
 use crate::doctor::{daemon, dns, firewall, listener, outlook, sandbox, sites};
@@ -89,7 +89,7 @@ pub fn run(
     let trial = args.staging.trial()?;
     let source = explain::source(&args.ruleset)?;
     let (exams, names) = match case(config, runtime_dir, args) {
-        Ok(case) => {
+        Ok((case, left_out)) => {
             let runtime = tokio::runtime::Builder::new_multi_thread()
                 .worker_threads(WORKERS)
                 .enable_all()
@@ -98,6 +98,7 @@ pub fn run(
             let names = case.names.iter().map(ToString::to_string).collect();
             let exams = runtime.block_on(async {
                 let mut exams = unless_ended(examine(&case, args, &source)).await?;
+                exams.extend(too_many(left_out));
                 if let Some(trial) = trial {
                     let findings = exams.iter().flat_map(|exam| &exam.findings);
                     let worst = findings.map(|finding| finding.severity).max();
@@ -177,23 +178,30 @@ async fn examine(case: &Case, args: &DoctorArgs, source: &Source) -> Vec<Exam> {
     exams
 }
 
-/// The case, or what is the matter with the configuration.
-fn case(config: Option<&Path>, runtime_dir: &Path, args: &DoctorArgs) -> Result<Case, Box<Exam>> {
+/// The case and how many names are left out of it, or what is the matter with the configuration.
+fn case(
+    config: Option<&Path>,
+    runtime_dir: &Path,
+    args: &DoctorArgs,
+) -> Result<(Case, usize), Box<Exam>> {
     let config = Config::load_with(config, &HostAccounts, &Disk)
         .map_err(|error| Box::new(daemon::refused_file(&error)))?;
     let lists = Lists::read(&config.allow)
         .map_err(|error| Box::new(daemon::refused(&error.lines().join("\n"))))?;
-    let names = match args.names.as_slice() {
+    let mut names = match args.names.as_slice() {
         [] => names_of(&config),
         names => names.to_vec(),
     };
-    Ok(Case {
+    let left_out = names.len().saturating_sub(MAX_NAMES);
+    names.truncate(MAX_NAMES);
+    let case = Case {
         allow: lists.list(),
         runtime_dir: runtime_dir.to_owned(),
         names,
         is_root: rustix::process::geteuid().is_root(),
         config,
-    })
+    };
+    Ok((case, left_out))
 }
 
 /// What the sites stand for, one name each: which names a wildcard has nobody can know.
@@ -203,10 +211,20 @@ fn names_of(config: &Config) -> Vec<Identifier> {
         Pattern::Exact(identifier) => Some(identifier.clone()),
         Pattern::Wildcard(_) => None,
     });
-    let mut names: Vec<Identifier> = exact.take(MAX_NAMES).collect();
+    let mut names: Vec<Identifier> = exact.collect();
     names.sort_unstable();
     names.dedup();
     names
+}
+
+/// What is said of names that no exam saw.
+fn too_many(left_out: usize) -> Option<Exam> {
+    (left_out > 0).then(|| Exam {
+        not_covered: vec![format!(
+            "{left_out} more names of the sites: {MAX_NAMES} are examined at once; name them: `acmegate doctor NAME…`"
+        )],
+        ..Exam::of(Area::Configuration)
+    })
 }
 
 /// A name or an address on the command line.

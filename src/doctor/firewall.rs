@@ -38,7 +38,10 @@ pub async fn examine(
     };
     let (mut read, mut tried) = tokio::join!(read, tried);
     weigh(&mut read, &mut tried);
-    vec![read, tried]
+    let asked = [(is_read, read), (has_twin, tried)].into_iter();
+    asked
+        .filter_map(|(is_asked, exam)| is_asked.then_some(exam))
+        .collect()
 }
 
 /// Lays the two beside each other, so that one cause is one finding.

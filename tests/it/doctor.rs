@@ -131,7 +131,7 @@ fn a_part_that_is_skipped_is_not_looked_at() {
         let areas = looked.iter().map(|looked| looked["area"].as_str());
         areas.flatten().map(str::to_owned).collect()
     };
-    let skipped = ["dns", "firewall", "sites"].map(|part| ["--skip", part]);
+    let skipped = ["dns", "rules", "twin", "sites"].map(|part| ["--skip", part]);
     assert_eq!(
         areas(skipped.as_flattened()),
         ["configuration", "listener", "daemon", "outlook"]
@@ -239,4 +239,23 @@ fn a_signal_ends_the_client_too() {
     let there = Path::new("/proc").join(client.to_string());
     assert!(!there.exists(), "it has ended before the doctor has");
     trial.left_nothing();
+}
+
+#[test]
+fn names_beyond_a_hundred_are_said_to_be_left_out() {
+    let site = |names: usize| {
+        let names: Vec<String> = (0..names)
+            .map(|at| format!("\"n{at}.example.com\""))
+            .collect();
+        format!("[[site]]\nidentifiers = [{}]\n", names.join(", "))
+    };
+    let only = ["--json", "--only", "configuration"];
+    let all = doctor(&site(100), &only);
+    assert_eq!(all.code, 0, "{all}");
+    let more = doctor(&site(103), &only);
+    assert_eq!(more.code, 1, "{more}");
+    let letter: Value = serde_json::from_str(&more.stdout).expect("JSON");
+    assert_eq!(letter["names"].as_array().expect("a list").len(), 100);
+    let unseen = letter["not_covered"][0].as_str().expect("a line");
+    assert!(unseen.starts_with("3 more names of the sites"), "{unseen}");
 }

@@ -241,12 +241,12 @@ fn a_table_that_is_flushed_while_a_list_is_filled_is_back_at_once_and_filled_aga
                 .then(lists_there)?;
             (!lists.is_empty()).then_some(())
         });
+        // Before the peers are asked: silence takes longer to believe than a list takes to fill.
+        wait_for(SOON, "the list is being filled again", || {
+            matches!(enforcing.list(), List::Filling { .. }).then_some(())
+        });
         assert_eq!(host.probe(HOST_4, 80), Seen::Silence);
         assert_eq!(host.probe(HOST_PRIVATE, 80), Seen::Connected);
-        assert!(
-            matches!(enforcing.list(), List::Filling { .. }),
-            "not yet whole"
-        );
         enforcing.wait_for_the_list();
         stands_alone(&next);
         assert_eq!(count_in_kernel(&next.names()[0]), 150_001);

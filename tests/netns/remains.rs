@@ -1,7 +1,7 @@
 //! What a killed gate leaves in the kernel, a closing connection or an answered handshake, leads
 //! nobody to the server that stands behind it.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
 use std::time::Duration;
 
@@ -80,7 +80,14 @@ fn a_connection_that_the_gate_closed_leads_nobody_to_the_site() {
                 .success();
             for round in 0..3 {
                 for to in FOREIGN {
-                    let mut peer = connect_from(host, 40_000, to).expect("the gate listens");
+                    // Until its last octet is acknowledged, the connection before has the port.
+                    let again = || match connect_from(host, 40_000, to) {
+                        Err(error) if error.kind() == ErrorKind::AddrNotAvailable => None,
+                        connected => Some(connected),
+                    };
+                    let limit = Duration::from_secs(5);
+                    let connected = lab::wait_for(limit, "the port is free again", again);
+                    let mut peer = connected.expect("the gate listens");
                     let answer = ask(&mut peer);
                     assert!(
                         answer.starts_with("HTTP/1.1 4"),

@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use super::entrances::{Door, doors};
+use super::knock::undecided;
 use super::order::{Answer, Order, PATIENCE, Source, Window};
 use super::{NOT_CARRIED, TwinError, prove_by};
 use crate::doctor::case::Case;
@@ -345,13 +346,20 @@ pub(super) fn open_findings(exam: &mut Exam, runs: &Runs<'_>) {
             .collect()
     };
     for &(port, family) in &questions {
-        let world = best_door(&strangers(port, family));
+        let mut world = best_door(&strangers(port, family));
+        let word = word_of(family);
+        if let Some(one) = world.iter().find(|one| undecided(one.fate).is_some()) {
+            exam.not_covered.push(format!(
+                "what becomes of first packets to TCP port {port} over {word}: {}",
+                one.evidence()
+            ));
+        }
+        world.retain(|one| undecided(one.fate).is_none());
         if world.is_empty() {
             continue;
         }
         let (passed, stopped): (Vec<Seen<'_>>, Vec<Seen<'_>>) =
             world.iter().partition(|one| one.fate.passes());
-        let word = word_of(family);
         // Who cannot get in by one family turns to the other.
         let other_passes = questions.iter().any(|&(other_port, other)| {
             let all = best_door(&strangers(other_port, other));
@@ -496,7 +504,7 @@ fn shut_findings(exam: &mut Exam, runs: &Runs<'_>, settings: &Settings) {
         }
         let stopped: Vec<Seen<'_>> = listed
             .into_iter()
-            .filter(|one| !one.fate.passes())
+            .filter(|one| !one.fate.passes() && undecided(one.fate).is_none())
             .collect();
         if let Some(first) = stopped.first() {
             let text =

@@ -127,6 +127,9 @@ fn work() -> Result<Answer, TwinError> {
     let loaded = Ruleset::read(&mut socket, Elements::OfChangingSets)
         .map_err(broken("reading the copy back"))?;
     answer.not_carried.extend(loaded.beside_tracking());
+    answer
+        .not_carried
+        .extend(loaded.on_the_way_out(names::TABLE));
     if ruleset.is_none() {
         answer.copied = loaded.size();
         if loaded.is_empty() {

@@ -16,7 +16,7 @@ use super::network::outside::Outside;
 use super::packet;
 use super::watch::{DELIVERED, FORWARDED, TABLE};
 use crate::doctor::namespaces::Netns;
-use crate::doctor::path::{End, Knock};
+use crate::doctor::path::{End, Fate, Knock};
 use crate::firewall::evidence::{Traced, Verdict, What, traced};
 
 /// How long a marker may take: some microseconds, unless the machine stands still.
@@ -231,12 +231,27 @@ fn address(message: &Traced, at_4: usize, at_6: usize) -> Option<IpAddr> {
 pub fn ended_by(steps: &[Traced]) -> Option<&'static str> {
     match &steps.last()?.what {
         What::Rule(_, Verdict::Drop) | What::Policy { drops: true } => Some(DROPPED),
-        What::Rule(_, Verdict::Queue) => {
-            Some("a program decides: the rule hands it over by `queue`")
+        What::Rule(_, Verdict::Queue) => Some(QUEUED),
+        What::Rule(_, Verdict::Stolen) => Some(STOLEN),
+        _ => None,
+    }
+}
+
+const QUEUED: &str = "a program decides: the rule hands it over by `queue`";
+const STOLEN: &str = "the kernel took it: `synproxy` answers by itself, and what comes after the handshake was not tried";
+
+/// Why nobody here can tell what becomes of a packet that ended so, if nobody can.
+pub fn undecided(fate: &Fate) -> Option<&str> {
+    match &fate.end {
+        End::Lost(why) if [QUEUED, STOLEN].contains(&why.as_str()) => Some(why),
+        // Over IPv6 the same is traced as a drop.
+        End::Dropped { .. } => {
+            let rule = fate.culprit()?.rule.as_deref()?;
+            rule.split('"')
+                .next()?
+                .contains("synproxy")
+                .then_some(STOLEN)
         }
-        What::Rule(_, Verdict::Stolen) => Some(
-            "the kernel took it: `synproxy` answers by itself, and what comes after the handshake was not tried",
-        ),
         _ => None,
     }
 }

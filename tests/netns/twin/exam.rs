@@ -77,6 +77,20 @@ fn what_shuts_the_world_out_is_found_and_named() {
 }
 
 #[test]
+fn what_is_handed_over_is_no_fault_and_not_seen() {
+    let name = "twin::exam::what_is_handed_over_is_no_fault_and_not_seen";
+    inside(name, |world| {
+        // This may be a kernel without `queue`, of which the same is said.
+        world.nft(include_str!("../../data/rulesets/gallery/synproxy.nft"));
+        let exam = world.examined(GUARD);
+        assert_eq!(told(&exam), [], "{exam:?}");
+        let lines = exam.not_covered.iter();
+        let of_both = lines.filter(|line| line.contains("synproxy"));
+        assert_eq!(of_both.count(), 2, "{exam:?}");
+    });
+}
+
+#[test]
 fn a_country_alone_is_not_the_world() {
     inside("twin::exam::a_country_alone_is_not_the_world", |world| {
         world.nft(
@@ -252,6 +266,44 @@ fn one_open_door_is_enough() {
             ));
             let exam = world.examined(GUARD);
             assert_eq!(told(&exam), [fine, fine], "{shut}: {exam:?}");
+        }
+    });
+}
+
+#[test]
+fn what_drops_the_answers_is_said_to_be_unseen() {
+    let name = "twin::exam::what_drops_the_answers_is_said_to_be_unseen";
+    inside(name, |world| {
+        let out = |rules: &str, policy: &str| {
+            format!(
+                "table inet outward {{
+                    chain out {{
+                        type filter hook output priority 0; policy {policy};
+                        {rules}
+                    }}
+                    chain late {{
+                        type filter hook postrouting priority 0; policy accept;
+                    }}
+                }}\n"
+            )
+        };
+        let answers = "ct state established,related accept";
+        for (rules, policy, is_told) in [
+            ("", "drop", true),
+            ("tcp sport 80 drop", "accept", true),
+            ("tcp sport 80 reject", "accept", true),
+            (answers, "drop", false),
+            (&format!("{answers}\ntcp sport 80 drop"), "accept", false),
+            (&format!("tcp sport 80 drop\n{answers}"), "accept", true),
+            ("", "accept", false),
+        ] {
+            world.nft(&out(rules, policy));
+            let exam = world.examined(GUARD);
+            let said = exam
+                .not_covered
+                .iter()
+                .any(|line| line.contains("whether answers get out: chain outward out drops"));
+            assert_eq!(said, is_told, "{rules} {policy}: {exam:?}");
         }
     });
 }
