@@ -402,3 +402,28 @@ fn the_page_of_modules_has_what_they_say_of_themselves() {
         "`tests/list-modules > docs/modules.md`: {changed:#?}"
     );
 }
+
+/// Every chain that a section has its reader attach to stands in a test that the section names.
+#[test]
+fn every_chain_of_a_firewall_is_one_that_a_test_attaches_to() {
+    let text = include_str!("../../docs/firewalls.md");
+    let mut count = 0;
+    for section in text.split("\n## ").skip(1) {
+        let links = section
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next());
+        let tests: String = links
+            .filter(|target| target.ends_with(".rs"))
+            .map(|target| fs::read_to_string(root().join("docs").join(target)).unwrap())
+            .collect();
+        for block in blocks(section, &["toml"]) {
+            let lines = block.lines().filter(|line| line.starts_with("chains = "));
+            for chain in lines.flat_map(|line| line.split('"').skip(1).step_by(2)) {
+                assert!(tests.contains(chain), "{chain}");
+                count += 1;
+            }
+        }
+    }
+    assert!(count >= 10, "{count}");
+}
