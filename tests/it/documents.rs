@@ -427,3 +427,49 @@ fn every_chain_of_a_firewall_is_one_that_a_test_attaches_to() {
     }
     assert!(count >= 10, "{count}");
 }
+
+/// The table of folders: what each may use of the others. Unit tests may use what they need.
+#[test]
+fn every_folder_uses_no_more_than_the_architecture_says() {
+    let page = include_str!("../../docs/architecture.md");
+    let (_, section) = page.split_once("\n## Folders\n").unwrap();
+    let mut rules = Vec::new();
+    for row in section.lines().filter(|line| line.starts_with("| `src/")) {
+        let cells: Vec<&str> = row.split('|').map(str::trim).collect();
+        let folder = cells[1].trim_matches('`').strip_prefix("src/").unwrap();
+        rules.push((folder, cells[3]));
+    }
+    let folders: Vec<&str> = rules.iter().map(|(folder, _)| *folder).collect();
+    assert_eq!(folders.len(), 11, "{folders:?}");
+    for (folder, may_use) in rules {
+        let mut files = BTreeSet::new();
+        tree(&root().join("src").join(folder), &mut files);
+        for file in files
+            .iter()
+            .filter(|file| file.ends_with(".rs") && !file.ends_with("tests.rs"))
+        {
+            let text = fs::read_to_string(root().join(file)).unwrap();
+            let code = text.split("\n#[cfg(test)]").next().unwrap();
+            let lines = code
+                .lines()
+                .filter(|line| !line.trim_start().starts_with("//"));
+            for used in lines.flat_map(|line| line.split("crate::").skip(1)) {
+                let used = used
+                    .split(|c: char| !c.is_alphanumeric() && c != '_')
+                    .next()
+                    .unwrap();
+                // What two folders share, and macros, are no folders.
+                if used == folder || !folders.contains(&used) {
+                    continue;
+                }
+                let is_allowed = match may_use {
+                    "nothing of ours" => false,
+                    "all" => true,
+                    "all but `cli`" => used != "cli",
+                    names => names == format!("`{used}`"),
+                };
+                assert!(is_allowed, "{file} uses {used}");
+            }
+        }
+    }
+}
