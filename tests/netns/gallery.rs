@@ -32,7 +32,7 @@ use crate::managers::own::tool;
 /// How many hosts there are at the same time.
 const AT_ONCE: usize = 16;
 /// What a command may take on a busy machine.
-const COMMAND: Duration = Duration::from_secs(20);
+const COMMAND: Duration = Duration::from_secs(60);
 /// The inner host's addresses, behind a bridge.
 const INNER: [&str; 2] = ["172.17.0.2", "fd00:17::2"];
 
