@@ -7,7 +7,7 @@
 //! anything that is not the key authorization of that very token, follow a redirect, keep a
 //! connection, or ask without a bound on time, bytes and questions in flight.
 //!
-//! Hyper speaks the protocol; what real responders do to it is in [`FrankStream`].
+//! Hyper speaks the protocol; what real responders do to it is in `FrankStream`.
 
 use std::io;
 use std::pin::{Pin, pin};

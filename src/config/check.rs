@@ -271,7 +271,8 @@ fn budget(
         per_hour: whole(
             &keys.per_hour,
             "per_hour",
-            bounds.clone(),
+            // One is reserved at least.
+            2..=MAX_PER_HOUR,
             default.per_hour,
             problems,
         ),
@@ -293,10 +294,9 @@ fn budget(
             per_hour, reserve, ..
         } = budget;
         let message = format!("a reserve of {reserve} leaves nothing of {per_hour} per hour");
-        let fix = match (&keys.reserve, per_hour) {
-            (_, 1) => "raise per_hour to 2 or more".to_owned(),
-            (None, _) => format!("add reserve = {}, or raise this", per_hour.div_ceil(6)),
-            (Some(_), _) => format!("write a number below {per_hour}"),
+        let fix = match &keys.reserve {
+            None => format!("add reserve = {}, or raise this", per_hour.div_ceil(6)),
+            Some(_) => format!("write a number below {per_hour}"),
         };
         problems.push(
             Problem::new(at.span(), message)

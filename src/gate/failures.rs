@@ -30,7 +30,7 @@ pub const MAX_PUSHES: usize = 1024;
 /// Somebody who wants to open a window.
 #[derive(Clone, Copy, Debug)]
 pub struct Attempt<'attempt> {
-    /// The name under which the lease is counted ([`super::lease::Lease::counted_as`]).
+    /// The name under which the lease is counted (`Lease::counted_as`).
     pub lease: &'attempt LeaseName,
     /// Its uid.
     pub caller: u32,

@@ -315,6 +315,12 @@ fn without_a_unit_the_line_is_shown_and_no_crontab_is_touched() {
             ] {
                 assert!(shown.stdout.contains(words), "{words}: {shown}");
             }
+            let line = shown
+                .stdout
+                .lines()
+                .find(|line| line.contains("17 3 * * *"));
+            let own = format!("  {} open --lease", env!("CARGO_BIN_EXE_acmegate"));
+            assert!(line.is_some_and(|line| line.contains(&own)), "{shown}");
             // cron(8) reads a percent sign as the end of the command.
             assert!(!shown.stdout.contains('%'), "{shown}");
         }

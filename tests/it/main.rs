@@ -7,6 +7,7 @@ mod config;
 mod daemon;
 mod dns_persist;
 mod doctor;
+mod documents;
 mod explain_config;
 mod front;
 mod harness;
@@ -15,6 +16,7 @@ mod hooks;
 mod install_hooks;
 #[path = "../lab/mod.rs"]
 mod lab;
+mod manual;
 mod metrics;
 mod report;
 mod schema;

@@ -1,23 +1,17 @@
-//! What is shipped besides the program: units, manual pages and documents, checked against it.
+//! What is shipped besides the program: units, packages and licences, checked against it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use acmegate::cli::Arguments;
-use acmegate::config::lists::Lists;
-use acmegate::config::{Accounts, Config, Group, Unchecked};
+use acmegate::config::Config;
 use acmegate::control::protocol::{Exit, RUNTIME_DIR};
-use acmegate::gate::allow_list::AllowList;
-use clap::CommandFactory;
 
 const SERVICE: &str = include_str!("../../systemd/acmegate.service");
 const SOCKET: &str = include_str!("../../systemd/acmegate.socket");
 const SYSUSERS: &str = include_str!("../../systemd/acmegate.sysusers");
 const TMPFILES: &str = include_str!("../../systemd/acmegate.tmpfiles");
-const COMMANDS_PAGE: &str = include_str!("../../docs/man/acmegate.1");
-const FILE_PAGE: &str = include_str!("../../docs/man/acmegate.toml.5");
 const SAMPLE: &str = include_str!("../../config/acmegate.toml");
 
 /// Descriptors that the daemon wants besides its connections (src/daemon/mod.rs).
@@ -261,7 +255,9 @@ fn what_is_staged_is_where_systemd_man_and_shells_look_and_a_configuration_stays
             "lib/sysusers.d/acmegate.conf",
             "lib/tmpfiles.d/acmegate.conf",
             "share/man/man1/acmegate.1.gz",
+            "share/man/man1/acmegate-doctor.1.gz",
             "share/man/man5/acmegate.toml.5.gz",
+            "share/man/man7/acmegate-hooks.7.gz",
             "share/bash-completion/completions/acmegate",
             "share/fish/vendor_completions.d/acmegate.fish",
             "share/doc/acmegate/examples/drop-ins/home-webroot.conf",
@@ -349,210 +345,7 @@ fn every_recipe_makes_this_version() {
     }
 }
 
-// --- manual pages ------------------------------------------------------------------------------
-
-/// Text as it is read: without fonts, with plain hyphens.
-fn plain(roff: &str) -> String {
-    let mut text = roff.replace("\\-", "-").replace("\\e", "\\");
-    for font in ["\\fB", "\\fI", "\\fR", "\\fP"] {
-        text = text.replace(font, "");
-    }
-    text
-}
-
-/// The long options that are the head of an item.
-fn options(section: &str) -> BTreeSet<String> {
-    let lines: Vec<&str> = section.lines().collect();
-    let heads = lines
-        .windows(2)
-        .filter(|pair| pair[0] == ".TP")
-        .map(|pair| plain(pair[1]));
-    heads
-        .flat_map(|head| {
-            head.split([' ', '"'])
-                .filter_map(|word| word.strip_prefix("--"))
-                .map(str::to_owned)
-                .collect::<Vec<_>>()
-        })
-        .collect()
-}
-
-/// Every command that does something, by its words, with its own long options.
-fn commands(
-    command: &clap::Command,
-    path: &str,
-    found: &mut BTreeMap<String, BTreeSet<String>>,
-    global: &BTreeSet<String>,
-) {
-    let visible = command
-        .get_subcommands()
-        .filter(|sub| !sub.is_hide_set() && sub.get_name() != "help");
-    let mut is_leaf = true;
-    for sub in visible {
-        is_leaf = false;
-        let path = format!("{path} {}", sub.get_name());
-        commands(sub, &path, found, global);
-    }
-    if is_leaf {
-        let own = long_options(command).difference(global).cloned().collect();
-        found.insert(path.to_owned(), own);
-    }
-}
-
-fn long_options(command: &clap::Command) -> BTreeSet<String> {
-    command
-        .get_arguments()
-        .filter(|argument| !argument.is_hide_set())
-        .filter_map(|argument| argument.get_long())
-        .map(str::to_owned)
-        .collect()
-}
-
-#[test]
-fn the_manual_page_has_every_command_and_option_and_no_other() {
-    let mut program = Arguments::command();
-    program.build();
-    let global = long_options(&program);
-    let mut expected = BTreeMap::new();
-    commands(&program, "acmegate", &mut expected, &global);
-
-    let (before, rest) = COMMANDS_PAGE.split_once("\n.SH COMMANDS\n").unwrap();
-    let (section, _) = rest.split_once("\n.SH ").unwrap();
-    let (_, shared) = before.split_once("\n.SH OPTIONS\n").unwrap();
-    assert_eq!(options(shared), global);
-
-    let mut shown = BTreeMap::new();
-    for part in section.split(".SS ").skip(1) {
-        let heading = plain(part.lines().next().unwrap());
-        // Arguments are written in capitals; what stands before them is the command.
-        let words: Vec<&str> = heading
-            .split(' ')
-            .take_while(|word| !word.starts_with(char::is_uppercase))
-            .collect();
-        shown.insert(words.join(" "), options(part));
-    }
-    assert_eq!(shown, expected);
-}
-
-#[test]
-fn the_manual_page_has_every_exit_status() {
-    let all = [
-        Exit::Ok,
-        Exit::Usage,
-        Exit::Data,
-        Exit::Unavailable,
-        Exit::Software,
-        Exit::Os,
-        Exit::TempFail,
-        Exit::NoPerm,
-        Exit::Config,
-    ];
-    let (_, section) = COMMANDS_PAGE.split_once("\n.SH EXIT STATUS\n").unwrap();
-    let (section, _) = section.split_once("\n.SH ").unwrap();
-    let shown: Vec<u8> = section
-        .lines()
-        .filter_map(|line| line.strip_prefix(".B "))
-        .filter_map(|word| word.parse().ok())
-        .collect();
-    assert_eq!(shown, all.map(|exit| exit as u8));
-}
-
-/// Key and default by table, as acmegate.toml(5) shows them; `None` where it says there is none.
-fn documented() -> BTreeMap<String, BTreeMap<String, Option<String>>> {
-    let mut tables = BTreeMap::new();
-    for section in FILE_PAGE.split("\n.SH ").skip(1) {
-        let table = section.lines().next().unwrap();
-        if !table.starts_with('[') {
-            continue;
-        }
-        let keys: BTreeMap<String, Option<String>> = section
-            .lines()
-            .filter(|line| line.starts_with("\\fB") && line.contains("\\fR = \\fI"))
-            .map(|line| {
-                let line = plain(line);
-                let (key, rest) = line.split_once(" = ").unwrap();
-                let default = rest.rsplit_once(", default ").map(|(_, value)| value);
-                assert!(
-                    default.is_some() || rest.ends_with(", no default"),
-                    "{line}"
-                );
-                (key.to_owned(), default.map(str::to_owned))
-            })
-            .collect();
-        tables.insert(table.to_owned(), keys);
-    }
-    tables
-}
-
-struct Nobody;
-
-impl Accounts for Nobody {
-    fn user(&self, _name: &str) -> Option<u32> {
-        None
-    }
-
-    fn group(&self, _name: &str) -> Option<Group> {
-        None
-    }
-}
-
-/// The keys of a table, as the error for an unknown one lists them.
-fn keys_of(table: &str) -> BTreeSet<String> {
-    let text = format!("{table}\nzzzzzzzzzzzz = 1\n");
-    let error = Config::parse(&text, "x", &Nobody, &Unchecked).unwrap_err();
-    let listed = error.problems()[0].fix.split('`').skip(1).step_by(2);
-    listed.map(str::to_owned).collect()
-}
-
-#[test]
-fn the_manual_page_of_the_file_has_every_key_and_no_other() {
-    for (table, keys) in documented() {
-        let shown: BTreeSet<String> = keys.into_keys().collect();
-        assert_eq!(shown, keys_of(&table), "{table}");
-    }
-}
-
-#[test]
-fn the_manual_page_of_the_file_says_the_samples_defaults() {
-    let documented = documented();
-    let mut table = String::new();
-    let mut compared = 0;
-    // What follows the first double bracket are examples.
-    for line in SAMPLE.lines().take_while(|line| !line.starts_with("#[[")) {
-        if line.starts_with('[') {
-            table = line.to_owned();
-        }
-        let Some((key, value)) = line
-            .strip_prefix('#')
-            .and_then(|line| line.split_once(" = "))
-        else {
-            continue;
-        };
-        if key.starts_with(' ') {
-            continue;
-        }
-        let shown = documented[&table][key].as_deref();
-        assert_eq!(shown, Some(value), "{table} {key}");
-        compared += 1;
-    }
-    let with_default = documented
-        .iter()
-        .filter(|(table, _)| !table.starts_with("[["));
-    let with_default = with_default.flat_map(|(_, keys)| keys.values().flatten());
-    assert_eq!(compared, with_default.count());
-    // Those of sites stand in prose there.
-    for (key, value) in [
-        ("answer", "\"pushed\""),
-        ("redirect", "\"asked\""),
-        ("accounts", "[]"),
-        ("challenges", "[\"http-01\"]"),
-    ] {
-        assert_eq!(documented["[[site]]"][key].as_deref(), Some(value), "{key}");
-        assert!(SAMPLE.contains(&format!("{value} (default)")), "{key}");
-    }
-}
-
-// --- documents -----------------------------------------------------------------------------------
+// --- licences -----------------------------------------------------------------------------------
 
 #[test]
 fn every_licence_in_the_tree_is_allowed() {
@@ -598,139 +391,4 @@ fn every_licence_in_the_tree_is_allowed() {
         });
         assert!(is_allowed, "{}: {licence}", package["name"]);
     }
-}
-
-/// The lists for other firewalls are configurations, and none of them leaves something open for ever.
-#[test]
-fn every_list_of_commands_on_the_page_is_read() {
-    let page = include_str!("../../docs/commands.md");
-    let blocks: Vec<&str> = page
-        .split("```toml\n")
-        .skip(1)
-        .filter_map(|rest| rest.split("```").next())
-        .collect();
-    assert!(blocks.len() > 5, "{}", blocks.len());
-    for block in blocks {
-        let config = Config::parse(block, "docs/commands.md", &Nobody, &Unchecked);
-        let config = config.unwrap_or_else(|error| panic!("{error}"));
-        let commands = config.firewall.commands.as_ref();
-        assert!(commands.is_some_and(|commands| commands.each().count() == 2));
-        let warnings = config.warnings(&AllowList::default());
-        assert!(
-            !warnings
-                .iter()
-                .any(|warning| warning.contains("nothing ever closes")),
-            "{warnings:?}"
-        );
-    }
-}
-
-#[test]
-fn the_page_on_allow_lists_shows_what_is_read() {
-    let page = include_str!("../../docs/allow-lists.md");
-    let (_, block) = page.split_once("```toml\n").unwrap();
-    let (block, _) = block.split_once("```").unwrap();
-    let config = Config::parse(block, "docs/allow-lists.md", &Nobody, &Unchecked);
-    let config = config.unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(config.warnings(&AllowList::default()), [""; 0]);
-    assert_eq!(config.allow.taken_off.prefixes.len(), 2);
-    // The names of a directory's lists, as the error for none of them has them.
-    let mut allow = config.allow.clone();
-    allow.listed.files.clear();
-    allow.taken_off.files.clear();
-    allow.country_source = vec![root().join("docs")];
-    let told = Lists::read(&allow).unwrap_err().to_string();
-    let (_, names) = told
-        .split_once("there is no list of DE; looked for ")
-        .unwrap();
-    let (names, _) = names.split_once(", also in upper case").unwrap();
-    let (stems, endings) = names.split_once(" ending in ").unwrap();
-    let names: Vec<&str> = stems.split(", ").chain(endings.split(", ")).collect();
-    assert!(names.len() > 8, "{names:?}");
-    let man = FILE_PAGE.replace("\\-", "-");
-    for name in names {
-        assert!(page.contains(&format!("`{name}`")), "{name}");
-        assert!(man.contains(name), "{name}");
-    }
-}
-
-/// The repository's own Markdown files.
-fn documents(directory: &Path, found: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(directory).unwrap() {
-        let path = entry.unwrap().path();
-        let name = path.file_name().unwrap().to_string_lossy().into_owned();
-        if path.is_dir() && !name.starts_with('.') && name != "target" {
-            documents(&path, found);
-        } else if name.ends_with(".md") {
-            found.push(path);
-        }
-    }
-}
-
-#[test]
-fn every_relative_link_of_a_document_leads_somewhere() {
-    let mut found = Vec::new();
-    documents(&root(), &mut found);
-    assert!(found.len() > 5, "{found:?}");
-    let mut broken = Vec::new();
-    for document in found {
-        let text = fs::read_to_string(&document).unwrap();
-        let targets = text
-            .split("](")
-            .skip(1)
-            .filter_map(|rest| rest.split(')').next());
-        for target in targets.filter(|target| !target.contains("://")) {
-            let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
-            let leads_to = match path {
-                "" => document.clone(),
-                path => document.parent().unwrap().join(path),
-            };
-            let has_anchor = || {
-                let text = fs::read_to_string(&leads_to).unwrap_or_default();
-                anchor.is_empty() || text.lines().filter_map(heading).any(|own| own == anchor)
-            };
-            if !leads_to.exists() || !has_anchor() {
-                broken.push(format!("{}: {target}", document.display()));
-            }
-        }
-    }
-    assert!(broken.is_empty(), "{broken:#?}");
-}
-
-/// The anchor that a heading gets.
-fn heading(line: &str) -> Option<String> {
-    let text = line.trim_start_matches('#').strip_prefix(' ')?;
-    line.starts_with('#').then(|| {
-        text.to_lowercase()
-            .chars()
-            .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'))
-            .map(|c| if c == ' ' { '-' } else { c })
-            .collect()
-    })
-}
-
-/// Whether they do what is said of them is what `tests/netns/managers` asks.
-#[test]
-fn every_configuration_in_the_firewalls_document_is_one() {
-    let text = include_str!("../../docs/firewalls.md");
-    let mut sections = text.split("\n## ");
-    sections.next();
-    let mut count = 0;
-    for section in sections {
-        let title = section.lines().next().unwrap();
-        let blocks: Vec<&str> = section
-            .split("```toml\n")
-            .skip(1)
-            .map(|rest| rest.split("```").next().unwrap())
-            .collect();
-        assert!(!blocks.is_empty(), "{title} says what and not how");
-        for block in blocks {
-            let parsed = Config::parse(block, title, &Nobody, &Unchecked);
-            let config = parsed.unwrap_or_else(|error| panic!("{title}: {error}"));
-            let mode = format!("mode = {:?}", config.firewall.mode.as_str());
-            assert!(block.contains(&mode), "{title}: what is shown is {mode}");
-            count += 1;
-        }
-    }
-    assert!(count >= 8, "{count}");
 }

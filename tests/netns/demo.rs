@@ -23,8 +23,20 @@ const DEADLINE: Duration = Duration::from_secs(60);
 #[test]
 fn the_demo_keeps_its_promises_with_no_program_but_itself() {
     let began = Instant::now();
-    let output = demo().env("PATH", "/nonexistent").output().unwrap();
+    let mut command = demo();
+    command.env("PATH", "/nonexistent").env("LC_ALL", "C.UTF-8");
+    let output = command.output().unwrap();
     assert_kept(&output);
+    // The README shows such a run, with times and process ids of its own.
+    let readme = include_str!("../../README.md");
+    let (_, shown) = readme
+        .split_once("$ cargo run --release -- demo\n")
+        .unwrap();
+    let shown = shown.split("\n```").next().unwrap();
+    assert_eq!(
+        without_numbers(shown),
+        without_numbers(String::from_utf8_lossy(&output.stdout).trim_end())
+    );
     assert!(
         began.elapsed() < Duration::from_secs(15),
         "{:?}",
@@ -126,6 +138,14 @@ fn where_namespaces_are_refused_it_says_how_to_allow_them() {
 }
 
 const LET_ALL_IN: &str = "insert rule inet filter input tcp dport 80 accept";
+
+/// What is the same in every run.
+fn without_numbers(text: &str) -> Vec<String> {
+    text.lines()
+        .map(|line| line.split(" answered in ").next().unwrap())
+        .map(|line| line.chars().filter(|c| !c.is_ascii_digit()).collect())
+        .collect()
+}
 
 fn demo() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_acmegate"));

@@ -60,6 +60,6 @@ fn set_up(daemon: Daemon<'_>, kind: &str, name: &str) -> Result<ExitCode, Failur
 fn usage() -> Failure {
     Failure::new(
         Exit::Usage,
-        "mod_md calls MDMessageCmd as EVENT DOMAIN: `MDMessageCmd /usr/local/bin/acmegate hook mod-md`",
+        "mod_md calls MDMessageCmd as EVENT DOMAIN: `MDMessageCmd /usr/bin/acmegate hook mod-md`",
     )
 }

@@ -1,5 +1,7 @@
 //! What is written: paths, modes and texts, each with the line by which we know it again.
 
+use std::path::Path;
+
 use super::HookClient;
 use crate::cli::fingerprint;
 
@@ -105,12 +107,14 @@ pub fn next_step(client: HookClient) -> &'static str {
     }
 }
 
-/// What somebody must write who has no unit: a crontab is theirs.
-pub fn lines_to_write(client: HookClient) -> &'static str {
-    match client {
+/// What somebody must write who has no unit: a crontab is theirs. cron's search path is short, so
+/// the lines name `program` by its whole path.
+pub fn lines_to_write(client: HookClient, program: &Path) -> String {
+    let lines = match client {
         HookClient::AcmeSh => ACME_SH_LINES,
         _ => LEGO_LINES,
-    }
+    };
+    lines.replace("{acmegate}", &program.display().to_string())
 }
 
 /// Whether a text carries our marker, and then whether nobody changed it since.
@@ -205,17 +209,17 @@ lego 5 has hooks of its own:
 lego 4 has none before the order. If a systemd service runs it:
     acmegate install-hooks lego --unit NAME.service
 If cron does, change its line, here for /etc/crontab, to:
-    17 3 * * *  root  /usr/local/bin/acmegate open --lease lego && { lego … renew; r=$?; /usr/local/bin/acmegate close --lease lego; exit $r; }
+    17 3 * * *  root  {acmegate} open --lease lego && { lego … renew; r=$?; {acmegate} close --lease lego; exit $r; }
 ";
 
 const ACME_SH_LINES: &str = "\
 Nothing is written: acmegate edits no crontab.
 acme.sh keeps hooks that were given with --issue, and its cron line uses them:
-    acme.sh --issue … --pre-hook \"/usr/local/bin/acmegate open\" --post-hook \"/usr/local/bin/acmegate close\"
+    acme.sh --issue … --pre-hook \"{acmegate} open\" --post-hook \"{acmegate} close\"
 To leave certificates that were issued without them as they are, and if a systemd service runs acme.sh:
     acmegate install-hooks acme-sh --unit NAME.service
 If cron does, change its line to:
-    17 3 * * *  /usr/local/bin/acmegate open --lease acme-sh && { \"$HOME\"/.acme.sh/acme.sh --cron; r=$?; /usr/local/bin/acmegate close --lease acme-sh; exit $r; }
+    17 3 * * *  {acmegate} open --lease acme-sh && { \"$HOME\"/.acme.sh/acme.sh --cron; r=$?; {acmegate} close --lease acme-sh; exit $r; }
 ";
 
 #[cfg(test)]

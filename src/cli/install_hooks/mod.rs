@@ -63,7 +63,8 @@ pub fn run(args: &InstallHooksArgs) -> Result<ExitCode, Failure> {
             ));
         }
         (true, None) => {
-            print!("{}", files::lines_to_write(args.client));
+            let own = std::env::current_exe().unwrap_or_else(|_| "/usr/bin/acmegate".into());
+            print!("{}", files::lines_to_write(args.client, &own));
             return Ok(ExitCode::SUCCESS);
         }
         (false, Some(_)) => {

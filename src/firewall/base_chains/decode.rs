@@ -1,6 +1,6 @@
 //! What the kernel dumps of a rule, as steps.
 //!
-//! Together with [`compat`](super::compat) the only place that knows how the kernel writes a rule
+//! Together with [`compat`] the only place that knows how the kernel writes a rule
 //! down. What is not understood becomes [`Step::Unsure`], never a guess.
 
 use nlink::netlink::nftables::{

@@ -1,8 +1,8 @@
 //! Would somebody else's chain drop the validation that a window is opened for?
 //!
 //! An `accept` of ours ends only our own base chain; a `drop` anywhere on the packet's path is
-//! final. So before a window is reported as open, the foreign base chains are read ([`read`]) and
-//! one packet is walked through them ([`judge`]): a new TCP SYN to the port, from an arbitrary
+//! final. So before a window is reported as open, the foreign base chains are read ([`read()`]) and
+//! one packet is walked through them ([`judge()`]): a new TCP SYN to the port, from an arbitrary
 //! foreign address that stands in no list. The answer is [`Path::Drops`] only if every way through
 //! the rules drops it. What cannot be known (a rule that is not understood, a list that holds some
 //! of the perspectives) never refuses; it is told as a [`Doubt`].

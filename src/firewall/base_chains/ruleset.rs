@@ -10,7 +10,7 @@ use super::step::Step;
 
 /// The tables of the kernel that a packet for this host passes, as one reading found them.
 ///
-/// Made by [`read`](super::read); dormant tables and families without such chains are left out.
+/// Made by [`super::read()`]; dormant tables and families without such chains are left out.
 #[derive(Debug, Clone, Default)]
 pub struct Ruleset {
     /// The generation that was read, or `None` if it moved each time: then the parts may belong

@@ -7,6 +7,7 @@ mod firewalld;
 mod geo;
 mod legacy;
 mod life;
+mod openwrt;
 pub mod own;
 mod owned;
 mod plain;

@@ -273,7 +273,7 @@ impl Set {
         }
     }
 
-    /// Its elements, in messages of at most [`PORTION`] octets.
+    /// Its elements, in messages of at most `PORTION` octets.
     pub(super) fn fill(&self) -> Vec<Order> {
         /// An attribute ends at 64 KiB.
         const PORTION: usize = 60_000;
