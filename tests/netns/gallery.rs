@@ -5,6 +5,7 @@
 //! peers try, of both families, with the window shut and open. Where it names a culprit, its own remedy is
 //! followed to the letter, and the packets must pass: a wrong culprit or a wrong line fails.
 
+mod answers;
 mod cases;
 mod more;
 
