@@ -71,6 +71,7 @@ struct Document<'a> {
     packet: &'a Knock,
     window: Window,
     fate: &'a Fate,
+    answer: Option<&'a Fate>,
     advice: Option<&'a str>,
     not_carried: &'a [String],
     otherwise: &'a [String],
@@ -111,6 +112,7 @@ async fn explain(config: Option<&Path>, args: &ExplainArgs) -> Result<ExitCode, 
     ) else {
         return Err(Failure::new(Exit::Software, "the twin told of no packet"));
     };
+    let reply = answer.replies.first().and_then(|run| run.first()?.as_ref());
     let advice = answer
         .advice
         .first()
@@ -125,14 +127,17 @@ async fn explain(config: Option<&Path>, args: &ExplainArgs) -> Result<ExitCode, 
             packet: knock,
             window,
             fate,
+            answer: reply,
             advice,
             not_carried: &answer.not_carried,
             otherwise: &answer.otherwise,
         })?,
-        false => text(knock, window, fate, advice, &answer),
+        false => text(knock, window, [Some(fate), reply], advice, &answer),
     };
     print(&told)?;
-    Ok(match fate.passes() {
+    // What nobody can tell of the answer is said, and no failure.
+    let is_silenced = reply.is_some_and(|reply| matches!(reply.end, End::Dropped { .. }));
+    Ok(match fate.passes() && !is_silenced {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
@@ -247,7 +252,7 @@ fn json(document: &Document<'_>) -> Result<String, Failure> {
 fn text(
     knock: &Knock,
     window: Window,
-    fate: &Fate,
+    [fate, reply]: [Option<&Fate>; 2],
     advice: Option<&str>,
     answer: &Answer,
 ) -> String {
@@ -266,6 +271,24 @@ fn text(
         knock.port,
         plain(&knock.interface)
     );
+    if let Some(fate) = fate {
+        tell(&mut text, fate, "sent on");
+    }
+    if let Some(reply) = reply {
+        text.push_str("its answer\n");
+        tell(&mut text, reply, "sent");
+    }
+    if let Some(advice) = advice {
+        let _ = writeln!(text, "to let it pass: {}", plain(advice));
+    }
+    for missing in &answer.not_carried {
+        let _ = writeln!(text, "not in the twin, so not known: {}", plain(missing));
+    }
+    text
+}
+
+/// The steps of a packet, and where it ended.
+fn tell(text: &mut String, fate: &Fate, sent_on: &str) {
     for step in &fate.steps {
         let _ = match (&step.rule, step.handle) {
             (Some(_), Some(handle)) => writeln!(
@@ -283,17 +306,10 @@ fn text(
             interface,
             address,
             port,
-        } => format!("sent on by {} to {address} port {port}", plain(interface)),
+        } => format!("{sent_on} by {} to {address} port {port}", plain(interface)),
         End::Dropped { rejects: true } => "rejected: the sender is told at once".to_owned(),
         End::Dropped { rejects: false } => "dropped: the sender waits in vain".to_owned(),
         End::Lost(why) => format!("lost: {}", plain(why)),
     };
     let _ = writeln!(text, "{end}");
-    if let Some(advice) = advice {
-        let _ = writeln!(text, "to let it pass: {}", plain(advice));
-    }
-    for missing in &answer.not_carried {
-        let _ = writeln!(text, "not in the twin, so not known: {}", plain(missing));
-    }
-    text
 }

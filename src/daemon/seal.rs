@@ -372,8 +372,6 @@ const POLLING: &[i64] = &[
     libc::SYS_epoll_pwait2,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_epoll_wait,
-    libc::SYS_epoll_create1,
-    libc::SYS_eventfd2,
     libc::SYS_getsockname,
     libc::SYS_getsockopt,
     libc::SYS_ppoll,
@@ -492,26 +490,24 @@ const REFUSED_TO_COMMANDS: &[i64] = &[
 /// ioctl(2)'s way to a socket that does not block. musl has numbers of ioctl as `int`, glibc as `unsigned long`.
 const FIONBIO: u64 = libc::FIONBIO as _;
 
-/// What the front needs besides: threads, connections and pipes between them, webroots, and watching
-/// lease holders.
+/// What the front needs besides: its runtime, which is made when the seal is on, threads, connections and pipes
+/// between them, webroots, and watching lease holders.
 const FRONT: &[i64] = &[
     libc::SYS_accept4,
     libc::SYS_clone3,
     libc::SYS_connect,
-    libc::SYS_dup,
-    libc::SYS_faccessat2,
+    libc::SYS_epoll_create1,
+    libc::SYS_eventfd2,
     libc::SYS_getpeername,
     libc::SYS_openat2,
     libc::SYS_pidfd_open,
     libc::SYS_pipe2,
-    libc::SYS_readlinkat,
     libc::SYS_rseq,
     libc::SYS_sched_getaffinity,
     libc::SYS_set_robust_list,
     libc::SYS_shutdown,
     libc::SYS_splice,
     libc::SYS_wait4,
-    libc::SYS_waitid,
 ];
 
 #[cfg(test)]

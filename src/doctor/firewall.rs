@@ -80,8 +80,10 @@ fn weighed(finding: Finding, tried: &mut Exam) -> Option<Finding> {
         () if is(&finding, &[reading::SENT_ELSEWHERE]) => {
             Some(proved(finding, tried, &[twin::PROVED_ELSEWHERE]))
         }
+        // The reading follows no answers.
         () if is(&finding, &[reading::PASSES]) => {
-            (!has(tried, &[twin::PROVED_PASSES])).then_some(finding)
+            let there_and_back = &[twin::PROVED_PASSES, twin::PROVED_ANSWERS_DROPPED];
+            (!has(tried, there_and_back)).then_some(finding)
         }
         // A packet needs no understanding, where one was sent.
         () if is(&finding, &[reading::NOT_UNDERSTOOD]) => {
@@ -176,6 +178,11 @@ mod tests {
         weigh(&mut read, &mut tried);
         assert_eq!(words(&read), ["passes"]);
         assert_eq!(words(&tried), ["proved-dropped"]);
+        // What passes there and does not come back passes not.
+        let mut read = exam(&[(reading::PASSES, 80)]);
+        let mut tried = exam(&[(twin::PROVED_ANSWERS_DROPPED, 80)]);
+        weigh(&mut read, &mut tried);
+        assert_eq!(words(&read), [""; 0]);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use acmegate::observe::record::{End, EndedBy, Record};
 use super::{BINARY, TempDir, wait_for};
 
 /// How long it may think in a test: longer than its front would wait, on a machine that does more.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A historian, and the front's end of its socket. It is killed when this is dropped.
 pub struct Historian {

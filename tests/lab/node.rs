@@ -19,7 +19,7 @@ const ON_ITS_OWN_DISK: &str = r#"mount -t tmpfs tmpfs "$TMPDIR" && exec "$@""#;
 /// What one test may take; far more than any needs.
 const LIMIT: Duration = Duration::from_secs(180);
 /// What a tool may take.
-const TOOL: Duration = Duration::from_secs(20);
+const TOOL: Duration = Duration::from_secs(60);
 
 /// Runs a test's body in fresh user, network and mount namespaces, where it is root.
 ///

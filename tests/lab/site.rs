@@ -13,7 +13,7 @@ use super::{Process, TempDir, find, run, wait_for};
 pub const SECRET: &str = "SITE-SECRET";
 /// Where Debian's package apache2-bin has its modules.
 const APACHE_MODULES: &str = "/usr/lib/apache2/modules";
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
 
 /// Who serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

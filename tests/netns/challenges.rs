@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::host::{HOST_4, HOST_6, Host};
 use crate::lab::{Daemon, Output, Process, TempDir, inside, ip, run, wait_for};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 const COMMAND: Duration = Duration::from_secs(40);
 const BOTH: &str = "[tls]\nlisten = [\"[::]:443\"]\n[firewall]\nports = [80, 443]\n";
 const NAME: &str = "a.example.com";

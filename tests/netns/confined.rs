@@ -23,7 +23,7 @@ use crate::users::inside_with_users;
 const NOBODY: u32 = 65534;
 const SOMEBODY: u32 = 21001;
 const ROOT: u32 = 0;
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 const TOKEN: &str = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0";
 const THUMBPRINT: &str = "9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI";
 

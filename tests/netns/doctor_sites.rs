@@ -23,7 +23,7 @@ use crate::lab::{Daemon, Process, TempDir, find, inside, ip, nft, run, wait_for}
 /// An address of this host: the one name that a test's host resolves without a resolver.
 const NAME: &str = "192.0.2.1";
 const ACCOUNT: &str = "nP1qzpXGymHBrUEepNY9HCsQk7K8KhOypzEt62jcerQ";
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 fn site(rest: &str) -> String {
     format!("[[site]]\nidentifiers = [\"{NAME}\"]\nredirect = \"off\"\n{rest}\n")

@@ -10,7 +10,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::host::{HOST_4, HOST_6, HOST_PRIVATE, Host, socket_address};
 use crate::lab::{Daemon, TempDir, inside, ip, wait_for};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 /// `settle` in these tests.
 const SETTLE: Duration = Duration::from_secs(1);
 /// Longer than that, by enough for a busy machine.

@@ -19,7 +19,7 @@ use crate::mixed::{Gate, own_table_or_none};
 use crate::raw::{self, ACK, SYN, Segment};
 use crate::scope::Way;
 
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(60);
 /// The peer's own addresses.
 pub const PEERS: [&str; 2] = ["192.0.2.2", "2001:db8:1::2"];
 pub const GUARD: &str = "[firewall]\nports = [80, 443]\n";

@@ -13,7 +13,7 @@ use crate::host::Host;
 use crate::lab::{self, Daemon, Output, Process, TempDir, inside, run, wait_for};
 
 /// What anything here may take that must come about.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 /// One command from beginning to end.
 const COMMAND: Duration = Duration::from_secs(40);
 /// A token and a thumbprint that are well-formed.
@@ -179,7 +179,9 @@ fn the_first_token_opens_and_another_one_opens_again() {
         assert_eq!(stage.daemon.status()["pushed"], 2);
         stage.make("close");
         stage.wait("closed");
-        assert!(!host.is_open(80));
+        wait_for(SOON, "the kernel shuts", || {
+            (!host.is_open(80)).then_some(())
+        });
         stage.make("again");
         stage.wait("pushed-again");
         assert!(host.lets_in(80));
@@ -250,7 +252,8 @@ fn a_command_that_runs_longer_than_its_window_is_told_once_and_may_open_again() 
         );
         let told = || process.stderr().matches("the time of lease exec-").count();
         wait_for(SOON, "it is told", || (told() == 1).then_some(()));
-        assert!(!host.is_open(80));
+        // Its time began when it was asked for, the kernel's a moment later.
+        wait_for(SOON, "it is shut", || (!host.is_open(80)).then_some(()));
         stage.make("again");
         stage.wait("opened");
         wait_for(SOON, "it is over again", || {

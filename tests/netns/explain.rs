@@ -44,7 +44,14 @@ fn a_path_is_told_step_by_step() {
         assert!(
             passes
                 .stdout
-                .ends_with(": accept\ndelivered to 192.0.2.1 port 22\n"),
+                .contains(": accept\ndelivered to 192.0.2.1 port 22\nits answer\n"),
+            "{passes}"
+        );
+        // The port that the knock came from is any.
+        assert!(
+            passes
+                .stdout
+                .contains("\nsent by eth0 to 198.51.100.7 port "),
             "{passes}"
         );
         let drops = explain(&[PEER_4, "80"]);

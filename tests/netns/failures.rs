@@ -9,7 +9,7 @@ use crate::host::{HOST_4, Host};
 use crate::kernel::{SHUT, open_ports};
 use crate::lab::{self, Daemon, Output, inside, wait_for};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 const THUMBPRINT: &str = "9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI";
 const TOKEN: &str = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0";
 

@@ -75,7 +75,11 @@ impl Firewalld {
         let config = SHIPPED.replace("\"firewall-cmd\"", &program);
         assert_eq!(config.matches("\"env\"").count(), 2, "both commands");
         assert!(config.contains("mode = \"guard\""));
-        config.replace("mode = \"guard\"", &format!("mode = \"{mode}\""))
+        // firewall-cmd is a Python program: a busy machine may need more than five seconds to load it.
+        config.replace(
+            "mode = \"guard\"",
+            &format!("mode = \"{mode}\"\ncommand_timeout = \"7s\""),
+        )
     }
 }
 

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::lab::{Daemon, TempDir, inside, send, wait_for};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_stop_that_reaches_both_processes_is_a_clean_one() {

@@ -16,7 +16,7 @@ use crate::process::powers;
 
 /// Windows alone: nothing of the host is needed.
 const GATE_ONLY: &str = "[http]\nlisten = [\"127.0.0.1:80\"]\n[firewall]\nmode = \"gate-only\"\n";
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 fn mount_on(directory: &str, options: &str) {
     let flags = MsFlags::MS_NOSUID;

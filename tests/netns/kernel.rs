@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::lab::run;
 
-const TOOL: Duration = Duration::from_secs(20);
+const TOOL: Duration = Duration::from_secs(60);
 
 /// One element of a set: its comment, and how long it has to live; `None` for ever.
 #[derive(Clone, Debug, PartialEq, Eq)]

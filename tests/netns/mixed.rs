@@ -20,7 +20,7 @@ use crate::lab::{self, inside, wait_for};
 use crate::scope::Way;
 
 const FOREIGN: [&str; 2] = [HOST_4, HOST_6];
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 const HTTP: Divert = Divert { port: 80, to: 8402 };
 const TLS: Divert = Divert {
     port: 443,

@@ -13,7 +13,7 @@ use self::world::{
 };
 use crate::lab::{Daemon, Process, inside, nft, ruleset, run, wait_for};
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 #[test]
 fn a_geo_block_is_named_and_whoever_is_listed_proves_nothing() {

@@ -23,6 +23,14 @@ const EVERYBODY_IS_LISTED: &str = "table inet other {
 }
 ";
 
+/// A host with a way back to the world.
+fn online() -> Host {
+    let host = Host::new();
+    ip("route add default via 192.0.2.2");
+    ip("-6 route add default via 2001:db8:1::2");
+    host
+}
+
 fn prove(daemon: &Daemon, more: &[&str]) -> Output {
     daemon.cli(&[&["open", "--prove", "--lease", "one"], more].concat())
 }
@@ -35,7 +43,7 @@ fn forbid_twins() {
 #[test]
 fn what_was_proved_holds_until_somebody_changes_the_ruleset() {
     inside(|| {
-        let _host = Host::new();
+        let _host = online();
         let daemon = Daemon::start("");
         let first = prove(&daemon, &[]).success();
         assert!(first.stdout.starts_with("open: tcp 80"), "{first}");
@@ -64,7 +72,7 @@ fn what_was_proved_holds_until_somebody_changes_the_ruleset() {
 #[test]
 fn a_window_that_the_world_does_not_get_through_is_closed_again() {
     inside(|| {
-        let _host = Host::new();
+        let _host = online();
         let daemon = Daemon::start("");
         nft(EVERYBODY_IS_LISTED);
         // The reading has a doubt, and opens.
@@ -94,7 +102,7 @@ fn a_window_that_the_world_does_not_get_through_is_closed_again() {
 #[test]
 fn a_note_that_is_no_note_proves_nothing_and_leads_nowhere() {
     inside(|| {
-        let _host = Host::new();
+        let _host = online();
         let daemon = Daemon::start("");
         let note = Path::new(&daemon.runtime_dir()).join("proved.json");
         let elsewhere = Path::new(&daemon.runtime_dir()).join("elsewhere");
@@ -114,7 +122,7 @@ fn a_note_that_is_no_note_proves_nothing_and_leads_nowhere() {
 #[test]
 fn a_note_that_somebody_else_may_have_written_is_not_believed() {
     inside(|| {
-        let _host = Host::new();
+        let _host = online();
         let daemon = Daemon::start("");
         let proved = || {
             let code = prove(&daemon, &[]).code;
@@ -146,7 +154,7 @@ fn a_note_that_somebody_else_may_have_written_is_not_believed() {
 #[test]
 fn what_was_proved_is_proved_of_these_ports_and_this_configuration() {
     inside(|| {
-        let _host = Host::new();
+        let _host = online();
         let config =
             |list: &str| format!("[firewall]\nports = [80, 443]\n[allow]\nprefixes = [{list}]\n");
         let daemon = Daemon::start(&config("\"203.0.113.0/24\""));
@@ -168,7 +176,7 @@ fn what_was_proved_is_proved_of_these_ports_and_this_configuration() {
 #[test]
 fn what_is_doubtful_is_told_and_not_remembered() {
     inside(|| {
-        let _host = Host::new();
+        let _host = online();
         let daemon = Daemon::start("");
         let dry = prove(&daemon, &["--dry-run"]).success();
         assert!(!dry.stderr.contains("warning"), "{dry}");
@@ -200,7 +208,7 @@ fn what_is_doubtful_is_told_and_not_remembered() {
 #[test]
 fn the_world_knocks_where_the_window_opens() {
     inside(|| {
-        let _host = Host::new();
+        let _host = online();
         ip("addr add 192.0.2.77/24 dev eth0");
         let daemon = Daemon::start("");
         nft(

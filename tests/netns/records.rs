@@ -21,7 +21,7 @@ pub const NAME: &str = "www.example.com";
 pub const TOKEN: &str = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0";
 pub const ANSWER: &str =
     "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0.9jg46WB3rR_AHD-EBXdN7cBkH1WOu0tA3M9fm21mqTI";
-pub const SOON: Duration = Duration::from_secs(20);
+pub const SOON: Duration = Duration::from_secs(60);
 const FOUR: [&str; 4] = ["198.51.100.7", "203.0.113.7", "100.64.9.7", "3fff:1::7"];
 
 /// A host that is asked from these sources.

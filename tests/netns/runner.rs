@@ -13,7 +13,7 @@ use crate::killed::SET_BY_ADMINISTRATOR;
 use crate::lab::{self, Daemon, TempDir, inside, is_alive, send, wait_for};
 use crate::process::{NET_ADMIN, powers};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);
 
 /// A program that writes down how it was called, and then does what it is told.
 pub struct Script {

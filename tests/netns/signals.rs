@@ -11,7 +11,7 @@ use crate::kernel::{elements, elements_of, nft, open_ports, without_sources};
 use crate::killed::SET_BY_ADMINISTRATOR;
 use crate::lab::{self, Daemon, inside, ruleset, wait_for};
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);
 const SET: &str = "[firewall]\nmode = \"set\"\nset = \"inet filter acmegate\"\n";
 const FOREIGN: &str = "table ip somebody {
     chain input {

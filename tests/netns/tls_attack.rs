@@ -17,7 +17,7 @@ pub const FOREIGN: [&str; 2] = [HOST_4, HOST_6];
 pub const SITE: &str = "www.example.com";
 pub const ACME: &str = "acme-tls/1";
 pub const HTTP: &str = "http/1.1";
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 /// How the gate stands before the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

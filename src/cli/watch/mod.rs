@@ -6,6 +6,8 @@
 
 mod arrival;
 mod feed;
+mod keys;
+mod line;
 mod lines;
 mod screen;
 mod view;
@@ -15,9 +17,10 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use crossterm::event::{Event, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::feed::{Feed, News};
+use self::keys::Key;
 use self::lines::Told;
 use self::screen::Screen;
 use self::view::View;
@@ -30,8 +33,6 @@ use crate::control::protocol::Exit;
 const DRAW_EVERY: Duration = Duration::from_millis(100);
 /// How many of these pass until the times on the screen are drawn anew.
 const DRAWS_A_SECOND: u32 = 10;
-/// How many lines a page key moves.
-const PAGE: usize = 10;
 
 pub fn run(runtime_dir: &Path) -> Result<ExitCode, Failure> {
     let staying = client::watch(runtime_dir)?;
@@ -87,12 +88,10 @@ async fn in_lines(mut feed: Feed) -> Result<ExitCode, Failure> {
 /// Draws until a key or a signal ends it, or the daemon refuses.
 async fn on_screen(mut feed: Feed) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen().map_err(system)?;
+    let mut sizes = signal(SignalKind::window_change()).map_err(system)?;
     let mut screen = Screen::take().map_err(system)?;
-    let mut events = screen::events();
-    let mut view = View {
-        is_coloured: std::env::var_os("NO_COLOR").is_none(),
-        ..View::default()
-    };
+    let mut keys = screen::keys();
+    let mut view = View::default();
     let mut draws = tokio::time::interval(DRAW_EVERY);
     draws.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let (mut has_news, mut still) = (true, 0);
@@ -109,19 +108,15 @@ async fn on_screen(mut feed: Feed) -> Result<ExitCode, Failure> {
                     News::Refused(failure) => return Err(failure),
                 }
             }
-            event = events.recv() => match event {
-                // The terminal is gone.
-                None => return Ok(ExitCode::SUCCESS),
-                Some(event) => match meaning(&event) {
-                    Meaning::Leave => return Ok(ExitCode::SUCCESS),
-                    Meaning::Scroll(by) => {
-                        view.scrolled = view.scrolled.saturating_add_signed(by);
-                        screen.draw(&mut view, wall()).map_err(system)?;
-                    }
-                    Meaning::Draw => screen.draw(&mut view, wall()).map_err(system)?,
-                    Meaning::Nothing => {}
-                },
+            key = keys.recv() => match key {
+                // Without a key, the terminal is gone.
+                None | Some(Key::Leave) => return Ok(ExitCode::SUCCESS),
+                Some(Key::Scroll(by)) => {
+                    view.scrolled = view.scrolled.saturating_add_signed(by);
+                    screen.draw(&mut view, wall()).map_err(system)?;
+                }
             },
+            _ = sizes.recv() => screen.draw(&mut view, wall()).map_err(system)?,
             code = signals.next() => return Ok(ExitCode::from(code)),
             _ = draws.tick() => {
                 still += 1;
@@ -134,61 +129,6 @@ async fn on_screen(mut feed: Feed) -> Result<ExitCode, Failure> {
     }
 }
 
-/// What a key, or a change of size, means.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Meaning {
-    Leave,
-    Scroll(isize),
-    Draw,
-    Nothing,
-}
-
-fn meaning(event: &Event) -> Meaning {
-    let key = match event {
-        Event::Resize(..) => return Meaning::Draw,
-        Event::Key(
-            key @ KeyEvent {
-                kind: KeyEventKind::Press | KeyEventKind::Repeat,
-                ..
-            },
-        ) => key,
-        _ => return Meaning::Nothing,
-    };
-    let page = isize::try_from(PAGE).unwrap_or(isize::MAX);
-    match key.code {
-        KeyCode::Char('c' | 'd') if key.modifiers.contains(KeyModifiers::CONTROL) => Meaning::Leave,
-        KeyCode::Char('q') | KeyCode::Esc => Meaning::Leave,
-        KeyCode::Up | KeyCode::Char('k') => Meaning::Scroll(-1),
-        KeyCode::Down | KeyCode::Char('j') => Meaning::Scroll(1),
-        KeyCode::PageUp => Meaning::Scroll(-page),
-        KeyCode::PageDown | KeyCode::Char(' ') => Meaning::Scroll(page),
-        KeyCode::Home => Meaning::Scroll(isize::MIN),
-        KeyCode::End => Meaning::Scroll(isize::MAX),
-        _ => Meaning::Nothing,
-    }
-}
-
 fn system(error: std::io::Error) -> Failure {
     Failure::new(Exit::Os, error)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn q_escape_and_control_c_leave_and_a_c_alone_does_not() {
-        let press = |code, modifiers| meaning(&Event::Key(KeyEvent::new(code, modifiers)));
-        for (code, modifiers, means) in [
-            (KeyCode::Char('q'), KeyModifiers::NONE, Meaning::Leave),
-            (KeyCode::Esc, KeyModifiers::NONE, Meaning::Leave),
-            (KeyCode::Char('c'), KeyModifiers::CONTROL, Meaning::Leave),
-            (KeyCode::Char('c'), KeyModifiers::NONE, Meaning::Nothing),
-            (KeyCode::Down, KeyModifiers::NONE, Meaning::Scroll(1)),
-        ] {
-            assert_eq!(press(code, modifiers), means, "{code:?}");
-        }
-        assert_eq!(meaning(&Event::Resize(1, 1)), Meaning::Draw);
-        assert_eq!(meaning(&Event::FocusGained), Meaning::Nothing);
-    }
 }

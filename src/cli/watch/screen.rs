@@ -1,22 +1,26 @@
 //! The terminal: taken over, and given back in whatever way this ends.
 
-use std::io::{self, IsTerminal, Stdout};
+use std::io::{self, IsTerminal, Read as _, Write as _};
 use std::panic;
+use std::sync::OnceLock;
 
-use crossterm::cursor::{Hide, Show};
-use crossterm::event::Event;
-use crossterm::execute;
-use crossterm::terminal::{
-    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode,
-};
-use ratatui_core::terminal::Terminal;
-use ratatui_crossterm::CrosstermBackend;
+use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::sync::mpsc;
 
+use super::keys::{Key, Keys};
 use super::view::View;
 
 /// How many keys may wait.
 const KEYS: usize = 16;
+/// The other screen of the terminal, no cursor, and lines that are cut where they are too long.
+const TAKE: &str = "\x1b[?1049h\x1b[?25l\x1b[?7l";
+const GIVE_BACK: &str = "\x1b[?7h\x1b[?25h\x1b[?1049l";
+const CLEAR: &str = "\x1b[2J";
+/// What is assumed of a terminal that does not tell its size.
+const USUAL: (u16, u16) = (80, 24);
+
+/// How the terminal was before it was taken.
+static BEFORE: OnceLock<Termios> = OnceLock::new();
 
 /// Whether a screen can be drawn on, and somebody can press keys.
 pub fn is_there() -> bool {
@@ -27,7 +31,10 @@ pub fn is_there() -> bool {
 
 /// The taken terminal; dropping it gives it back.
 pub struct Screen {
-    terminal: Terminal<CrosstermBackend<Stdout>>,
+    is_coloured: bool,
+    /// Of the last drawing: columns and rows, and what each row was sent.
+    size: (u16, u16),
+    rows: Vec<String>,
 }
 
 impl Screen {
@@ -36,30 +43,50 @@ impl Screen {
     /// # Errors
     /// The terminal's.
     pub fn take() -> io::Result<Self> {
+        let mut modes = tcgetattr(io::stdin())?;
+        BEFORE.get_or_init(|| modes.clone());
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             give_back();
             before(info);
         }));
-        enable_raw_mode()?;
-        let taken = execute!(io::stdout(), EnterAlternateScreen, Hide)
-            .and_then(|()| Terminal::new(CrosstermBackend::new(io::stdout())));
-        match taken {
-            Ok(terminal) => Ok(Self { terminal }),
-            Err(error) => {
-                give_back();
-                Err(error)
-            }
-        }
+        let taken = Self {
+            is_coloured: std::env::var_os("NO_COLOR").is_none(),
+            size: (0, 0),
+            rows: Vec::new(),
+        };
+        modes.make_raw();
+        tcsetattr(io::stdin(), OptionalActions::Now, &modes)?;
+        write(TAKE)?;
+        Ok(taken)
     }
 
-    /// Draws; follows the terminal's size.
+    /// Draws, in the terminal's size of the moment; only rows that changed are sent.
     ///
     /// # Errors
     /// The terminal's.
     pub fn draw(&mut self, view: &mut View, now: u64) -> io::Result<()> {
-        self.terminal.draw(|frame| view.draw(frame, now))?;
-        Ok(())
+        let (width, height) = size();
+        let mut out = String::new();
+        if self.size != (width, height) {
+            self.size = (width, height);
+            self.rows.clear();
+            out += CLEAR;
+        }
+        let columns = usize::from(width);
+        let rows = view.rows(width, height, now);
+        let rows: Vec<String> = rows
+            .iter()
+            .map(|row| row.drawn(columns, self.is_coloured))
+            .collect();
+        for (at, row) in rows.iter().enumerate() {
+            if self.rows.get(at) != Some(row) {
+                // To the row's begin; what it had is erased behind the new.
+                out += &format!("\x1b[{};1H{row}\x1b[K", at + 1);
+            }
+        }
+        self.rows = rows;
+        write(&out)
     }
 }
 
@@ -69,22 +96,46 @@ impl Drop for Screen {
     }
 }
 
-fn give_back() {
-    // A terminal that is gone needs nothing back.
-    let _ = execute!(io::stdout(), Show, LeaveAlternateScreen);
-    let _ = disable_raw_mode();
+fn size() -> (u16, u16) {
+    match tcgetwinsize(io::stdout()) {
+        Ok(size) if size.ws_col > 0 && size.ws_row > 0 => (size.ws_col, size.ws_row),
+        _ => USUAL,
+    }
 }
 
-/// Keys and changes of size, from a thread that waits for them and ends with the program; the channel
-/// ends with the terminal.
-pub fn events() -> mpsc::Receiver<Event> {
-    let (pressed, events) = mpsc::channel(KEYS);
+fn write(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+fn give_back() {
+    // A terminal that is gone needs nothing back.
+    let _ = write(GIVE_BACK);
+    if let Some(before) = BEFORE.get() {
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, before);
+    }
+}
+
+/// Keys, from a thread that waits for them and ends with the program; the channel ends with the terminal.
+pub fn keys() -> mpsc::Receiver<Key> {
+    let (pressed, keys) = mpsc::channel(KEYS);
     std::thread::spawn(move || {
-        while let Ok(event) = crossterm::event::read() {
-            if pressed.blocking_send(event).is_err() {
-                return;
+        let mut meant = Keys::default();
+        let mut bytes = [0; 256];
+        loop {
+            let read = match io::stdin().read(&mut bytes) {
+                Ok(0) => return,
+                Ok(length) => meant.read(bytes.get(..length).unwrap_or_default()),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(_) => return,
+            };
+            for key in read {
+                if pressed.blocking_send(key).is_err() {
+                    return;
+                }
             }
         }
     });
-    events
+    keys
 }

@@ -3,12 +3,8 @@
 //! Open windows come first, each with its newest arrivals on top; below them what ended last. A narrow
 //! screen has less of each line, a low one less of the page, which scrolls.
 
-use ratatui_core::layout::Rect;
-use ratatui_core::style::{Color, Modifier, Style};
-use ratatui_core::terminal::Frame;
-use ratatui_core::text::{Line, Span};
-
 use super::arrival::{Arrival, Mark, arrivals};
+use super::line::{Line, Look};
 use crate::cli::terminal::{plain, seconds};
 use crate::observe::quorum::assess;
 use crate::observe::record::{Assessment, Outcome};
@@ -28,66 +24,54 @@ pub struct View {
     pub lost: Option<String>,
     /// How many lines are scrolled away.
     pub scrolled: usize,
-    /// Whether there are colours.
-    pub is_coloured: bool,
 }
 
 impl View {
-    /// Draws everything; `now` is in milliseconds after 1970.
-    pub fn draw(&mut self, frame: &mut Frame<'_>, now: u64) {
-        let area = frame.area();
-        let page = self.page(area.width, now);
-        let room = usize::from(area.height.saturating_sub(2));
+    /// Every row of a screen of this size, from the top; `now` is in milliseconds after 1970.
+    pub fn rows(&mut self, width: u16, height: u16, now: u64) -> Vec<Line> {
+        let mut page = self.page(width, now);
+        let room = usize::from(height.saturating_sub(2));
         self.scrolled = self.scrolled.min(page.len().saturating_sub(room));
         let below = page.len().saturating_sub(self.scrolled + room);
-        let row = |y: u16| Rect {
-            y: area.y.saturating_add(y),
-            height: 1,
-            ..area
-        };
-        if area.height > 0 {
-            frame.render_widget(self.head(area.width), row(0));
-        }
-        let shown = page.into_iter().skip(self.scrolled).take(room);
-        for (y, line) in (1..area.height).zip(shown) {
-            frame.render_widget(line, row(y));
-        }
-        if area.height > 1 {
-            frame.render_widget(self.foot(below), row(area.height - 1));
-        }
+        page.drain(..self.scrolled);
+        page.resize(room, Line::default());
+        let mut rows = vec![self.head(width)];
+        rows.append(&mut page);
+        rows.push(self.foot(below));
+        rows.truncate(usize::from(height));
+        rows
     }
 
-    fn head(&self, width: u16) -> Line<'static> {
+    fn head(&self, width: u16) -> Line {
         let open = self.records.iter().filter(|one| one.end.is_none()).count();
         let title = match open {
             0 => "acmegate  no window is open".to_owned(),
             1 => "acmegate  1 window is open".to_owned(),
             open => format!("acmegate  {open} windows are open"),
         };
-        let mut line = Line::from(self.styled(title, self.bold()));
+        let mut line = Line::new(title, Look::Bold);
         if let Some(why) = &self.lost {
             let why = match width < NARROW {
                 true => "the daemon is gone".to_owned(),
                 false => format!("{}; trying again", plain(why)),
             };
-            line.push_span(Span::raw("  "));
-            line.push_span(self.styled(why, self.colour(Color::Red)));
+            line.push("  ", Look::Plain);
+            line.push(why, Look::Bad);
         }
         line
     }
 
-    fn foot(&self, below: usize) -> Line<'static> {
+    fn foot(&self, below: usize) -> Line {
         let more = match (self.scrolled, below) {
             (0, 0) => String::new(),
             (above, 0) => format!("  {above} lines above"),
             (0, below) => format!("  {below} lines below"),
             (above, below) => format!("  {above} above, {below} below"),
         };
-        let dim = Style::new().add_modifier(Modifier::DIM);
-        Line::from(self.styled(format!("q leaves, arrows scroll{more}"), dim))
+        Line::new(format!("q leaves, arrows scroll{more}"), Look::Dim)
     }
 
-    fn page(&self, width: u16, now: u64) -> Vec<Line<'static>> {
+    fn page(&self, width: u16, now: u64) -> Vec<Line> {
         let mut records: Vec<&Record> = self.records.iter().collect();
         // The newest first; what is open before what ended.
         records.sort_by_key(|one| (one.end.is_some(), std::cmp::Reverse(one.opened_at)));
@@ -107,32 +91,31 @@ impl View {
         page
     }
 
-    fn open(&self, record: &Record, width: u16, now: u64, page: &mut Vec<Line<'static>>) {
+    fn open(&self, record: &Record, width: u16, now: u64, page: &mut Vec<Line>) {
         let left = (record.opened_at + record.deadline).saturating_sub(now);
         let ports: Vec<String> = record.ports.iter().map(u16::to_string).collect();
-        let mut head = vec![
-            self.styled("open".to_owned(), self.colour(Color::Yellow)),
-            Span::raw(format!(
-                "  {}  tcp {}  {} left",
-                plain(&record.lease),
-                ports.join(" "),
-                seconds(left)
-            )),
-        ];
+        let mut head = Line::new("open", Look::Doubtful);
+        let what = format!(
+            "  {}  tcp {}  {} left",
+            plain(&record.lease),
+            ports.join(" "),
+            seconds(left)
+        );
+        head.push(what, Look::Plain);
         if width >= NARROW {
             let mut more = format!("  {}", record.families.join(" "));
             if let Some(holder) = &record.holder {
                 more += &format!("  for {}", plain(holder));
             }
-            head.push(Span::raw(more));
+            head.push(more, Look::Plain);
         }
-        page.push(Line::from(head));
+        page.push(head);
         if let Some(identifiers) = record.identifiers.as_ref().filter(|_| width >= NARROW) {
             let names: Vec<String> = identifiers.iter().map(|name| plain(name)).collect();
-            page.push(Line::from(format!("      only {}", names.join(", "))));
+            page.push(Line::plain(format!("      only {}", names.join(", "))));
         }
         let assessment = assess(record);
-        page.push(Line::from(format!(
+        page.push(Line::plain(format!(
             "      {}",
             counts(&assessment, width >= NARROW)
         )));
@@ -149,23 +132,18 @@ impl View {
         }
         let more: u64 = record.sources.iter().map(|source| source.more_visits).sum();
         if record.more_sources + more > 0 {
-            page.push(Line::from(format!(
+            page.push(Line::plain(format!(
                 "      and {more} requests and {} addresses that are only counted",
                 record.more_sources
             )));
         }
     }
 
-    fn arrival(&self, arrival: &Arrival, room: usize, width: u16, page: &mut Vec<Line<'static>>) {
-        let colour = match arrival.mark {
-            Mark::Good => self.colour(Color::Green),
-            Mark::Bad => self.colour(Color::Red),
-            Mark::Plain => Style::new().add_modifier(Modifier::DIM),
-        };
-        let sign = match arrival.mark {
-            Mark::Good => '+',
-            Mark::Bad => '!',
-            Mark::Plain => '-',
+    fn arrival(&self, arrival: &Arrival, room: usize, width: u16, page: &mut Vec<Line>) {
+        let (sign, look) = match arrival.mark {
+            Mark::Good => ('+', Look::Good),
+            Mark::Bad => ('!', Look::Bad),
+            Mark::Plain => ('-', Look::Dim),
         };
         let since = format!("{}.{:03}", arrival.at / 1000, arrival.at % 1000);
         let from = cut(&arrival.from, room);
@@ -176,63 +154,47 @@ impl View {
                 arrival.country
             ),
         };
-        let mut line = Line::from(vec![
-            Span::raw(start),
-            self.styled(arrival.word.clone(), colour),
-        ]);
+        let mut line = Line::plain(start);
+        line.push(arrival.word.clone(), look);
         let has_room = line.width() + 2 + arrival.more.len() <= usize::from(width);
         // Why somebody failed is what this is looked at for: it gets a line of its own.
         let own = (arrival.mark == Mark::Bad && !has_room)
-            .then(|| Line::from(format!("      {}", arrival.more)));
+            .then(|| Line::plain(format!("      {}", arrival.more)));
         if own.is_none() && width >= NARROW {
-            line.push_span(Span::raw(format!("  {}", arrival.more)));
+            line.push(format!("  {}", arrival.more), Look::Plain);
         }
         page.push(line);
         page.extend(own);
     }
 
-    fn ended(&self, record: &Record, width: u16, now: u64) -> Line<'static> {
+    fn ended(&self, record: &Record, width: u16, now: u64) -> Line {
         let assessment = &record.assessment;
-        let (word, colour) = match assessment.outcome {
-            Outcome::Open | Outcome::Quiet => ("quiet", None),
-            Outcome::Answered => ("answered", Some(Color::Green)),
-            Outcome::Tolerated => ("tolerated", Some(Color::Yellow)),
-            Outcome::Doubtful => ("doubtful", Some(Color::Red)),
-            Outcome::Failed => ("failed", Some(Color::Red)),
+        let (word, look) = match assessment.outcome {
+            Outcome::Open | Outcome::Quiet => ("quiet", Look::Plain),
+            Outcome::Answered => ("answered", Look::Good),
+            Outcome::Tolerated => ("tolerated", Look::Doubtful),
+            Outcome::Doubtful => ("doubtful", Look::Bad),
+            Outcome::Failed => ("failed", Look::Bad),
         };
-        let style = colour.map_or(Style::new(), |colour| self.colour(colour));
         let (at, by) = record
             .end
             .map_or((0, EndedBy::Close), |end| (end.at, end.by));
         let ago = seconds(now.saturating_sub(record.opened_at + at));
-        let mut line = Line::from(vec![
-            self.styled(format!("{word:9}"), style),
-            Span::raw(format!("  {}  {ago} ago", plain(&record.lease))),
-        ]);
+        let mut line = Line::new(format!("{word:9}"), look);
+        line.push(
+            format!("  {}  {ago} ago", plain(&record.lease)),
+            Look::Plain,
+        );
         if width >= NARROW {
-            line.push_span(Span::raw(format!(
+            let how = format!(
                 ", was open {}{}  {}",
                 seconds(at),
                 ended_by(by),
                 counts(assessment, width >= WIDE)
-            )));
+            );
+            line.push(how, Look::Plain);
         }
         line
-    }
-
-    fn styled(&self, text: String, style: Style) -> Span<'static> {
-        Span::styled(text, style)
-    }
-
-    fn bold(&self) -> Style {
-        Style::new().add_modifier(Modifier::BOLD)
-    }
-
-    fn colour(&self, colour: Color) -> Style {
-        match self.is_coloured {
-            true => Style::new().fg(colour),
-            false => Style::new(),
-        }
     }
 }
 

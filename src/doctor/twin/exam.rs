@@ -1,18 +1,20 @@
 //! The exam: the world knocks at the twin's door, with the window shut and open.
 
+mod ways_out;
+
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 use std::path::Path;
 
-use super::entrances::{Door, doors};
+use super::entrances::doors;
 use super::knock::undecided;
 use super::order::{Answer, Order, PATIENCE, Source, Window};
+use super::visits::{Visit, visits};
 use super::{NOT_CARRIED, TwinError, prove_by};
 use crate::doctor::case::Case;
 use crate::doctor::finding::{Area, Exam, Finding, Severity};
-use crate::doctor::path::{End, Fate, Knock, Protocol};
+use crate::doctor::path::{End, Fate};
 use crate::firewall::ruleset::{Mode, Settings, Shut};
-use crate::gate::allow_list::AllowList;
 use crate::gate::lease::Family;
 
 crate::findings! { Firewall:
@@ -22,6 +24,8 @@ crate::findings! { Firewall:
     PROVED_DROPPED_FOR_SOME = "proved-dropped-for-some";
     /// They went missing, and no rule did it.
     PROVED_LOST = "proved-lost";
+    /// They passed, and what answers them was dropped on its way out.
+    PROVED_ANSWERS_DROPPED = "proved-answers-dropped";
     /// They passed, to another port or another host.
     PROVED_ELSEWHERE = "proved-elsewhere";
     /// They passed while no window was open.
@@ -32,65 +36,6 @@ crate::findings! { Firewall:
     PROVED_PASSES = "proved-passes";
 }
 
-/// A place in the world: an address of each family out of what one registry gives out there (IANA, IPv4 Address
-/// Space Registry and IPv6 Global Unicast Address Assignments). Nothing is ever sent to them.
-struct Region {
-    name: &'static str,
-    v4: [Ipv4Addr; 2],
-    v6: [Ipv6Addr; 2],
-}
-
-const REGIONS: [Region; 5] = [
-    Region {
-        name: "North America",
-        v4: [Ipv4Addr::new(23, 20, 30, 40), Ipv4Addr::new(63, 140, 30, 7)],
-        v6: [
-            Ipv6Addr::new(0x2600, 0x1f18, 0, 0, 0, 0, 0, 7),
-            Ipv6Addr::new(0x2607, 0xf8b0, 0, 0, 0, 0, 0, 7),
-        ],
-    },
-    Region {
-        name: "Europe",
-        v4: [Ipv4Addr::new(85, 30, 40, 50), Ipv4Addr::new(193, 20, 30, 7)],
-        v6: [
-            Ipv6Addr::new(0x2a01, 0x4f8, 0, 0, 0, 0, 0, 7),
-            Ipv6Addr::new(0x2001, 0x67c, 0x2e8, 0, 0, 0, 0, 7),
-        ],
-    },
-    Region {
-        name: "Asia and Pacific",
-        v4: [
-            Ipv4Addr::new(110, 30, 40, 50),
-            Ipv4Addr::new(202, 20, 30, 7),
-        ],
-        v6: [
-            Ipv6Addr::new(0x2400, 0xcb00, 0, 0, 0, 0, 0, 7),
-            Ipv6Addr::new(0x2001, 0xdc0, 0x2001, 0, 0, 0, 0, 7),
-        ],
-    },
-    Region {
-        name: "Latin America",
-        v4: [
-            Ipv4Addr::new(177, 30, 40, 50),
-            Ipv4Addr::new(200, 20, 30, 7),
-        ],
-        v6: [
-            Ipv6Addr::new(0x2800, 0x3f0, 0, 0, 0, 0, 0, 7),
-            Ipv6Addr::new(0x2001, 0x13c7, 0x7002, 0, 0, 0, 0, 7),
-        ],
-    },
-    Region {
-        name: "Africa",
-        v4: [Ipv4Addr::new(41, 30, 40, 50), Ipv4Addr::new(196, 20, 30, 7)],
-        v6: [
-            Ipv6Addr::new(0x2c0f, 0xfb50, 0, 0, 0, 0, 0, 7),
-            Ipv6Addr::new(0x2001, 0x42d0, 0, 0, 0, 0, 0, 7),
-        ],
-    },
-];
-
-/// How many addresses of the allow-list knock, of each family.
-const LISTED: usize = 3;
 /// A quorum forgives one perspective of three or more; when more than this share is shut out, it fails.
 const FORGIVEN: usize = 4;
 /// As many lines of evidence as anybody reads.
@@ -174,69 +119,6 @@ fn refuse(exam: &mut Exam, error: &TwinError) {
         .extend(ways.map(|way| format!("  to allow it: {way}")));
 }
 
-/// A knock, and who knocks.
-pub(super) struct Visit {
-    pub(super) knock: Knock,
-    /// A place in the world; `None` for somebody on the allow-list.
-    region: Option<&'static str>,
-}
-
-pub(super) fn visits(doors: &[Door], ports: &[u16], allow: &AllowList) -> Vec<Visit> {
-    let mut visits = Vec::new();
-    for door in doors {
-        let family = Family::of(door.address);
-        let strangers = REGIONS.iter().flat_map(|region| {
-            let addresses: [IpAddr; 2] = match family {
-                Family::V4 => region.v4.map(IpAddr::from),
-                Family::V6 => region.v6.map(IpAddr::from),
-            };
-            addresses.map(|address| (address, Some(region.name)))
-        });
-        let strangers = strangers.filter(|(address, _)| !allow.contains(*address));
-        let listed = listed(allow, family)
-            .into_iter()
-            .map(|address| (address, None));
-        for (source, region) in strangers.chain(listed) {
-            for port in ports {
-                visits.push(Visit {
-                    knock: Knock {
-                        interface: door.interface.clone(),
-                        source,
-                        destination: door.address,
-                        protocol: Protocol::Tcp,
-                        port: *port,
-                    },
-                    region,
-                });
-            }
-        }
-    }
-    visits
-}
-
-/// Some addresses of the list that a packet may come from over the Internet.
-fn listed(allow: &AllowList, family: Family) -> Vec<IpAddr> {
-    let addresses: Vec<IpAddr> = match family {
-        Family::V4 => {
-            let ranges = allow.v4().as_slice().iter();
-            let middles = ranges.map(|(first, last)| Ipv4Addr::from(first + (last - first) / 2));
-            let routed = middles.filter(|address| {
-                !address.is_private() && !address.is_loopback() && !address.is_link_local()
-            });
-            routed.map(IpAddr::from).collect()
-        }
-        Family::V6 => {
-            let ranges = allow.v6().as_slice().iter();
-            let middles = ranges.map(|(first, last)| Ipv6Addr::from(first + (last - first) / 2));
-            // 2000::/3, global unicast.
-            let routed = middles.filter(|address| address.segments()[0] >> 13 == 1);
-            routed.map(IpAddr::from).collect()
-        }
-    };
-    let every = addresses.len().div_ceil(LISTED).max(1);
-    addresses.into_iter().step_by(every).collect()
-}
-
 /// What became of each visit in each run.
 pub(super) struct Runs<'a> {
     shut: Vec<Seen<'a>>,
@@ -247,6 +129,8 @@ pub(super) struct Runs<'a> {
 struct Seen<'a> {
     visit: &'a Visit,
     fate: &'a Fate,
+    /// What became of the answer.
+    reply: Option<&'a Fate>,
     advice: Option<&'a str>,
 }
 
@@ -254,14 +138,18 @@ impl<'a> Runs<'a> {
     fn of(visits: &'a [Visit], windows: &[Window], answer: &'a Answer) -> Self {
         let run = |wanted: Window| {
             let index = windows.iter().position(|window| *window == wanted);
-            let of_run = |index: usize| Some((answer.fates.get(index)?, answer.advice.get(index)?));
-            let Some((fates, advice)) = index.and_then(of_run) else {
+            let of_run = |index: usize| {
+                let replies = answer.replies.get(index)?;
+                Some((answer.fates.get(index)?, replies, answer.advice.get(index)?))
+            };
+            let Some((fates, replies, advice)) = index.and_then(of_run) else {
                 return Vec::new();
             };
-            let seen = visits.iter().zip(fates).zip(advice);
-            seen.map(|((visit, fate), advice)| Seen {
+            let seen = visits.iter().zip(fates).zip(replies).zip(advice);
+            seen.map(|(((visit, fate), reply), advice)| Seen {
                 visit,
                 fate,
+                reply: reply.as_ref(),
                 advice: advice.as_deref(),
             })
             .collect()
@@ -312,10 +200,22 @@ impl Seen<'_> {
         text
     }
 
-    /// Whether a rule on its way is not the one that stands on the host.
+    /// Whether a rule on its way, or on its answer's, is not the one that stands on the host.
     fn is_uncertain(&self) -> bool {
-        let mut steps = self.fate.steps.iter();
+        let replied = self.reply.into_iter().flat_map(|reply| &reply.steps);
+        let mut steps = self.fate.steps.iter().chain(replied);
         steps.any(|step| step.verdict == NOT_CARRIED)
+    }
+
+    /// Whether it was let in, and its answer was not let out.
+    fn is_silenced(&self) -> bool {
+        let reply = self.reply.filter(|reply| undecided(reply).is_none());
+        self.fate.passes() && reply.is_some_and(|reply| !reply.passes())
+    }
+
+    /// Whether it passes there and back, as far as that can be told.
+    fn gets_through(&self) -> bool {
+        self.fate.passes() && !self.is_silenced()
     }
 }
 
@@ -363,23 +263,28 @@ pub(super) fn open_findings(exam: &mut Exam, runs: &Runs<'_>) {
         // Who cannot get in by one family turns to the other.
         let other_passes = questions.iter().any(|&(other_port, other)| {
             let all = best_door(&strangers(other_port, other));
-            other_port == port && other != family && all.iter().all(|one| one.fate.passes())
+            other_port == port && other != family && all.iter().all(Seen::gets_through)
         });
         let is_uncertain = world.iter().any(Seen::is_uncertain);
         let fault = match is_uncertain || other_passes {
             true => Severity::Doubt,
             false => Severity::Fault,
         };
+        let answers = ways_out::finding(exam, &passed, (port, word), fault, world.len());
+        let is_silenced = answers.is_some();
+        exam.findings.extend(answers);
         let finding = match (passed.is_empty(), stopped.first()) {
             (_, None) => {
                 if let Some(finding) = elsewhere(&passed, port, word) {
                     exam.findings.push(finding);
                 }
-                exam.findings.push(Finding::new(
-                    PROVED_PASSES,
-                    Severity::Fine,
-                    format!("first packets of the whole world get to TCP port {port} over {word} while a window is open"),
-                ).at(port));
+                if !is_silenced {
+                    exam.findings.push(Finding::new(
+                        PROVED_PASSES,
+                        Severity::Fine,
+                        format!("first packets of the whole world get to TCP port {port} over {word} while a window is open"),
+                    ).at(port));
+                }
                 continue;
             }
             (true, Some(first)) if matches!(first.fate.end, End::Lost(_)) => Finding::new(
@@ -437,7 +342,7 @@ fn best_door<'a>(seen: &[Seen<'a>]) -> Vec<Seen<'a>> {
             })
             .collect()
     };
-    let passed = |door: &(&str, IpAddr)| by(door).iter().filter(|one| one.fate.passes()).count();
+    let passed = |door: &(&str, IpAddr)| by(door).iter().filter(|one| one.gets_through()).count();
     // The first of the best.
     let best = doors.iter().rev().max_by_key(|door| passed(door));
     best.map(by).unwrap_or_default()

@@ -13,6 +13,8 @@ use crate::firewall::ruleset::{Mode, Settings};
 use crate::gate::lease::{Entrance, Families, Lease, LeaseName, Scope, Trigger};
 use crate::gate::window::Windows;
 
+/// Whoever is answered here stays half-open for a second.
+pub const BACKLOG: i32 = 4096;
 /// Longer than any twin lives.
 const LENGTH: Duration = Duration::from_secs(600);
 
@@ -86,7 +88,7 @@ fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
-/// One that TPROXY finds; it accepts nobody.
+/// One that TPROXY finds; it answers, and accepts nobody.
 fn listener(at: SocketAddr) -> std::io::Result<Socket> {
     let socket = Socket::new(Domain::for_address(at), Type::STREAM, Some(Protocol::TCP))?;
     match at {
@@ -97,6 +99,6 @@ fn listener(at: SocketAddr) -> std::io::Result<Socket> {
         }
     }
     socket.bind(&at.into())?;
-    socket.listen(1)?;
+    socket.listen(BACKLOG)?;
     Ok(socket)
 }

@@ -4,19 +4,19 @@
 //! What is read of the host is read first; then the process leaves the host's network for good, and every
 //! socket that it had there is closed. It has one thread, and dies with who started it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::io::{self, Read, Write};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use nlink::netlink::nftables::{Family as NftFamily, RuleInfo};
-use nlink::netlink::{Connection, Nftables};
+use nlink::netlink::nftables::Family as NftFamily;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 
 use super::advice::Advisor;
+use super::answers::{Listeners, Owners};
 use super::guard::Guard;
-use super::knock::{DROPPED, Knocker, Told, ended_by, losses, reason};
+use super::knock::{DROPPED, Knocker, OWNED, Told, UNANSWERED, ended_by, losses, reason};
 use super::netlink::Socket;
 use super::network::Network;
 use super::order::{Answer, Letter, MAX_LISTING_BYTES, Source, Window};
@@ -24,10 +24,11 @@ use super::ruleset::expressions::expressions;
 use super::ruleset::send::Copy;
 use super::ruleset::state::State;
 use super::ruleset::{ChainName, Elements, Ruleset, compat, family_word};
+use super::words::{Live, Texts};
 use super::{TwinError, listing, watch};
 use crate::doctor::namespaces::{self, Netns};
-use crate::doctor::path::{End, Fate, Knock, Step};
-use crate::firewall::evidence::{Traced, What, rule_words};
+use crate::doctor::path::{End, Fate, Knock, Protocol, Step};
+use crate::firewall::evidence::{Traced, What};
 use crate::firewall::names;
 
 /// A listing and what is asked about it.
@@ -127,9 +128,6 @@ fn work() -> Result<Answer, TwinError> {
     let loaded = Ruleset::read(&mut socket, Elements::OfChangingSets)
         .map_err(broken("reading the copy back"))?;
     answer.not_carried.extend(loaded.beside_tracking());
-    answer
-        .not_carried
-        .extend(loaded.on_the_way_out(names::TABLE));
     if ruleset.is_none() {
         answer.copied = loaded.size();
         if loaded.is_empty() {
@@ -160,7 +158,7 @@ fn work() -> Result<Answer, TwinError> {
         }
     };
     answer.has_guard = guard.is_some();
-    let interfaces: Vec<String> = entrances.iter().cloned().collect();
+    let interfaces = watched(&entrances, &network);
     let sees_ingress = watch::install(&mut socket, &interfaces).map_err(broken("its own table"))?;
     if !sees_ingress {
         let told = "this kernel has no ingress hook to trace from: what drops there is not named";
@@ -186,6 +184,8 @@ fn work() -> Result<Answer, TwinError> {
     let advisor = advisor.map_err(|error| TwinError::Broken(format!("reading rules: {error}")))?;
     let knocker = Knocker::prepare(&network, &outside, world).map_err(broken("raw sockets"))?;
     let mut twin = Twin {
+        listeners: Listeners::default(),
+        owners: Owners::of(&tells, names::TABLE),
         socket,
         knocker,
         state,
@@ -209,7 +209,19 @@ fn work() -> Result<Answer, TwinError> {
             fates.push(fate);
             advice.push(advised);
         }
+        let mut replies = vec![None; fates.len()];
+        if *window != Window::Shut {
+            watch::answer(&mut twin.socket).map_err(broken("its own table"))?;
+            for ((knock, fate), reply) in letter.knocks.iter().zip(&fates).zip(&mut replies) {
+                if now().duration_since(began) > letter.patience {
+                    return Err(TwinError::Late(letter.patience));
+                }
+                *reply = twin.reply(knock, fate).map_err(broken("an answer"))?;
+            }
+            watch::answer_no_more(&mut twin.socket).map_err(broken("its own table"))?;
+        }
         answer.fates.push(fates);
+        answer.replies.push(replies);
         answer.advice.push(advice);
     }
     Ok(answer)
@@ -224,6 +236,8 @@ struct Twin<'a> {
     texts: Texts,
     advisor: Advisor,
     runtime: &'a tokio::runtime::Runtime,
+    listeners: Listeners,
+    owners: Owners,
 }
 
 impl Twin<'_> {
@@ -257,6 +271,41 @@ impl Twin<'_> {
         };
         self.forget()?;
         Ok((Fate { end, steps }, advice))
+    }
+
+    /// What becomes of the answer to a knock that ended so; `None` if it is none that is answered.
+    fn reply(&mut self, knock: &Knock, fate: &Fate) -> io::Result<Option<Fate>> {
+        match &fate.end {
+            _ if knock.protocol != Protocol::Tcp => return Ok(None),
+            End::Delivered { port, .. } => self.listeners.listen(*port),
+            End::Forwarded { .. } => {}
+            End::Dropped { .. } | End::Lost(_) => return Ok(None),
+        }
+        let Some(told) = self.knocker.answer(knock)? else {
+            self.forget()?;
+            return Ok(Some(Fate {
+                end: End::Lost(UNANSWERED.to_owned()),
+                steps: Vec::new(),
+            }));
+        };
+        let original = |place: &ChainName, handle| self.texts.original(place, handle);
+        let is_owned = self.owners.asked(&told.steps, original).is_some();
+        let end = match (&told.end, ended_by(&told.steps)) {
+            _ if is_owned => End::Lost(OWNED.to_owned()),
+            (Some(end), _) => end.clone(),
+            (None, Some(DROPPED)) => End::Dropped {
+                rejects: told
+                    .steps
+                    .last()
+                    .is_some_and(|step| self.texts.rejects(step)),
+            },
+            (None, Some(why)) => End::Lost(why.to_owned()),
+            (None, None) => End::Lost(UNANSWERED.to_owned()),
+        };
+        let steps = told.steps.iter();
+        let steps = steps.map(|step| self.step(step)).collect();
+        self.forget()?;
+        Ok(Some(Fate { end, steps }))
     }
 
     fn once(&mut self, knock: &Knock) -> io::Result<Told> {
@@ -322,131 +371,13 @@ impl Twin<'_> {
 /// The verdict of a rule that is not in the twin.
 pub const NOT_CARRIED: &str = "unknown";
 
-/// Which rule of the copy is which of the live ones.
-#[derive(Default)]
-struct Live {
-    handles: HashMap<(ChainName, u64), u64>,
-    left_out: std::collections::HashSet<(ChainName, u64)>,
-}
-
-impl Live {
-    fn of(live: Option<&Ruleset>, copied: &Ruleset, copy: &Copy) -> Self {
-        let Some(live) = live else {
-            return Self::default();
-        };
-        let theirs = live.handles();
-        let mut handles = HashMap::new();
-        for (place, ours) in copied.handles() {
-            let Some(theirs) = theirs.get(place) else {
-                continue;
-            };
-            for (our, their) in ours.iter().zip(theirs) {
-                handles.insert((place.clone(), *our), *their);
-            }
-        }
-        Self {
-            handles,
-            left_out: copy.left_out.clone(),
-        }
-    }
-
-    /// The live rule's handle, and whether something stands in for it.
-    fn handle(&self, place: &ChainName, handle: u64) -> (u64, bool) {
-        let key = (place.clone(), handle);
-        let live = self.handles.get(&key).copied().unwrap_or(handle);
-        (live, self.left_out.contains(&(key.0, live)))
-    }
-}
-
-/// The rules of the copy in nft's words.
-struct Texts {
-    nft: Connection<Nftables>,
-    rules: HashMap<(ChainName, u64), RuleInfo>,
-    written: HashMap<(ChainName, u64), String>,
-    rejecting: std::collections::HashSet<(ChainName, u64)>,
-    /// Rules that were made anew: by their handle now, the one that they had first.
-    renamed: HashMap<(ChainName, u64), u64>,
-}
-
-impl Texts {
-    async fn read(ruleset: &Ruleset) -> nlink::Result<Self> {
-        let nft = Connection::<Nftables>::new()?;
-        let tables: BTreeSet<(u8, String)> = (ruleset.rules.iter())
-            .map(|rule| {
-                let table = String::from_utf8_lossy(&rule.place.table).into_owned();
-                (rule.place.family, table)
-            })
-            .collect();
-        let mut rules = HashMap::new();
-        for (number, table) in tables {
-            let Some(family) = NftFamily::from_u8(number) else {
-                continue;
-            };
-            for rule in nft.list_rules(&table, family).await? {
-                let place = ChainName {
-                    family: number,
-                    table: table.clone().into_bytes(),
-                    chain: rule.chain.clone().into_bytes(),
-                };
-                rules.insert((place, rule.handle), rule);
-            }
-        }
-        let rejecting = ruleset.rules.iter().filter(|rule| {
-            expressions(&rule.expressions).any(|(name, data)| match name {
-                b"reject" => true,
-                b"target" => compat::name_in(data) == Some(b"REJECT"),
-                _ => false,
-            })
-        });
-        Ok(Self {
-            nft,
-            rejecting: rejecting.map(|rule| rule.key()).collect(),
-            rules,
-            written: HashMap::new(),
-            renamed: HashMap::new(),
-        })
-    }
-
-    fn rename(&mut self, place: &ChainName, old: u64, new: u64) {
-        let first = self.renamed.remove(&(place.clone(), old)).unwrap_or(old);
-        self.renamed.insert((place.clone(), new), first);
-    }
-
-    fn original(&self, place: &ChainName, handle: u64) -> u64 {
-        let first = self.renamed.get(&(place.clone(), handle));
-        first.copied().unwrap_or(handle)
-    }
-
-    fn rejects(&self, traced: &Traced) -> bool {
-        let What::Rule(handle, _) = &traced.what else {
-            return false;
-        };
-        let place = ChainName {
-            family: traced.family,
-            table: traced.table.clone().into_bytes(),
-            chain: traced.chain.clone().into_bytes(),
-        };
-        let handle = self.original(&place, *handle);
-        self.rejecting.contains(&(place, handle))
-    }
-
-    fn text(
-        &mut self,
-        runtime: &tokio::runtime::Runtime,
-        place: &ChainName,
-        handle: u64,
-    ) -> String {
-        let key = (place.clone(), handle);
-        if let Some(text) = self.written.get(&key) {
-            return text.clone();
-        }
-        let text = match self.rules.get(&key) {
-            Some(rule) => runtime.block_on(rule_words(&self.nft, rule)),
-            None => format!("(rule {handle})"),
-        };
-        self.written.insert(key, text.clone());
-        text
-    }
+/// The interfaces that are watched at their very edge: those that knocks come in by, then any by which an answer may
+/// leave, as many as one chain takes (`NFT_NETDEVICE_MAX`).
+fn watched(entrances: &BTreeSet<String>, network: &Network) -> Vec<String> {
+    const MOST: usize = 256;
+    let others = network.links.iter().map(|link| &link.name);
+    let others = others.filter(|name| *name != "lo" && !entrances.contains(*name));
+    entrances.iter().chain(others).take(MOST).cloned().collect()
 }
 
 /// Rules whose verdict is not the kernel's own, and state that only a program, or time, brings about.

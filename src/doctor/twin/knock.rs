@@ -1,5 +1,7 @@
 //! Sends knocks, one after the other, and hears from the kernel's trace what became of each.
 //!
+//! An answer is heard of in the same way, where packets are answered.
+//!
 //! Behind every knock goes a marker on the same cable: when the kernel tells of that, it has told of everything
 //! before. So nothing is waited for that does not come.
 
@@ -14,9 +16,9 @@ use super::netlink::Socket;
 use super::network::Network;
 use super::network::outside::Outside;
 use super::packet;
-use super::watch::{DELIVERED, FORWARDED, TABLE};
+use super::watch::{DELIVERED, FORWARDED, LEFT, TABLE};
 use crate::doctor::namespaces::Netns;
-use crate::doctor::path::{End, Fate, Knock};
+use crate::doctor::path::{End, Fate, Knock, Protocol};
 use crate::firewall::evidence::{Traced, Verdict, What, traced};
 
 /// How long a marker may take: some microseconds, unless the machine stands still.
@@ -45,13 +47,33 @@ struct Cable {
     v6: RawSocket,
 }
 
-/// What the kernel told of one knock.
-#[derive(Debug)]
+/// What the kernel told of one packet.
+#[derive(Debug, Default)]
 pub struct Told {
     /// Everything but what our own table did.
     pub steps: Vec<Traced>,
     /// Where it ended, as far as the trace tells; a drop is told by the last step.
     pub end: Option<End>,
+    /// Whose it was by then.
+    source: Option<SocketAddr>,
+}
+
+/// A packet that is listened for.
+struct Listened {
+    wanted: Wanted,
+    /// The kernel's number of it.
+    id: Option<u32>,
+    told: Told,
+    /// Where routing sent an answer, before anybody's egress chain.
+    routed: Option<End>,
+}
+
+#[derive(Clone, Copy)]
+enum Wanted {
+    /// A first packet.
+    From(SocketAddr),
+    /// What answers one.
+    To(SocketAddr),
 }
 
 impl<'a> Knocker<'a> {
@@ -76,42 +98,101 @@ impl<'a> Knocker<'a> {
     /// # Errors
     /// The system's: the packet cannot be sent, or the trace is silent.
     pub fn knock(&mut self, knock: &Knock) -> io::Result<Told> {
+        let from = self.next_source(knock);
+        let packet = packet::first(knock, from.port(), self.sequence());
+        let [told] = self.send(knock, &packet, [Wanted::From(from)])?;
+        Ok(told)
+    }
+
+    /// Knocks once by TCP where packets are answered, and hears of the answer: that of a listener here, or the one
+    /// that another host would send to whom the knock was sent on. `None` if there was none.
+    ///
+    /// # Errors
+    /// The system's: the packet cannot be sent, or the trace is silent.
+    pub fn answer(&mut self, knock: &Knock) -> io::Result<Option<Told>> {
+        let from = self.next_source(knock);
+        let sequence = self.sequence();
+        let packet = packet::first(knock, from.port(), sequence);
+        let wanted = [Wanted::From(from), Wanted::To(from)];
+        let [first, answer] = self.send(knock, &packet, wanted)?;
+        let answer = match (first.end, first.source) {
+            (Some(End::Delivered { .. }), _) => answer,
+            (
+                Some(End::Forwarded {
+                    interface,
+                    address,
+                    port,
+                }),
+                Some(asked_by),
+            ) => {
+                let there = SocketAddr::new(address, port);
+                self.number = self.number.wrapping_add(1);
+                let packet = packet::answer(there, asked_by, sequence);
+                let back = Knock {
+                    interface,
+                    source: address,
+                    destination: asked_by.ip(),
+                    protocol: Protocol::Tcp,
+                    port: asked_by.port(),
+                };
+                let [mut answer] = self.send(&back, &packet, [Wanted::From(there)])?;
+                // One that this host takes for its own gets to nobody.
+                if matches!(answer.end, Some(End::Delivered { .. })) {
+                    answer.end = None;
+                }
+                answer
+            }
+            _ => return Ok(None),
+        };
+        Ok((answer.end.is_some() || !answer.steps.is_empty()).then_some(answer))
+    }
+
+    /// Whom the next knock is from.
+    fn next_source(&mut self, knock: &Knock) -> SocketAddr {
         self.number = self.number.wrapping_add(1);
-        let number = self.number;
-        self.prepare_for(knock)?;
-        let port = (FIRST_PORT + number % PORTS) as u16;
-        let packet = packet::first(knock, port, number.wrapping_mul(0x9e37_79b9));
+        let port = (FIRST_PORT + self.number % PORTS) as u16;
+        SocketAddr::new(knock.source, port)
+    }
+
+    fn sequence(&self) -> u32 {
+        self.number.wrapping_mul(0x9e37_79b9)
+    }
+
+    /// Sends a packet by the knock's interface to the knock's destination, then the marker.
+    fn send<const PACKETS: usize>(
+        &mut self,
+        knock: &Knock,
+        packet: &[u8],
+        wanted: [Wanted; PACKETS],
+    ) -> io::Result<[Told; PACKETS]> {
+        self.prepare_for(&knock.interface, knock.destination)?;
         let cable = self.cable(&knock.interface)?;
-        let marker = packet::marker(number, MARKED);
+        let marker = packet::marker(self.number, MARKED);
+        let to = SocketAddr::new(knock.destination, 0);
         match knock.destination {
-            IpAddr::V4(to) => cable
-                .v4
-                .send_to(&packet, &SocketAddr::new(to.into(), 0).into()),
-            IpAddr::V6(to) => cable
-                .v6
-                .send_to(&packet, &SocketAddr::new(to.into(), 0).into()),
+            IpAddr::V4(_) => cable.v4.send_to(packet, &to.into()),
+            IpAddr::V6(_) => cable.v6.send_to(packet, &to.into()),
         }?;
         let to = SocketAddr::new(MARKED.into(), 0);
         cable.v4.send_to(&marker, &to.into())?;
-        self.listen(knock, port)
+        self.listen(knock, wanted)
     }
 
-    fn prepare_for(&mut self, knock: &Knock) -> io::Result<()> {
+    fn prepare_for(&mut self, interface: &str, destination: IpAddr) -> io::Result<()> {
         let mut links = self.network.links.iter();
-        let Some(link) = links.find(|link| link.name == knock.interface) else {
+        let Some(link) = links.find(|link| link.name == interface) else {
             return Err(io::Error::other(format!(
-                "this host has no interface {}",
-                knock.interface
+                "this host has no interface {interface}"
             )));
         };
-        for address in [knock.destination, MARKED.into()] {
-            let key = (knock.interface.clone(), address);
+        for address in [destination, MARKED.into()] {
+            let key = (interface.to_owned(), address);
             if !self.known.contains(&key) {
                 self.outside.know(link, address)?;
                 self.known.push(key);
             }
         }
-        if !self.cables.contains_key(&knock.interface) {
+        if !self.cables.contains_key(interface) {
             let peer = link.peer();
             let cable = self.world.within(|| -> io::Result<Cable> {
                 let transport = Some(Transport::from(RAW));
@@ -123,7 +204,7 @@ impl<'a> Knocker<'a> {
                 v6.bind_device(Some(peer.as_bytes()))?;
                 Ok(Cable { v4, v6 })
             })??;
-            self.cables.insert(knock.interface.clone(), cable);
+            self.cables.insert(interface.to_owned(), cable);
         }
         Ok(())
     }
@@ -134,13 +215,18 @@ impl<'a> Knocker<'a> {
     }
 
     /// Everything that is told until the marker is through.
-    fn listen(&mut self, knock: &Knock, port: u16) -> io::Result<Told> {
+    fn listen<const PACKETS: usize>(
+        &mut self,
+        knock: &Knock,
+        wanted: [Wanted; PACKETS],
+    ) -> io::Result<[Told; PACKETS]> {
         let marker = packet::marker_source(self.number).octets();
-        let mut id = None;
-        let mut told = Told {
-            steps: Vec::new(),
-            end: None,
-        };
+        let mut listened = wanted.map(|wanted| Listened {
+            wanted,
+            id: None,
+            told: Told::default(),
+            routed: None,
+        });
         loop {
             let Some(datagram) = self.trace.hear(PATIENCE)? else {
                 return Err(io::Error::other("the kernel's trace is silent"));
@@ -151,18 +237,29 @@ impl<'a> Knocker<'a> {
                 let network = message.network.as_deref().unwrap_or_default();
                 if is_ours && network.first() == Some(&0x45) && network.get(12..16) == Some(&marker)
                 {
-                    return Ok(told);
+                    return Ok(listened.map(Listened::done));
                 }
-                if id.is_none() && is_from(&message, knock, port) {
-                    id = Some(message.id);
-                }
-                if id != Some(message.id) || told.end.is_some() {
-                    continue;
-                }
-                if is_ours {
-                    told.end = self.end(&message, knock);
-                } else if message.what != What::Return {
-                    told.steps.push(message);
+                for one in &mut listened {
+                    if one.id.is_none() && one.wanted.is(&message) {
+                        one.id = Some(message.id);
+                    }
+                    if one.id != Some(message.id) || one.told.end.is_some() {
+                        continue;
+                    }
+                    if !is_ours {
+                        if message.what != What::Return {
+                            one.told.steps.push(message.clone());
+                        }
+                        continue;
+                    }
+                    let end = self.end(&message, knock);
+                    match (one.wanted, message.chain.as_str()) {
+                        (Wanted::To(_), FORWARDED) => one.routed = end,
+                        _ => one.told.end = end,
+                    }
+                    one.told.source = address(&message, 12, 8)
+                        .zip(port(&message, 0))
+                        .map(SocketAddr::from);
                 }
             }
         }
@@ -170,11 +267,11 @@ impl<'a> Knocker<'a> {
 
     /// Where it arrived, if our table says that it did.
     fn end(&self, message: &Traced, knock: &Knock) -> Option<End> {
-        let (address, port) = destination(message)?;
-        let port = port.unwrap_or(knock.port);
+        let address = address(message, 16, 24)?;
+        let port = port(message, 2).unwrap_or(knock.port);
         match message.chain.as_str() {
             DELIVERED => Some(End::Delivered { address, port }),
-            FORWARDED => {
+            FORWARDED | LEFT => {
                 let index = message
                     .leaves_by
                     .and_then(|index| i32::try_from(index).ok());
@@ -194,21 +291,31 @@ impl<'a> Knocker<'a> {
     }
 }
 
-fn is_from(message: &Traced, knock: &Knock, port: u16) -> bool {
-    let from = message
-        .transport
-        .as_deref()
-        .and_then(|transport| transport.get(..2));
-    address(message, 12, 8) == Some(knock.source) && from == Some(&port.to_be_bytes())
+impl Wanted {
+    fn is(self, message: &Traced) -> bool {
+        let (end, found) = match self {
+            Self::From(end) => (end, (address(message, 12, 8), port(message, 0))),
+            Self::To(end) => (end, (address(message, 16, 24), port(message, 2))),
+        };
+        found == (Some(end.ip()), Some(end.port()))
+    }
 }
 
-fn destination(message: &Traced) -> Option<(IpAddr, Option<u16>)> {
-    let port = message
-        .transport
-        .as_deref()
-        .and_then(|transport| transport.get(2..4))
-        .map(|port| u16::from_be_bytes([port[0], port[1]]));
-    Some((address(message, 16, 24)?, port))
+impl Listened {
+    /// What is routed, and dropped by nobody after that, leaves: the kernel may have no egress hook to tell.
+    fn done(self) -> Told {
+        let mut told = self.told;
+        if told.end.is_none() && ended_by(&told.steps).is_none() {
+            told.end = self.routed;
+        }
+        told
+    }
+}
+
+/// A port of the packet, by where it stands in the header of TCP or UDP.
+fn port(message: &Traced, at: usize) -> Option<u16> {
+    let port = message.transport.as_deref()?.get(at..at + 2)?;
+    Some(u16::from_be_bytes([port[0], port[1]]))
 }
 
 /// An address of the packet, by where it stands in each family's header.
@@ -240,10 +347,18 @@ pub fn ended_by(steps: &[Traced]) -> Option<&'static str> {
 const QUEUED: &str = "a program decides: the rule hands it over by `queue`";
 const STOLEN: &str = "the kernel took it: `synproxy` answers by itself, and what comes after the handshake was not tried";
 
+/// What is said of an answer whose way out depends on whose the socket is.
+pub const OWNED: &str =
+    "a rule asks whose the socket is that answers, and in the twin that is nobody's";
+/// What is said where no answer was heard of, or it ended nowhere.
+pub const UNANSWERED: &str =
+    "no answer left, and no rule did it: perhaps no route leads back to the sender";
+
 /// Why nobody here can tell what becomes of a packet that ended so, if nobody can.
 pub fn undecided(fate: &Fate) -> Option<&str> {
+    const WHY: [&str; 4] = [QUEUED, STOLEN, OWNED, UNANSWERED];
     match &fate.end {
-        End::Lost(why) if [QUEUED, STOLEN].contains(&why.as_str()) => Some(why),
+        End::Lost(why) if WHY.contains(&why.as_str()) => Some(why),
         // Over IPv6 the same is traced as a drop.
         End::Dropped { .. } => {
             let rule = fate.culprit()?.rule.as_deref()?;

@@ -14,11 +14,14 @@
 //! | `listing.rs` `pieces.rs` | a saved ruleset, loaded by the program that printed it |
 //! | `watch.rs` `packet.rs` `knock.rs` | what is sent, and what became of it |
 //! | `guard.rs` | our own table, with the window shut and open |
-//! | `advice.rs` | what to do about what drops |
-//! | `entrances.rs` `exam.rs` `opening.rs` | what is knocked at, and the doctor's findings; one opening alone |
+//! | `words.rs` `advice.rs` | rules in nft's words; what to do about what drops |
+//! | `answers.rs` | who answers, and whether that gets out |
+//! | `entrances.rs` `visits.rs` | what is knocked at, and by whom |
+//! | `exam.rs` `exam/` `opening.rs` | the doctor's findings; one opening alone |
 //! | `inside.rs` | the process that is the twin: `acmegate twin` |
 
 mod advice;
+mod answers;
 mod entrances;
 mod exam;
 mod guard;
@@ -32,7 +35,9 @@ mod order;
 mod packet;
 mod pieces;
 mod ruleset;
+mod visits;
 mod watch;
+mod words;
 
 use std::fmt;
 use std::path::Path;
@@ -51,8 +56,8 @@ use super::namespaces::Netns;
 
 pub use self::entrances::{Door, doors};
 pub use self::exam::{
-    ALL, PROVED_DROPPED, PROVED_DROPPED_FOR_SOME, PROVED_ELSEWHERE, PROVED_LOST,
-    PROVED_OPEN_WITHOUT_WINDOW, PROVED_PASSES, examine, examine_by,
+    ALL, PROVED_ANSWERS_DROPPED, PROVED_DROPPED, PROVED_DROPPED_FOR_SOME, PROVED_ELSEWHERE,
+    PROVED_LOST, PROVED_OPEN_WITHOUT_WINDOW, PROVED_PASSES, examine, examine_by,
 };
 pub use self::inside::{NOT_CARRIED, run};
 pub use self::opening::{Opening, prove_opening};

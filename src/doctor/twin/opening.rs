@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::entrances::doors;
-use super::exam::{Runs, open_findings, visits};
+use super::exam::{Runs, open_findings};
 use super::order::{Order, Source, Window};
+use super::visits::visits;
 use super::{TwinError, prove};
 use crate::doctor::finding::{Area, Exam, Finding};
 use crate::firewall::ruleset::{Mode, Settings};

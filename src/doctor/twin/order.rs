@@ -64,6 +64,9 @@ pub struct Order {
 pub struct Answer {
     /// For each run of the order, the fate of each knock, in the order's order.
     pub fates: Vec<Vec<Fate>>,
+    /// Likewise, what became of the answer to each knock by TCP that passed, but for runs with the window shut: `None`
+    /// where there was no answer. One that got out was `forwarded`.
+    pub replies: Vec<Vec<Option<Fate>>>,
     /// Likewise, for each packet that was dropped by a rule or a policy: what to do about that, in the words of whoever
     /// looks after it.
     pub advice: Vec<Vec<Option<String>>>,

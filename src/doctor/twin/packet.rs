@@ -1,7 +1,7 @@
 //! First packets, octet by octet, as systems on the Internet send them: the SYN is that of a Linux host.
 //! Pure.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use super::watch::MARKER;
 use crate::doctor::path::{Knock, Protocol};
@@ -13,11 +13,22 @@ const HOPS: u8 = 53;
 
 /// The whole packet of a knock from this port, with the sequence number that a SYN has.
 pub fn first(knock: &Knock, source_port: u16, sequence: u32) -> Vec<u8> {
-    let (protocol, mut payload) = match knock.protocol {
-        Protocol::Tcp => (TCP, syn(source_port, knock.port, sequence)),
+    let (protocol, payload) = match knock.protocol {
+        Protocol::Tcp => (TCP, segment(source_port, knock.port, sequence, None)),
         Protocol::Udp => (UDP, datagram(source_port, knock.port)),
     };
-    let sum = checksum(knock.source, knock.destination, protocol, &payload);
+    whole(knock.source, knock.destination, protocol, payload)
+}
+
+/// The answer to a SYN of this sequence number; nothing, if the two are not of one family.
+pub fn answer(from: SocketAddr, to: SocketAddr, sequence: u32) -> Vec<u8> {
+    let own = sequence.rotate_left(16);
+    let segment = segment(from.port(), to.port(), own, Some(sequence.wrapping_add(1)));
+    whole(from.ip(), to.ip(), TCP, segment)
+}
+
+fn whole(from: IpAddr, to: IpAddr, protocol: u8, mut payload: Vec<u8>) -> Vec<u8> {
+    let sum = checksum(from, to, protocol, &payload);
     let at = if protocol == TCP { 16 } else { 6 };
     if let Some(field) = payload.get_mut(at..at + 2) {
         // RFC 768: a sum of nothing says that there is none.
@@ -28,7 +39,7 @@ pub fn first(knock: &Knock, source_port: u16, sequence: u32) -> Vec<u8> {
         };
         field.copy_from_slice(&sum.to_be_bytes());
     }
-    match (knock.source, knock.destination) {
+    match (from, to) {
         (IpAddr::V4(from), IpAddr::V4(to)) => v4(from, to, protocol, &payload),
         (IpAddr::V6(from), IpAddr::V6(to)) => v6(from, to, protocol, &payload),
         _ => Vec::new(),
@@ -45,15 +56,18 @@ pub fn marker_source(number: u32) -> Ipv4Addr {
     Ipv4Addr::from(0xf000_0000 | number & 0x00ff_ffff)
 }
 
-fn syn(from: u16, to: u16, sequence: u32) -> Vec<u8> {
+/// A SYN, or what answers one and acknowledges this number.
+fn segment(from: u16, to: u16, sequence: u32, acknowledged: Option<u32>) -> Vec<u8> {
     const SYN: u8 = 2;
+    const ACK: u8 = 16;
     const WORDS: u8 = 10;
     let mut segment = Vec::with_capacity(40);
     segment.extend(from.to_be_bytes());
     segment.extend(to.to_be_bytes());
     segment.extend(sequence.to_be_bytes());
-    segment.extend([0; 4]);
-    segment.extend([WORDS << 4, SYN]);
+    segment.extend(acknowledged.unwrap_or(0).to_be_bytes());
+    let flags = acknowledged.map_or(SYN, |_| SYN | ACK);
+    segment.extend([WORDS << 4, flags]);
     segment.extend(64_240_u16.to_be_bytes());
     segment.extend([0; 4]);
     // Segment size 1460, selective acknowledgements, time stamps, nothing, window scale 7.
@@ -153,6 +167,9 @@ mod tests {
                 // A sum over itself is nothing.
                 let whole = checksum(knock.source, knock.destination, number, &packet[head..]);
                 assert_eq!(whole, 0, "{source} {protocol}");
+                let [from, to] = [knock.destination, knock.source];
+                let answer = answer(SocketAddr::new(from, 80), SocketAddr::new(to, 40_000), 7);
+                assert_eq!(checksum(from, to, TCP, &answer[head..]), 0, "{source}");
                 if head == 20 {
                     assert_eq!(finish(words(&packet[..20])), 0);
                 }

@@ -11,13 +11,11 @@
 //! | `expressions.rs` | what rules consist of, walked and rewritten |
 //! | `compat.rs` | what must be said beside the expressions of iptables-nft |
 //! | `tracking.rs` | chains of which nobody can tell whether they come before connection tracking |
-//! | `outwards.rs` | what may drop the answers |
 //! | `numbers.rs` | linux/netfilter/nf_tables.h |
 
 pub mod compat;
 pub mod expressions;
 mod numbers;
-mod outwards;
 pub mod send;
 pub mod state;
 mod tracking;

@@ -1,5 +1,7 @@
 //! The twin's own table: it has every packet traced, and says at the very end who was delivered and who was
-//! sent on. Nothing gets past it: no packet is answered, none is tracked, none leaves.
+//! sent on. Nothing gets past it: no packet is answered, none is tracked, none leaves. Where answers are asked for,
+//! `delivered` and `forwarded` accept for as long: then a listener answers, and what it says is
+//! heard and ends at the very edge.
 //!
 //! ```text
 //! table netdev acmegate-twin {
@@ -7,9 +9,11 @@
 //!     meta nftrace set 1
 //!     meta l4proto 253 drop
 //!   }
+//!   chain left { type filter hook egress devices = { … } priority 2147483646; drop }
 //! }
 //! table inet acmegate-twin {
 //!   chain in { type filter hook prerouting priority -2147483648; … the same }
+//!   chain out { type filter hook output priority -2147483648; meta nftrace set 1 }
 //!   chain delivered { type filter hook input priority 2147483646; drop }
 //!   chain forwarded { type filter hook postrouting priority 2147483646; drop }
 //! }
@@ -27,22 +31,28 @@ pub const TABLE: &str = "acmegate-twin";
 pub const DELIVERED: &str = "delivered";
 /// Where one arrives that goes on to another host.
 pub const FORWARDED: &str = "forwarded";
+/// Where one arrives that leaves by its interface, after everybody's egress chains.
+pub const LEFT: &str = "left";
+/// Where packets of this host begin.
+const OUT: &str = "out";
 /// For experiments (RFC 3692): the protocol of the packet that says that all before it are through.
 pub const MARKER: u8 = 253;
 
 const INET: u8 = 1;
 const NETDEV: u8 = 5;
 const INGRESS: u32 = 0;
+const EGRESS: u32 = 1;
 const PREROUTING: u32 = 0;
 const INPUT: u32 = 1;
+const OUTPUT: u32 = 3;
 const POSTROUTING: u32 = 4;
 /// Before everybody.
 const FIRST: i32 = i32::MIN;
 /// After everybody, and before connections are confirmed: each knock is a new one.
 const LAST: i32 = i32::MAX - 1;
 
-/// Puts the table into the socket's namespace. Whether ingress is traced as well, where the kernel has no
-/// such hook it is not.
+/// Puts the table into the socket's namespace, at the edge of these interfaces. Whether ingress is traced as well: where
+/// the kernel has no such hook it is not.
 ///
 /// # Errors
 /// The kernel's.
@@ -51,6 +61,7 @@ pub fn install(socket: &mut Socket, interfaces: &[String]) -> io::Result<bool> {
     let mut orders = vec![table(INET)];
     for (name, hook, priority) in [
         ("in", PREROUTING, FIRST),
+        (OUT, OUTPUT, FIRST),
         (DELIVERED, INPUT, LAST),
         (FORWARDED, POSTROUTING, LAST),
     ] {
@@ -61,8 +72,10 @@ pub fn install(socket: &mut Socket, interfaces: &[String]) -> io::Result<bool> {
             .iter()
             .map(|expressions| rule(INET, "in", expressions)),
     );
-    orders.push(rule(INET, DELIVERED, &drop_it()));
-    orders.push(rule(INET, FORWARDED, &drop_it()));
+    orders.push(rule(INET, OUT, &set_nftrace()));
+    for chain in [DELIVERED, FORWARDED] {
+        orders.push(rule(INET, chain, &verdict_of(NF_DROP)));
+    }
     commit(socket, &orders)?;
     let mut orders = vec![
         table(NETDEV),
@@ -73,7 +86,40 @@ pub fn install(socket: &mut Socket, interfaces: &[String]) -> io::Result<bool> {
             .iter()
             .map(|expressions| rule(NETDEV, "in", expressions)),
     );
-    Ok(commit(socket, &orders).is_ok())
+    let ingress = commit(socket, &orders).is_ok();
+    let orders = [
+        table(NETDEV),
+        chain(NETDEV, LEFT, EGRESS, LAST, interfaces),
+        rule(NETDEV, LEFT, &verdict_of(NF_DROP)),
+    ];
+    // Where the kernel has no egress hook (before Linux 5.16) nobody has chains there.
+    let _ = commit(socket, &orders);
+    Ok(ingress)
+}
+
+/// Lets packets reach sockets and leave by routing from now on, so that they are answered.
+///
+/// # Errors
+/// The kernel's.
+pub fn answer(socket: &mut Socket) -> io::Result<()> {
+    // A chain without a rule tells of no packet's addresses.
+    ends(socket, NF_ACCEPT)
+}
+
+/// Stops every packet again before it is tracked.
+///
+/// # Errors
+/// The kernel's.
+pub fn answer_no_more(socket: &mut Socket) -> io::Result<()> {
+    ends(socket, NF_DROP)
+}
+
+fn ends(socket: &mut Socket, verdict: u32) -> io::Result<()> {
+    let orders = [DELIVERED, FORWARDED].map(|chain| {
+        let end = rule(INET, chain, &verdict_of(verdict));
+        [flush(chain), end]
+    });
+    commit(socket, orders.as_flattened())
 }
 
 fn commit(socket: &mut Socket, orders: &[Order]) -> io::Result<()> {
@@ -124,6 +170,15 @@ fn rule(family: u8, chain: &str, expressions: &[u8]) -> Order {
     order(6, NLM_F_CREATE | NLM_F_APPEND, body)
 }
 
+/// Takes away all rules of a chain.
+fn flush(chain: &str) -> Order {
+    const DELRULE: u16 = 8;
+    let mut body = generic(INET);
+    put_text(&mut body, 1, TABLE.as_bytes());
+    put_text(&mut body, 2, chain.as_bytes());
+    order(DELRULE, 0, body)
+}
+
 fn order(kind: u16, flags: u16, body: Vec<u8>) -> Order {
     Order {
         kind: NFTABLES | kind,
@@ -132,6 +187,8 @@ fn order(kind: u16, flags: u16, body: Vec<u8>) -> Order {
     }
 }
 
+const NF_DROP: u32 = 0;
+const NF_ACCEPT: u32 = 1;
 /// `NFT_REG32_00`.
 const REGISTER: u32 = 8;
 const NFTA_DATA_VALUE: u16 = 1;
@@ -164,16 +221,16 @@ fn drop_marker() -> Vec<u8> {
     put(&mut compare, 2, &0_u32.to_be_bytes());
     put_nested(&mut compare, 3, &data);
     expression(&mut list, b"cmp", &compare);
-    list.extend(drop_it());
+    list.extend(verdict_of(NF_DROP));
     list
 }
 
-/// `drop`.
-fn drop_it() -> Vec<u8> {
+/// `drop` or `accept`.
+fn verdict_of(code: u32) -> Vec<u8> {
     const NFT_REG_VERDICT: u32 = 0;
     const NFTA_VERDICT_CODE: u16 = 1;
     let mut verdict = Vec::new();
-    put(&mut verdict, NFTA_VERDICT_CODE, &0_u32.to_be_bytes());
+    put(&mut verdict, NFTA_VERDICT_CODE, &code.to_be_bytes());
     immediate(NFT_REG_VERDICT, NFTA_DATA_VERDICT, &verdict)
 }
 

@@ -24,7 +24,7 @@ const BUS: &str = r#"<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus C
   </policy>
 </busconfig>
 "#;
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
 
 struct Firewalld {
     directory: TempDir,

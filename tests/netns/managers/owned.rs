@@ -12,7 +12,7 @@ use crate::managers::life::{Outside, attach, open_is_refused, window_and_reloads
 use crate::managers::own::tool;
 use crate::managers::validations::site;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(60);
 
 /// Makes and owns the table `inet corporate`; it goes with its owner.
 const TABLE: [&str; 6] = [

@@ -24,7 +24,7 @@ pub const GEO_BLOCK: &str = "table inet geo { chain early {
 
 /// A probe may wait 10 s for a connection that never comes.
 const PROBE: Duration = Duration::from_secs(60);
-const START: Duration = Duration::from_secs(20);
+const START: Duration = Duration::from_secs(60);
 
 pub struct World {
     directory: TempDir,

@@ -13,7 +13,7 @@ use crate::lab::{BINARY, wait_for};
 use crate::world::{HOST_4, LISTED_4, PEER_4, PEER_6, World, inside};
 
 /// What nobody waits for long.
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 impl World {
     /// Every knock's fate is what becomes of a connection.

@@ -270,40 +270,66 @@ fn one_open_door_is_enough() {
     });
 }
 
+/// Whose the socket is that answers cannot be copied: where a rule asks for it before all is decided, that is said.
 #[test]
-fn what_drops_the_answers_is_said_to_be_unseen() {
-    let name = "twin::exam::what_drops_the_answers_is_said_to_be_unseen";
+fn what_asks_whose_the_socket_is_cannot_be_told() {
+    let name = "twin::exam::what_asks_whose_the_socket_is_cannot_be_told";
     inside(name, |world| {
-        let out = |rules: &str, policy: &str| {
+        let out = |rules: &str| {
             format!(
                 "table inet outward {{
-                    chain out {{
-                        type filter hook output priority 0; policy {policy};
-                        {rules}
+                    chain own {{ meta skuid 12345 accept
                     }}
-                    chain late {{
-                        type filter hook postrouting priority 0; policy accept;
+                    chain out {{
+                        type filter hook output priority 0; policy drop;
+                        {rules}
                     }}
                 }}\n"
             )
         };
         let answers = "ct state established,related accept";
-        for (rules, policy, is_told) in [
-            ("", "drop", true),
-            ("tcp sport 80 drop", "accept", true),
-            ("tcp sport 80 reject", "accept", true),
-            (answers, "drop", false),
-            (&format!("{answers}\ntcp sport 80 drop"), "accept", false),
-            (&format!("tcp sport 80 drop\n{answers}"), "accept", true),
-            ("", "accept", false),
+        for (rules, is_told) in [
+            ("meta skuid 12345 accept", false),
+            ("jump own", false),
+            ("tcp sport 81 jump own", true),
+            (&format!("meta skuid 12345 drop\n{answers}"), false),
+            (&format!("{answers}\nmeta skuid 12345 accept"), true),
+            (&format!("tcp sport 80 goto own\n{answers}"), false),
+            ("tcp sport 80 drop\njump own", true),
         ] {
-            world.nft(&out(rules, policy));
+            world.nft(&out(rules));
             let exam = world.examined(GUARD);
-            let said = exam
-                .not_covered
-                .iter()
-                .any(|line| line.contains("whether answers get out: chain outward out drops"));
-            assert_eq!(said, is_told, "{rules} {policy}: {exam:?}");
+            let said = exam.not_covered.iter();
+            let said = said.filter(|line| {
+                line.starts_with("what becomes of the answers from TCP port 80 over IPv")
+                    && line.contains("a rule asks whose the socket is")
+            });
+            assert_eq!(
+                said.count(),
+                if is_told { 0 } else { 2 },
+                "{rules}: {exam:?}"
+            );
+            let is_dropped = told(&exam).contains(&("proved-answers-dropped", Severity::Fault));
+            let drops = is_told && !rules.contains(answers);
+            assert_eq!(is_dropped, drops, "{rules}: {exam:?}");
         }
+    });
+}
+
+/// A host that lets everybody in, and has no way back to them.
+#[test]
+fn where_no_answer_leaves_that_is_said() {
+    inside("twin::exam::where_no_answer_leaves_that_is_said", |world| {
+        world.nft("");
+        std::fs::write("/proc/sys/net/ipv4/conf/all/rp_filter", "0").expect("a switch");
+        std::fs::write("/proc/sys/net/ipv4/conf/eth0/rp_filter", "0").expect("a switch");
+        crate::lab::ip("rule add from 192.0.2.1 unreachable");
+        let exam = world.examined(GUARD);
+        let said = "what becomes of the answers from TCP port 80 over IPv4: that to 23.20.30.40: no answer left";
+        assert!(
+            exam.not_covered.iter().any(|line| line.starts_with(said)),
+            "{exam:?}"
+        );
+        assert_eq!(exam.not_covered.len(), 1, "{exam:?}");
     });
 }

@@ -1,8 +1,5 @@
 use std::net::IpAddr;
 
-use ratatui_core::backend::TestBackend;
-use ratatui_core::terminal::Terminal;
-
 use super::*;
 use crate::observe::record::{Dropped, End, Place, Region, Role, Source, VERSION, Visit, Why};
 
@@ -104,11 +101,16 @@ fn whole() -> View {
     }
 }
 
+/// The screen's rows, filled up to its width, each in quotes.
 fn drawn(view: &mut View, width: u16, height: u16) -> String {
-    let mut terminal = Terminal::new(TestBackend::new(width, height)).unwrap();
-    let draw = |frame: &mut Frame<'_>| view.draw(frame, OPENED + 7_000);
-    terminal.draw(draw).unwrap();
-    terminal.backend().to_string()
+    let rows = view.rows(width, height, OPENED + 7_000);
+    assert_eq!(rows.len(), usize::from(height));
+    let columns = usize::from(width);
+    let quoted = rows.iter().map(|row| {
+        let text = row.text(columns);
+        format!("\"{text:columns$}\"\n")
+    });
+    quoted.collect()
 }
 
 #[test]

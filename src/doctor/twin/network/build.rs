@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::messages::{
     AF_INET, AF_INET6, DELRULE, GETLINK, GETROUTE, IFADDR, IFINFO, IFLA_ADDRESS, IFLA_GROUP,
     IFLA_IFNAME, IFLA_LINKINFO, IFLA_MTU, IFLA_NET_NS_FD, LOOPBACK, NEWLINK, NEWRULE, RTMSG,
-    address_order, dump, ifinfo, keep_flags, route_order, rules, up,
+    address_order, dump, ifinfo, keep_flags, route_order, rules, up, up_without_neighbours,
 };
 use super::outside::{Outside, PEER_BIT};
 use super::switches::write_switch;
@@ -55,8 +55,14 @@ impl Network {
             .within(|| Outside::prepare(self))
             .and_then(|made| made)?;
         self.write_switches(&mut missing);
+        // What is answered is answered once.
+        write_switch("ipv4/tcp_synack_retries", "0");
         for link in self.links.iter().filter(|link| link.is_up) {
-            let _ = socket.change(&up(link.index));
+            let order = match link.index {
+                LOOPBACK => up(link.index),
+                _ => up_without_neighbours(link.index),
+            };
+            let _ = socket.change(&order);
         }
         self.wait_for_carriers(&mut socket, &mut events)?;
         for address in self.addresses.iter().filter_map(address_order) {

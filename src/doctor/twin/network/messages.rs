@@ -57,6 +57,16 @@ pub(super) fn up(index: i32) -> Order {
     }
 }
 
+/// The same for one that asks nobody for a neighbour's address: whatever is sent by it leaves.
+pub(super) fn up_without_neighbours(index: i32) -> Order {
+    const IFF_NOARP: u32 = 0x80;
+    Order {
+        kind: NEWLINK,
+        flags: 0,
+        body: ifinfo(index, IFF_UP | IFF_NOARP),
+    }
+}
+
 /// Everything of one kind; again, if something changed meanwhile.
 pub(super) fn dump(socket: &mut Socket, kind: u16, body: &[u8]) -> io::Result<Vec<Message>> {
     let mut tries = ATTEMPTS;

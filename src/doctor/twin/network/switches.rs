@@ -5,10 +5,11 @@ use std::fs;
 use super::Network;
 
 /// Switches of the whole host that decide about packets.
-const OF_THE_HOST: [&str; 8] = [
+const OF_THE_HOST: [&str; 9] = [
     "ipv4/ip_forward",
     "ipv4/ip_nonlocal_bind",
     "ipv4/fwmark_reflect",
+    "ipv4/tcp_fwmark_accept",
     "ipv4/fib_multipath_hash_policy",
     "netfilter/nf_conntrack_acct",
     "netfilter/nf_conntrack_helper",
