@@ -54,7 +54,7 @@ use std::os::unix::fs::lchown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::SystemTime;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -171,12 +171,15 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
         )
     })?;
 
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(workers)
-        .max_blocking_threads(16)
-        .enable_all()
-        .build()
-        .map_err(|error| Fatal::new(Exit::Os, format!("cannot start: {error}")))?;
+    let runtime = room_for_threads(workers + 1).and_then(|()| {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(workers)
+            .max_blocking_threads(16)
+            .enable_all()
+            .build()
+    });
+    let runtime =
+        runtime.map_err(|error| Fatal::new(Exit::Os, format!("cannot start: {error}")))?;
     let served = runtime.block_on(serve::serve(serve::Daemon {
         options: options.clone(),
         accounts,
@@ -212,6 +215,27 @@ pub fn front_seal(config: &Config) -> Seal {
         connect_ports: parts::upstream_ports(config),
         calls: Calls::Front,
     }
+}
+
+/// Whether so many threads can be had at once: a runtime that is refused one of its own panics.
+fn room_for_threads(count: usize) -> io::Result<()> {
+    let all_are_there = RwLock::new(());
+    std::thread::scope(|scope| {
+        let _waiting = all_are_there.write();
+        let started = (0..count).try_for_each(|_| {
+            let waits = || drop(all_are_there.read());
+            std::thread::Builder::new()
+                .spawn_scoped(scope, waits)
+                .map(drop)
+        });
+        started.map_err(|error| {
+            let told = format!(
+                "no room for {count} threads ({error}): raise TasksMax= of the unit, or the limit of processes \
+                 of this account or container"
+            );
+            io::Error::new(error.kind(), told)
+        })
+    })
 }
 
 /// The two sockets, bound.

@@ -64,5 +64,6 @@ mod tls_attack;
 mod tls_responder;
 mod tls_tricks;
 mod twin;
+mod unrefused;
 mod users;
 mod world;

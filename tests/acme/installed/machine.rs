@@ -83,11 +83,82 @@ fn base() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("debian-12")
 }
 
-/// The machine. What it writes is kept from boot to boot, in memory, and is gone with the test.
-pub struct Machine {
-    root: PathBuf,
-    running: Option<Running>,
+/// What every command finds in its environment.
+const ENVIRONMENT: [&str; 6] = [
+    "env",
+    "-i",
+    "LC_ALL=C.UTF-8",
+    "HOME=/root",
+    "DEBIAN_FRONTEND=noninteractive",
+    "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+];
+
+/// A bare Debian, which nothing has booted. What is written there is kept in memory, and is gone with the test.
+pub struct Root {
+    path: PathBuf,
     _directory: TempDir,
+}
+
+impl Root {
+    /// Lays an empty layer over what [`make_root`] made.
+    pub fn new() -> Self {
+        let directory = TempDir::new();
+        for name in ["upper", "work", "root"] {
+            fs::create_dir(directory.path().join(name)).expect("a new directory");
+        }
+        let layers = format!(
+            "lowerdir={},upperdir={},workdir={}",
+            base().display(),
+            directory.at("upper"),
+            directory.at("work")
+        );
+        let path = directory.path().join("root");
+        let mut command = Command::new("mount");
+        command.args(["-t", "overlay", "overlay", "-o", &layers]);
+        command.arg(&path);
+        run(command, TOOL).success();
+        Self {
+            path,
+            _directory: directory,
+        }
+    }
+
+    /// Runs a command in it, as root and without any service manager.
+    pub fn run(&self, words: &[&str]) -> Output {
+        let mut command = Command::new("chroot");
+        command.arg(&self.path).args(ENVIRONMENT).args(words);
+        run(command, TOOL)
+    }
+
+    /// Runs a command in it that must succeed; gives its standard output.
+    #[track_caller]
+    pub fn does(&self, words: &[&str]) -> String {
+        self.run(words).success().stdout
+    }
+
+    /// Where one of its files is.
+    pub fn at(&self, place: &str) -> PathBuf {
+        self.path.join(place.trim_start_matches('/'))
+    }
+
+    /// Copies one of our files into it.
+    pub fn copy(&self, from: &Path, place: &str) {
+        fs::copy(from, self.at(place)).expect("into the root");
+    }
+}
+
+impl Drop for Root {
+    fn drop(&mut self) {
+        let mut command = Command::new("umount");
+        command.arg("--recursive").arg(&self.path);
+        run(command, TOOL);
+    }
+}
+
+/// The machine. What it writes is kept from boot to boot.
+pub struct Machine {
+    root: Root,
+    running: Option<Running>,
     /// One machine at a time: they would share a cgroup.
     _turn: File,
 }
@@ -101,29 +172,11 @@ struct Running {
 impl Machine {
     /// Boots it.
     pub fn boot() -> Self {
-        let directory = TempDir::new();
-        let base = base();
-        let turn = File::create(base.with_extension("turn")).expect("a file beside the root");
+        let turn = File::create(base().with_extension("turn")).expect("a file beside the root");
         turn.lock().expect("our turn");
-
-        for name in ["upper", "work", "root"] {
-            fs::create_dir(directory.path().join(name)).expect("a new directory");
-        }
-        let layers = format!(
-            "lowerdir={},upperdir={},workdir={}",
-            base.display(),
-            directory.at("upper"),
-            directory.at("work")
-        );
-        let root = directory.path().join("root");
-        let mut command = Command::new("mount");
-        command.args(["-t", "overlay", "overlay", "-o", &layers]);
-        command.arg(&root);
-        run(command, TOOL).success();
         let mut machine = Self {
-            root,
+            root: Root::new(),
             running: None,
-            _directory: directory,
             _turn: turn,
         };
         machine.start();
@@ -140,7 +193,7 @@ impl Machine {
             .arg("--system-call-filter=landlock_create_ruleset landlock_add_rule landlock_restrict_self")
             .arg(format!("--network-namespace-path=/proc/{}/ns/net", std::process::id()))
             .arg("--directory")
-            .arg(&self.root);
+            .arg(&self.root.path);
         let nspawn = Process::spawn(command);
         let children = format!("/proc/{0}/task/{0}/children", nspawn.pid());
         self.running = Some(Running { nspawn, leader: 0 });
@@ -180,9 +233,8 @@ impl Machine {
         command
             .arg(format!("--target={leader}"))
             .args(["--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup"])
-            .args(["--", "env", "-i", "LC_ALL=C.UTF-8", "HOME=/root"])
-            .arg("DEBIAN_FRONTEND=noninteractive")
-            .arg("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+            .arg("--")
+            .args(ENVIRONMENT)
             .args(words);
         command
     }
@@ -195,16 +247,12 @@ impl Machine {
 
     /// Copies one of our files into it.
     pub fn copy(&self, from: &Path, place: &str) {
-        let to = self.root.join(place.trim_start_matches('/'));
-        fs::copy(from, to).expect("into the root");
+        self.root.copy(from, place);
     }
 }
 
 impl Drop for Machine {
     fn drop(&mut self) {
         self.stop();
-        let mut command = Command::new("umount");
-        command.arg(&self.root);
-        run(command, TOOL);
     }
 }

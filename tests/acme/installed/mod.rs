@@ -2,6 +2,7 @@
 //! killed, rebooted, removed and purged.
 
 mod machine;
+mod unbooted;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
