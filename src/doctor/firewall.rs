@@ -14,6 +14,8 @@ const PROVED_SHUT: &[Code] = &[
     twin::PROVED_DROPPED_FOR_SOME,
     twin::PROVED_LOST,
 ];
+/// What is said of packets that are lost because they were sent to where nothing leads.
+const LOST_BEHIND_NAT: &[&str] = &["no route leads", "forwards nothing", "no rule did it"];
 /// As much of a proof as stands beside a finding of the reading.
 const MOST_PROOFS: usize = 2;
 
@@ -80,6 +82,25 @@ fn weighed(finding: Finding, tried: &mut Exam) -> Option<Finding> {
         () if is(&finding, &[reading::SENT_ELSEWHERE]) => {
             Some(proved(finding, tried, &[twin::PROVED_ELSEWHERE]))
         }
+        () if is(&finding, &[reading::SENT_NOWHERE]) => {
+            let is_it = |proof: &Finding| {
+                let mut seen = proof.evidence.iter();
+                is(proof, &[twin::PROVED_LOST])
+                    && seen.all(|line| LOST_BEHIND_NAT.iter().any(|why| line.contains(why)))
+            };
+            Some(proved_by(finding, tried, is_it))
+        }
+        () if is(&finding, &[reading::DROPS_SOME]) => {
+            let Some(chain) = chain_of(&finding) else {
+                return Some(finding);
+            };
+            let is_it = |proof: &Finding| {
+                let mut seen = proof.evidence.iter();
+                is(proof, &[twin::PROVED_DROPPED_FOR_SOME])
+                    && seen.all(|line| line.contains(&chain))
+            };
+            Some(proved_by(finding, tried, is_it))
+        }
         // The reading follows no answers.
         () if is(&finding, &[reading::PASSES]) => {
             let there_and_back = &[twin::PROVED_PASSES, twin::PROVED_ANSWERS_DROPPED];
@@ -94,15 +115,34 @@ fn weighed(finding: Finding, tried: &mut Exam) -> Option<Finding> {
     }
 }
 
+/// Where a finding of the reading says that a rule drops, as the packets' evidence names it: `inet geo in: `.
+fn chain_of(finding: &Finding) -> Option<String> {
+    let (place, _) = finding.finding.split_once(" rule ")?;
+    let words: Vec<&str> = place.split(' ').collect();
+    match words[..] {
+        [family, table, .., chain] => Some(format!(" by {family} {table} {chain}: ")),
+        _ => None,
+    }
+}
+
 /// The finding with what packets prove of it, which then needs no finding of its own.
-fn proved(mut finding: Finding, tried: &mut Exam, codes: &[Code]) -> Finding {
+fn proved(finding: Finding, tried: &mut Exam, codes: &[Code]) -> Finding {
+    proved_by(finding, tried, |proof| is(proof, codes))
+}
+
+/// The same with the findings of its port that fit. It is as bad as the worst of them.
+fn proved_by(mut finding: Finding, tried: &mut Exam, fits: impl Fn(&Finding) -> bool) -> Finding {
     let port = finding.port;
     let (proofs, others) = std::mem::take(&mut tried.findings)
         .into_iter()
-        .partition(|proof| proof.port == port && is(proof, codes));
+        .partition(|proof| proof.port == port && fits(proof));
     tried.findings = others;
     let proofs: Vec<Finding> = proofs;
     for proof in proofs {
+        if is(&finding, &[reading::DROPS_SOME]) {
+            finding.severity = finding.severity.max(proof.severity);
+            finding.evidence.push(format!("tried: {}", proof.finding));
+        }
         let lines = proof.evidence.into_iter().take(MOST_PROOFS);
         finding
             .evidence
@@ -191,6 +231,58 @@ mod tests {
         let mut read = exam(&codes);
         weigh(&mut read, &mut Exam::of(Area::Firewall));
         assert_eq!(read, exam(&codes));
+    }
+
+    /// One cause is one finding, with the packets as its evidence; another cause is another finding.
+    #[test]
+    fn what_drops_some_is_one_finding_with_its_packets() {
+        let some = "inet geo in rule 7 drops tcp port 80 from some sources";
+        let with = |evidence: &str| {
+            let mut read = exam(&[(reading::DROPS_SOME, 80)]);
+            read.findings[0].finding = some.to_owned();
+            read.findings[0].severity = Severity::Doubt;
+            let mut tried = exam(&[(twin::PROVED_DROPPED_FOR_SOME, 80)]);
+            tried.findings[0].evidence = vec![evidence.to_owned()];
+            weigh(&mut read, &mut tried);
+            (read, tried)
+        };
+        let (read, tried) =
+            with("from 41.30.40.50 (Africa): dropped by inet geo in: ip saddr @a drop");
+        assert_eq!(words(&tried), [""; 0]);
+        assert_eq!(words(&read), ["drops-some-sources"]);
+        assert_eq!(read.findings[0].severity, Severity::Fault);
+        let evidence = &read.findings[0].evidence;
+        assert_eq!(evidence[1], "tried: proved-dropped-for-some");
+        assert!(
+            evidence[2].starts_with("tried: from 41.30.40.50"),
+            "{evidence:?}"
+        );
+        let (read, tried) = with("from 41.30.40.50 (Africa): dropped by inet other in: drop");
+        assert_eq!(words(&read), ["drops-some-sources"]);
+        assert_eq!(words(&tried), ["proved-dropped-for-some"]);
+        assert_eq!(read.findings[0].severity, Severity::Doubt);
+    }
+
+    #[test]
+    fn what_is_sent_nowhere_is_one_finding_with_what_was_lost() {
+        for (why, is_one) in [
+            ("lost: no route leads to where it is for", true),
+            (
+                "lost: it is for another host, and this one forwards nothing",
+                true,
+            ),
+            ("lost: the reverse path filter (`rp_filter`)", false),
+        ] {
+            let mut read = exam(&[(reading::SENT_NOWHERE, 80)]);
+            let mut tried = exam(&[(twin::PROVED_LOST, 80)]);
+            tried.findings[0].evidence = vec![why.to_owned()];
+            weigh(&mut read, &mut tried);
+            assert_eq!(words(&read), ["sent-nowhere"], "{why}");
+            assert_eq!(tried.findings.is_empty(), is_one, "{why}");
+            let evidence = read.findings[0].evidence.iter();
+            let tried = evidence.filter(|line| line.starts_with("tried: "));
+            assert_eq!(tried.count(), usize::from(is_one), "{why}");
+        }
     }
 
     #[test]

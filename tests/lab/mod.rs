@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 pub use daemon::{BINARY, Builder, Daemon, is_alive};
 pub use node::{Node, inside, inside_within, ip, nft, ruleset, run_nft};
-pub use process::{Output, Process, find, run, send};
+pub use process::{Output, Process, faketime_library, find, run, send};
 pub use temp::TempDir;
 
 /// Asks `done` again and again until it gives something; panics with `what` at the deadline.

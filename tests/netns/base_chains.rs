@@ -459,6 +459,19 @@ const INPUT_RULES: &[(&str, Expected)] = &[
     ),
     ("add @seen { ip saddr limit rate 10/second } accept", Passes),
     ("update @seen { ip saddr counter } accept", Passes),
+    // The first one makes the element, and then its limit counts, or that it has none.
+    (
+        "update @seen { ip saddr counter }\nadd @seen { ip saddr limit rate over 10/second } drop\naccept",
+        Unclear,
+    ),
+    (
+        "add @seen { ip saddr limit rate over 10/second }\nupdate @seen { ip saddr } drop\naccept",
+        Unclear,
+    ),
+    (
+        "add @seen { ip saddr limit rate 10/second }\nadd @seen { ip saddr limit rate 10/second } accept",
+        Passes,
+    ),
     ("update @flood { ip saddr } drop\naccept", Passes),
     ("numgen random mod 2 0 accept", Unclear),
     ("numgen random mod 2 0 drop\ndrop", Drops),

@@ -4,7 +4,6 @@
 //! and reads a file that jumps; the monotonic clock is left alone, as the kernel leaves it alone
 //! when a clock is set. The kernel's own timeouts run by that one (jiffies), beyond anyone's reach.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use acmegate::firewall::message::{Claim, Reply, Request};
@@ -12,7 +11,7 @@ use acmegate::firewall::message::{Claim, Reply, Request};
 use crate::enforcer::{Enforcer, claim};
 use crate::host::Host;
 use crate::kernel::{SHUT, open_ports};
-use crate::lab::{Daemon, TempDir, inside, wait_for};
+use crate::lab::{Daemon, TempDir, faketime_library, inside, wait_for};
 
 /// Where the hands stand: what libfaketime reads.
 struct Clock {
@@ -24,7 +23,7 @@ impl Clock {
     fn new() -> Self {
         let clock = Self {
             directory: TempDir::new(),
-            library: library().display().to_string(),
+            library: faketime_library().display().to_string(),
         };
         clock.set("2026-06-01 12:00:00");
         clock
@@ -45,14 +44,6 @@ impl Clock {
         .map(|(name, value)| (name.to_owned(), value))
         .to_vec()
     }
-}
-
-fn library() -> PathBuf {
-    let folders = std::fs::read_dir("/usr/lib").expect("/usr/lib");
-    folders
-        .filter_map(|folder| Some(folder.ok()?.path().join("faketime/libfaketimeMT.so.1")))
-        .find(|library| library.is_file())
-        .unwrap_or_else(|| panic!("libfaketime is missing: install the Debian package faketime"))
 }
 
 const LEASE: Duration = Duration::from_secs(3);

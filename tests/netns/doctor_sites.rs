@@ -471,3 +471,63 @@ fn an_exam_that_is_given_up_on_the_way_takes_its_file_down() {
         assert_eq!(below(&html), Vec::<String>::new());
     });
 }
+
+/// One that was killed while it waited leaves its file; the next one takes that away, and nothing else.
+#[test]
+fn what_a_killed_examination_left_is_cleared_by_the_next_one() {
+    inside(|| {
+        address();
+        let directory = TempDir::new();
+        let html = html(&directory);
+        let daemon = Daemon::start(&webroot(&html));
+        // Nobody is heard, so that it waits.
+        nft(
+            "table inet slow { chain in { type filter hook input priority 0; iif lo tcp dport 80 drop; }\n }",
+        );
+        let mut doctor = daemon.command();
+        doctor.args(["doctor", "--only", "sites"]);
+        let mut doctor = doctor.spawn().expect("our own program");
+        let left = wait_for(SOON, "its file", || {
+            below(&html)
+                .into_iter()
+                .find(|path| path.contains("/acmegate-doctor-"))
+        });
+        doctor.kill().expect("it still waits");
+        doctor.wait().expect("it ends");
+        nft("delete table inet slow");
+        assert!(below(&html).contains(&left), "nobody cleared up");
+        let beside = |name: &str| left.replace("acmegate-doctor-", name);
+        let token = &left[left.len() - 43..];
+        // No file, a link, an ACME client's, one with two names, one that is too long.
+        let kept = [
+            "acmegate-doctor-B",
+            "acmegate-doctor-C",
+            "other-D",
+            "acmegate-doctor-E",
+            "acmegate-doctor-F",
+        ]
+        .map(|name| beside(name).replace(token, &token[1..]));
+        let [made, link, other, linked, long] = &kept;
+        fs::copy(&left, other).expect("a file");
+        fs::create_dir(made).expect("a directory");
+        symlink("/etc/hostname", link).expect("a link");
+        fs::hard_link(other, linked).expect("another name");
+        fs::write(long, [b'a'; 4096]).expect("a file");
+        let age = |path: &str| {
+            let mut command = Command::new(find("touch"));
+            command.args(["-h", "-d", "10 minutes ago", path]);
+            run(command, SOON).success();
+        };
+        kept.iter().for_each(|path| age(path));
+        // It may still run.
+        only(&daemon, SITE_ANSWERS);
+        assert!(below(&html).contains(&left));
+        age(&left);
+        only(&daemon, SITE_ANSWERS);
+        let now = below(&html);
+        assert!(!now.contains(&left), "{now:?}");
+        for path in &kept {
+            assert!(now.contains(path), "{path}: {now:?}");
+        }
+    });
+}

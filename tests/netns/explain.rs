@@ -322,3 +322,48 @@ fn of_our_own_table_there_is_no_advice() {
         drop(daemon);
     });
 }
+
+/// Every way in which a packet, and its answer, can end.
+#[test]
+fn what_is_printed_as_json_is_what_the_schema_says() {
+    let name = "explain::what_is_printed_as_json_is_what_the_schema_says";
+    let schema = include_str!("../../docs/explain.schema.json");
+    inside(name, |world: World| {
+        world.nft(
+            "table inet filter {
+                chain input { type filter hook input priority 0; policy accept;
+                    tcp dport 81 drop
+                    tcp dport 82 reject
+                }
+                chain output { type filter hook output priority 0; policy accept;
+                    tcp sport 83 drop
+                }
+                chain to { type nat hook prerouting priority dstnat; policy accept;
+                    tcp dport 84 dnat ip to 192.0.2.254
+                    tcp dport 85 dnat ip to 10.9.9.9
+                }
+            }",
+        );
+        lab::ip("route add unreachable 10.9.9.0/24");
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").expect("a switch");
+        for (port, end, answer) in [
+            ("80", "delivered", Some("forwarded")),
+            ("81", "dropped", None),
+            ("82", "dropped", None),
+            ("83", "delivered", Some("dropped")),
+            ("84", "forwarded", Some("forwarded")),
+            ("85", "lost", None),
+        ] {
+            let output = explain(&[PEER_4, port, "--json"]);
+            let faults = crate::schema::check(schema, &output.stdout);
+            assert_eq!(faults, [""; 0], "{output}");
+            let told: Value = serde_json::from_str(&output.stdout).expect("JSON");
+            assert_eq!(told["fate"]["end"]["end"], end, "{output}");
+            assert_eq!(told["answer"]["end"]["end"].as_str(), answer, "{output}");
+        }
+        // And one that says nothing of the answer is no such document.
+        let output = explain(&[PEER_4, "80", "--json"]);
+        let less = output.stdout.replace("\"answer\"", "\"answered\"");
+        assert_ne!(crate::schema::check(schema, &less), [""; 0], "{less}");
+    });
+}

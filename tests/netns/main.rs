@@ -1,5 +1,8 @@
 //! Tests against a real kernel, each in network namespaces of its own and without privileges.
 
+#[path = "../it/schema.rs"]
+mod schema;
+
 mod attach;
 mod base_chains;
 mod behind;

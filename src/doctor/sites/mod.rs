@@ -8,6 +8,7 @@
 mod around;
 mod ask;
 mod hidden;
+mod leftovers;
 mod reach;
 mod tls;
 mod token;
@@ -73,8 +74,8 @@ crate::findings! { Site:
 
 /// How long all of it may take; what is left then was not covered.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// How many names are tried.
-const MAX_NAMES: usize = 64;
+/// How many names are tried: as many as one certificate has (of Let's Encrypt's).
+const MAX_NAMES: usize = 100;
 /// What a name is made up with where a site stands for many.
 const MADE_UP: &str = "acmegate-doctor";
 

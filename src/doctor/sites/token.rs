@@ -14,6 +14,7 @@ use rustix::fs::{
 };
 use rustix::io::{Errno, write};
 
+use super::leftovers;
 use crate::control::client::{self, ClientError};
 use crate::control::protocol::{Ask, ChallengeName};
 use crate::control::under;
@@ -137,7 +138,11 @@ pub(super) fn place(webroot: &Path, answer: &KeyAuthorization) -> Result<Placed,
     fchmod(&file, Mode::from(0o644)).map_err(failed)?;
     let body = answer.to_body();
     match write(&file, body.as_bytes()) {
-        Ok(count) if count == body.len() => Ok(placed),
+        Ok(count) if count == body.len() => {
+            // Before us somebody may have been killed here.
+            let _ = leftovers::clear(&placed.directory, &file);
+            Ok(placed)
+        }
         Ok(_) => Err(failed(Errno::NOSPC)),
         Err(error) => Err(failed(error)),
     }

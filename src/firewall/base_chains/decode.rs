@@ -3,6 +3,8 @@
 //! Together with [`compat`] the only place that knows how the kernel writes a rule
 //! down. What is not understood becomes [`Step::Unsure`], never a guess.
 
+use std::collections::{HashMap, HashSet};
+
 use nlink::netlink::nftables::{
     CmpOp, CtDirection, CtKey, DynsetOp, ExthdrOp, Family, FibFlags, FibResult, LimitKind, MetaKey,
     NatType, ObjectType, ObjrefExpr, PayloadBase, RangeOp, Register, RuleExpr, Verdict,
@@ -16,10 +18,14 @@ use super::step::{End, Field, Into, Leaves, Step};
 /// Octets of a transport header that a rule may not rewrite without sending the packet elsewhere.
 const PORTS: usize = 4;
 
-/// The steps of a rule's expressions, in order.
-pub(super) fn decode(exprs: &[RuleExpr]) -> Vec<Step> {
+/// The steps of a rule's expressions, in order. Of the sets named in `mixed` nobody knows what an element asks.
+pub(super) fn decode(exprs: &[RuleExpr], mixed: &HashSet<String>) -> Vec<Step> {
     let mut steps: Vec<Step> = Vec::new();
-    for step in exprs.iter().flat_map(steps_of) {
+    let of_each = exprs.iter().flat_map(|expr| match updated(expr) {
+        Some((set, _)) if mixed.contains(set) => vec![Step::Unsure],
+        _ => steps_of(expr),
+    });
+    for step in of_each {
         let range = steps.last().and_then(|last| joined(last, &step));
         if range.is_some() {
             steps.pop();
@@ -27,6 +33,40 @@ pub(super) fn decode(exprs: &[RuleExpr]) -> Vec<Step> {
         steps.push(range.unwrap_or(step));
     }
     steps
+}
+
+/// The sets of a table whose rules put elements into them with different limits, or some with none. The one that comes
+/// first makes the element, and whoever updates it later asks that one's limit and not its own (`nft_dynset.c`).
+pub(super) fn mixed<'a>(rules: impl Iterator<Item = &'a [RuleExpr]>) -> HashSet<String> {
+    let mut known: HashMap<&str, Vec<Limit>> = HashMap::new();
+    let mut mixed = HashSet::new();
+    for (set, statements) in rules.flatten().filter_map(updated) {
+        let limits = limits(statements);
+        match known.get(set) {
+            None => {
+                known.insert(set, limits);
+            }
+            Some(others) if *others != limits => {
+                mixed.insert(set.to_owned());
+            }
+            Some(_) => {}
+        }
+    }
+    mixed
+}
+
+/// The set that an expression puts an element into, and what else it says of the element.
+fn updated(expr: &RuleExpr) -> Option<(&str, &[RuleExpr])> {
+    match expr {
+        RuleExpr::Dynset {
+            op: DynsetOp::Delete,
+            ..
+        } => None,
+        RuleExpr::Dynset {
+            set, statements, ..
+        } => Some((set.as_str(), statements.as_slice())),
+        _ => None,
+    }
 }
 
 /// `>= low` and then `<= high` of one register is how nft writes `low-high`. As one range it can
@@ -396,7 +436,7 @@ mod tests {
 
     #[test]
     fn a_queue_takes_the_packet_away() {
-        let steps = decode(&[RuleExpr::Queue(QueueExpr::num(5))]);
+        let steps = decode(&[RuleExpr::Queue(QueueExpr::num(5))], &HashSet::new());
         assert_eq!(steps, [Step::End(End::Leaves(Leaves::Queued))]);
     }
 

@@ -14,9 +14,10 @@ use super::packet::{Packet, Tracking};
 use super::report::{Attach, Cause, Culprit, DOCKERS_OWN, Doubt, Manager, Path, Place};
 use super::routes::{Onward, Routes};
 use super::rule::{Note, Scope};
-use super::ruleset::{Base, Chain, Hook, Ruleset, Table};
-use super::step::{End, Leaves, Step, To};
-use super::{IpFamily, NamedSet, Probe, Transport};
+use super::ruleset::{Chain, Hook, Ruleset, Table};
+use super::step::{End, Leaves, To};
+use super::stops::{Stop, full_name, stops, tracks};
+use super::{NamedSet, Probe, Transport};
 use crate::firewall::rules::TAG_PRIORITY;
 
 /// The rules that one judgement runs, each counted as often as it is run. Generated rulesets have
@@ -28,9 +29,6 @@ const MAX_FORKS: u32 = 200;
 const MAX_JUMPS: usize = 16;
 /// As many doubts as anybody reads.
 const MAX_DOUBTS: usize = 16;
-/// `NF_IP_PRI_NAT_DST` and `NF_IP_PRI_NAT_SRC`: where chains of type nat really run.
-const NAT_PREROUTING: i32 = -100;
-const NAT_INPUT: i32 = 100;
 
 /// Judges what becomes of the probe in `ruleset`, leaving out the tables named in `ours`.
 ///
@@ -113,85 +111,6 @@ pub fn judge_in(
         }
     };
     Judgement { path, ..walk.met }
-}
-
-/// One base chain on the path.
-#[derive(Clone, Copy)]
-struct Stop<'a> {
-    table: usize,
-    chain: usize,
-    base: &'a Base,
-    /// Where it really runs.
-    priority: i32,
-}
-
-fn stops<'a>(
-    ruleset: &'a Ruleset,
-    probe: &Probe,
-    ours: &[&str],
-    accepting: &[String],
-) -> Vec<Stop<'a>> {
-    let mut stops = Vec::new();
-    for (table_index, table) in ruleset.tables.iter().enumerate() {
-        if ours.contains(&table.name.as_str()) || !sees(table.family, probe.family) {
-            continue;
-        }
-        for (chain_index, chain) in table.chains.iter().enumerate() {
-            let Some(base) = &chain.base else { continue };
-            if base.hook == Hook::Ingress && !base.devices.contains(&probe.interface) {
-                continue;
-            }
-            if accepting.contains(&full_name(table, chain)) {
-                continue;
-            }
-            let priority = match (base.nat, base.hook) {
-                (false, _) | (true, Hook::Ingress) => base.priority,
-                (true, Hook::Prerouting) => NAT_PREROUTING,
-                (true, Hook::Input) => NAT_INPUT,
-                // There is no such chain.
-                (true, Hook::Forward) => base.priority,
-            };
-            stops.push(Stop {
-                table: table_index,
-                chain: chain_index,
-                base,
-                priority,
-            });
-        }
-    }
-    // Of two chains with the same priority the one that was registered last comes first
-    // (`nf_hook_entries_grow`). Tables and their chains are listed in the order they were made in.
-    stops.reverse();
-    stops.sort_by_key(|stop| (stop.base.hook, stop.priority, stop.base.priority));
-    stops
-}
-
-/// As in `inet filter input`.
-fn full_name(table: &Table, chain: &Chain) -> String {
-    [table.family.name(), &table.name, &chain.name].join(" ")
-}
-
-fn tracks(ruleset: &Ruleset, family: IpFamily) -> bool {
-    let tables = ruleset
-        .tables
-        .iter()
-        .filter(|table| sees(table.family, family));
-    let mut rules = tables
-        .flat_map(|table| &table.chains)
-        .flat_map(|chain| &chain.rules);
-    rules.any(|rule| {
-        let other = |step: &Step| matches!(step, Step::OnlyOf(only) if *only != family);
-        !rule.steps.iter().any(other) && rule.steps.iter().any(Step::needs_tracking)
-    })
-}
-
-fn sees(table: Family, packet: IpFamily) -> bool {
-    match table {
-        Family::Inet | Family::Netdev => true,
-        Family::Ip => packet == IpFamily::V4,
-        Family::Ip6 => packet == IpFamily::V6,
-        _ => false,
-    }
 }
 
 /// Where the packet is: at which stop, and in which rule of which chains.

@@ -27,6 +27,7 @@ mod routes;
 mod rule;
 mod ruleset;
 mod step;
+mod stops;
 #[cfg(test)]
 mod tests;
 

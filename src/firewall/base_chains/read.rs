@@ -7,12 +7,12 @@
 use std::collections::{HashMap, HashSet};
 
 use nlink::netlink::nftables::{
-    ChainInfo, ChainType, Family, NFT_TABLE_F_DORMANT, NFT_TABLE_F_OWNER, SetElement,
-    SetElementData, SetFlags, SetInfo, SetKeyType, parse_expressions,
+    ChainInfo, ChainType, Family, NFT_TABLE_F_DORMANT, NFT_TABLE_F_OWNER, RuleExpr, RuleInfo,
+    SetElement, SetElementData, SetFlags, SetInfo, SetKeyType, parse_expressions,
 };
 use nlink::netlink::{Connection, Nftables};
 
-use super::decode::{decode, limits};
+use super::decode::{decode, limits, mixed};
 use super::ruleset::{Base, Chain, Data, Element, Hook, Key, Rule, Ruleset, Set, Table};
 use super::step::Step;
 
@@ -94,11 +94,17 @@ async fn read_table(
         .map(|(index, chain)| (chain.name.clone(), index))
         .collect();
     let mut asked = HashSet::new();
-    for rule in nft.list_rules(&name, family).await? {
+    let rules = nft.list_rules(&name, family).await?;
+    let rules: Vec<(&RuleInfo, Vec<RuleExpr>)> = rules
+        .iter()
+        .map(|rule| (rule, parse_expressions(&rule.expression_bytes)))
+        .collect();
+    let mixed = mixed(rules.iter().map(|(_, exprs)| exprs.as_slice()));
+    for (rule, exprs) in &rules {
         let Some(index) = places.get(&rule.chain) else {
             continue;
         };
-        let steps = decode(&parse_expressions(&rule.expression_bytes));
+        let steps = decode(exprs, &mixed);
         asked.extend(steps.iter().filter_map(asked_set).map(str::to_owned));
         chains[*index].rules.push(Rule {
             handle: rule.handle,

@@ -92,7 +92,10 @@ impl fmt::Display for Doubt {
         match self {
             Self::DropsListed(place) => write!(f, "{place} drops some sources"),
             Self::Unclear(place) => write!(f, "{place} decides, and is not understood"),
-            Self::Translated(place) => write!(f, "{place} sends the port elsewhere"),
+            Self::Translated(place) => write!(
+                f,
+                "{place} sends the port elsewhere, and it was not followed there (`acmegate doctor` does)"
+            ),
             Self::Queued(place) => write!(f, "{place} asks a program"),
             Self::Proxied(place) => write!(f, "{place} hands the connection to a proxy"),
             Self::Forwarded(place) => write!(f, "{place} sends the packet out again"),

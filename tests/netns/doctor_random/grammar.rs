@@ -129,6 +129,10 @@ const STATEMENTS: &[&str] = &[
     "update @seen { ip saddr timeout 60s }",
     "add @fast { ip saddr limit rate over 10/second burst 20 packets }",
     "add @slow { ip saddr limit rate 10/second burst 20 packets }",
+    "update @mixed { ip saddr . tcp sport timeout 60s }",
+    "add @mixed { ip saddr . tcp sport limit rate over 10/second burst 20 packets }",
+    "add @mixed { ip saddr . tcp sport limit rate 10/second burst 20 packets }",
+    "update @mixed { ip saddr . tcp sport timeout 60s } add @mixed { ip saddr . tcp sport limit rate over 10/second burst 20 packets }",
     "ip dscp set cs1",
 ];
 
@@ -210,6 +214,10 @@ const BANNED: &[&str] = &["198.51.100.0/25 timeout 1h", "198.51.100.0/24 timeout
 
 /// A set that rules put their sources into.
 const DYNAMIC: &str = "type ipv4_addr\nflags dynamic,timeout\nsize 65535\ntimeout 60s";
+
+/// The same for each connection: no packet finds what another one left.
+const DYNAMIC_PAIRS: &str =
+    "type ipv4_addr . inet_service\nflags dynamic,timeout\nsize 65535\ntimeout 60s";
 
 /// A table of one of the three families of the Internet protocols.
 pub fn table(number: usize) -> impl Strategy<Value = Table> {
@@ -349,6 +357,7 @@ impl Table {
             ("seen", DYNAMIC, String::new()),
             ("fast", DYNAMIC, String::new()),
             ("slow", DYNAMIC, String::new()),
+            ("mixed", DYNAMIC_PAIRS, String::new()),
             (
                 "doors",
                 "type inet_service : verdict",

@@ -88,6 +88,10 @@ const FEATURES: &[Feature] = &[
     }),
     ("interval set", |_, text| names(text, "flags interval")),
     ("dynamic set", |_, text| names(text, "flags dynamic")),
+    ("dynamic set with and without a limit", |side, _| {
+        let mut tables = side.nft.split("table ");
+        tables.any(|table| names(table, "update @mixed") && names(table, "add @mixed"))
+    }),
     ("limit", |_, text| names(text, "limit rate")),
     ("map to a mark", |_, text| {
         names(text, "mark set tcp dport map")

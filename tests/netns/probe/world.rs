@@ -238,12 +238,19 @@ pub fn command(daemon: &Daemon, arguments: &[&str]) -> Command {
     command
 }
 
+/// What every document of a probe must be.
+const SCHEMA: &str = include_str!("../../../docs/probe.schema.json");
+
 /// `acmegate probe … --json`, read.
 #[track_caller]
 pub fn probe(daemon: &Daemon, arguments: &[&str]) -> (Output, serde_json::Value) {
     let mut command = command(daemon, arguments);
     command.arg("--json");
     let output = run(command, PROBE);
+    if !output.stdout.is_empty() {
+        let faults = crate::schema::check(SCHEMA, &output.stdout);
+        assert_eq!(faults, [""; 0], "{output}");
+    }
     let value =
         serde_json::from_str(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output}"));
     (output, value)
