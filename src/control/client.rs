@@ -2,13 +2,15 @@
 //! hangs the ACME client.
 
 use std::io::{self, Read, Write};
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::de::DeserializeOwned;
 use socket2::{Domain, SockAddr, Socket, Type};
+use tokio::net::unix::UCred;
 
 use super::protocol::{
     Ask, CONTROL_SOCKET, END_OF_METRICS, Envelope, Exit, MAX_RESPONSE_BYTES, OBSERVE_SOCKET, Open,
@@ -31,9 +33,16 @@ const PART_BYTES: usize = 4096;
 #[derive(Debug)]
 pub enum ClientError {
     /// Nobody serves the socket.
-    NotRunning(std::path::PathBuf),
+    NotRunning(PathBuf),
     /// The socket's mode keeps this caller out.
-    NotPermitted(std::path::PathBuf),
+    NotPermitted(PathBuf),
+    /// Somebody else serves the socket than whom its directory belongs to.
+    Stranger {
+        /// The socket.
+        path: PathBuf,
+        /// Who serves it.
+        uid: u32,
+    },
     /// No answer within [`DEADLINE`].
     TooSlow,
     /// The daemon ended while it was asked.
@@ -48,7 +57,7 @@ impl ClientError {
     /// The exit code that fits.
     pub fn exit(&self) -> Exit {
         match self {
-            Self::NotRunning(_) => Exit::Unavailable,
+            Self::NotRunning(_) | Self::Stranger { .. } => Exit::Unavailable,
             Self::NotPermitted(_) => Exit::NoPerm,
             Self::TooSlow | Self::HungUp => Exit::TempFail,
             Self::NoLease(_) => Exit::Usage,
@@ -68,6 +77,12 @@ impl std::fmt::Display for ClientError {
             Self::NotPermitted(path) => write!(
                 f,
                 "this user may not use {}: run as root, or let a [[grant]] name this user",
+                path.display()
+            ),
+            Self::Stranger { path, uid } => write!(
+                f,
+                "{} is served by uid {uid}, neither root's nor whose its directory is: nothing was asked; \
+                 find out who put it there, remove it and restart acmegate",
                 path.display()
             ),
             Self::TooSlow => write!(
@@ -104,15 +119,7 @@ pub fn daemon_pid(runtime_dir: &Path) -> Result<Option<u32>, ClientError> {
     let path = runtime_dir.join(OBSERVE_SOCKET);
     let deadline = Instant::now() + DEADLINE;
     let stream = connect(&path, deadline)?;
-    let asked = || -> io::Result<Option<i32>> {
-        stream.set_nonblocking(true)?;
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()?;
-        let _entered = runtime.enter();
-        Ok(tokio::net::UnixStream::from_std(stream)?.peer_cred()?.pid())
-    };
-    let pid = asked().map_err(ClientError::System)?;
+    let pid = peer(&stream).map_err(ClientError::System)?.pid();
     // 0 is a process that is not seen from here.
     Ok(pid
         .and_then(|pid| u32::try_from(pid).ok())
@@ -341,5 +348,42 @@ fn connect(path: &Path, deadline: Instant) -> Result<UnixStream, ClientError> {
         .map_err(ClientError::System)?;
     let address = SockAddr::unix(path).map_err(ClientError::System)?;
     socket.connect(&address).map_err(explain)?;
-    Ok(UnixStream::from(std::os::fd::OwnedFd::from(socket)))
+    let stream = UnixStream::from(std::os::fd::OwnedFd::from(socket));
+    trust(path, &stream)?;
+    Ok(stream)
+}
+
+/// Whether whoever serves the socket is who may: root, this user itself, or whose the directory is, as
+/// the service manager made it. Where others can write there as well, anybody could answer in
+/// acmegate's name.
+fn trust(path: &Path, stream: &UnixStream) -> Result<(), ClientError> {
+    let uid = peer(stream).map_err(ClientError::System)?.uid();
+    if uid == 0 || uid == rustix::process::geteuid().as_raw() {
+        return Ok(());
+    }
+    let directory = path.parent().unwrap_or(Path::new("."));
+    let owner = std::fs::metadata(directory)
+        .map_err(ClientError::System)?
+        .uid();
+    match uid == owner {
+        true => Ok(()),
+        false => Err(ClientError::Stranger {
+            path: path.to_owned(),
+            uid,
+        }),
+    }
+}
+
+/// Who began to listen at the other end, by the kernel's word.
+fn peer(stream: &UnixStream) -> io::Result<UCred> {
+    let same = stream.try_clone()?;
+    same.set_nonblocking(true)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_io()
+        .build()?;
+    let _entered = runtime.enter();
+    let credentials = tokio::net::UnixStream::from_std(same)?.peer_cred();
+    // The two are one to the kernel.
+    stream.set_nonblocking(false)?;
+    credentials
 }

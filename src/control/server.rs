@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::future::Future;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::Path;
 use std::pin::Pin;
@@ -15,10 +15,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use rustix::fs::Mode;
+use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::protocol::{Ask, Envelope, Exit, MAX_REQUEST_BYTES, Open, Response, parse_request};
 use super::status::Status;
@@ -88,15 +90,14 @@ pub struct Arming {
 
 /// Binds a socket at `path` with exactly `mode`, in the place of one that nobody serves any more.
 ///
-/// The caller holds the lock of the directory, so what is there is a leftover.
+/// The caller holds the lock of the directory, so a socket of ours that is there is a leftover. Nothing
+/// else is removed, followed or taken over.
 ///
 /// # Errors
-/// Any of the system's; the process must have one thread, because the umask is shared.
+/// Any of the system's, and what is in the way; the process must have one thread, because the umask is
+/// shared.
 pub fn bind(path: &Path, mode: u32) -> io::Result<StdUnixListener> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
+    remove_leftover(path)?;
     let before = rustix::process::umask(Mode::from_raw_mode(!mode & 0o777));
     let bound = StdUnixListener::bind(path);
     rustix::process::umask(before);
@@ -112,6 +113,46 @@ pub fn bind(path: &Path, mode: u32) -> io::Result<StdUnixListener> {
     }
     listener.set_nonblocking(true)?;
     Ok(listener)
+}
+
+/// Removes a socket that an earlier run of ours left at `path`.
+fn remove_leftover(path: &Path) -> io::Result<()> {
+    let found = match std::fs::symlink_metadata(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found?,
+    };
+    let in_the_way = |what: &str| {
+        let message = format!("{what} is in its place, which acmegate did not leave: remove it");
+        io::Error::new(io::ErrorKind::AlreadyExists, message)
+    };
+    let kind = found.file_type();
+    if !kind.is_socket() {
+        return Err(in_the_way(match kind {
+            _ if kind.is_symlink() => "a symbolic link",
+            _ if kind.is_dir() => "a directory",
+            _ if kind.is_file() => "a regular file",
+            _ => "a file that is no socket",
+        }));
+    }
+    let directory = std::fs::metadata(path.parent().unwrap_or(Path::new(".")))?;
+    let ours = [0, rustix::process::geteuid().as_raw(), directory.uid()];
+    if !ours.contains(&found.uid()) {
+        return Err(in_the_way(&format!("a socket of uid {}", found.uid())));
+    }
+    // Never waiting: a queue that is full is somebody's as well.
+    let probe = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    probe.set_nonblocking(true)?;
+    let served = match probe.connect(&SockAddr::unix(path)?) {
+        Ok(()) => true,
+        Err(error) => {
+            error.kind() == io::ErrorKind::WouldBlock
+                || error.raw_os_error() == Some(libc::EPROTOTYPE)
+        }
+    };
+    if served {
+        return Err(in_the_way("a socket that another program serves"));
+    }
+    std::fs::remove_file(path)
 }
 
 /// Serves the control socket until `stop` becomes true.
@@ -142,17 +183,42 @@ pub async fn serve_observe(
     authority: Arc<dyn Authority>,
     stop: watch::Receiver<bool>,
 ) -> io::Result<()> {
+    let told = Arc::new(LastTold::default());
     serve(listener, stop, move |stream| {
-        let authority = Arc::clone(&authority);
+        let (authority, told) = (Arc::clone(&authority), Arc::clone(&told));
         async move {
             let mut stream = stream;
-            let (status, metrics) = authority.status().await;
-            if tell(&mut stream, &status).await {
-                give(&mut stream, metrics.as_bytes()).await;
-            }
+            let text = told.text(&*authority).await;
+            give(&mut stream, &text).await;
         }
     })
     .await
+}
+
+/// What the observe socket told last. Who asks while it is put together is told the next one, together
+/// with everybody else who asked before that one was begun: a crowd costs what one caller after the
+/// other does, and nobody is told anything older than its question.
+#[derive(Default)]
+struct LastTold(tokio::sync::Mutex<Option<(Instant, Arc<[u8]>)>>);
+
+impl LastTold {
+    async fn text(&self, authority: &dyn Authority) -> Arc<[u8]> {
+        let asked = Instant::now();
+        let mut last = self.0.lock().await;
+        if let Some((begun, text)) = &*last
+            && *begun > asked
+        {
+            return Arc::clone(text);
+        }
+        let begun = Instant::now();
+        let (status, metrics) = authority.status().await;
+        let mut text = serde_json::to_vec(&status).unwrap_or_default();
+        text.push(b'\n');
+        text.extend_from_slice(metrics.as_bytes());
+        let text = Arc::from(text);
+        *last = Some((begun, Arc::clone(&text)));
+        text
+    }
 }
 
 async fn serve<Served>(

@@ -62,6 +62,8 @@ fn directory(directory: &Path) -> Result<fs::File, Fatal> {
         .write(true)
         // Whoever may read a file may lock it, and so keep the daemon from starting.
         .mode(0o600)
+        // Nor is a link followed, or a pipe's other end waited for: the directory is its account's.
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(directory.join("lock"))
         .map_err(refused)?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {

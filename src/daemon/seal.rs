@@ -246,6 +246,9 @@ impl Calls {
                     libc::SYS_setsockopt,
                     any_of(&[libc::SOL_SOCKET, libc::IPPROTO_TCP])?,
                 );
+                // The pipes that bulk data goes through are larger than the kernel's own measure.
+                let commands = [&FCNTL[..], &[libc::F_SETPIPE_SZ]].concat();
+                rules.insert(libc::SYS_fcntl, any_of(&commands)?);
                 rules.insert(libc::SYS_clone, vec![thread_only()?]);
                 rules.insert(libc::SYS_sendto, vec![send_to_nobody_else()?]);
                 let streams = |family| stream_sockets(family, [0, libc::IPPROTO_TCP]);

@@ -45,10 +45,10 @@ fn moments() -> usize {
 
 /// A small generator (xorshift64*), so that a failure comes back with the same numbers.
 #[derive(Clone, Copy)]
-struct Numbers(u64);
+pub struct Numbers(pub u64);
 
 impl Numbers {
-    fn below(&mut self, bound: u64) -> u64 {
+    pub fn below(&mut self, bound: u64) -> u64 {
         self.0 ^= self.0 >> 12;
         self.0 ^= self.0 << 25;
         self.0 ^= self.0 >> 27;
