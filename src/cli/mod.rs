@@ -18,7 +18,7 @@ mod install_hooks;
 mod metrics;
 mod open;
 mod probe;
-mod process;
+pub mod process;
 mod prove;
 mod report;
 mod sandbox_check;

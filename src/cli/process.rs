@@ -24,9 +24,9 @@ pub fn read(pid: u32) -> Option<Process> {
     parse(pid, &stat, &arguments)
 }
 
-/// proc_pid_stat(5): `pid (comm) state ppid …`, the start being field 22. The command may hold
-/// spaces and parentheses of its own, so the last parenthesis ends it.
-fn parse(pid: u32, stat: &str, arguments: &[u8]) -> Option<Process> {
+/// Reads /proc/PID/stat (proc_pid_stat(5): `pid (comm) state ppid …`, the start being field 22) and cmdline. The
+/// command may hold spaces and parentheses of its own, so the last parenthesis ends it.
+pub fn parse(pid: u32, stat: &str, arguments: &[u8]) -> Option<Process> {
     let (_, rest) = stat.split_once('(')?;
     let (command, rest) = rest.rsplit_once(") ")?;
     let fields: Vec<&str> = rest.split_whitespace().collect();

@@ -32,7 +32,7 @@ pub mod client_hello;
 mod connect;
 mod connection;
 mod edge;
-mod forwarded;
+pub mod forwarded;
 pub mod handshake;
 mod handshake_only;
 pub mod head;

@@ -3,16 +3,16 @@
 
 /// `issuer; tag=value; …`
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct IssueValue {
+pub struct IssueValue {
     /// The CA's domain name in lower case; empty for none, which is nobody.
-    pub(super) issuer: String,
+    pub issuer: String,
     /// Tags in lower case, and values, in order.
-    pub(super) parameters: Vec<(String, String)>,
+    pub parameters: Vec<(String, String)>,
 }
 
 impl IssueValue {
     /// `None` where the text is not of this form: for CAA that is nobody's permission (RFC 8659 §4.2).
-    pub(super) fn parse(octets: &[u8]) -> Option<Self> {
+    pub fn parse(octets: &[u8]) -> Option<Self> {
         let text = str::from_utf8(octets).ok()?;
         let mut parts = text.split(';').map(trim);
         let issuer = parts.next().unwrap_or_default();
@@ -34,7 +34,7 @@ impl IssueValue {
     }
 
     /// The values of a parameter; more than one is a contradiction.
-    pub(super) fn all<'a>(&'a self, tag: &'a str) -> impl Iterator<Item = &'a str> {
+    pub fn all<'a>(&'a self, tag: &'a str) -> impl Iterator<Item = &'a str> {
         let own = self.parameters.iter().filter(move |(own, _)| own == tag);
         own.map(|(_, value)| value.as_str())
     }

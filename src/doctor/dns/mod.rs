@@ -21,7 +21,7 @@ mod caa;
 mod chain;
 pub mod codes;
 mod delegation;
-mod issue_value;
+pub mod issue_value;
 mod name;
 mod permission;
 pub mod persist;

@@ -267,13 +267,14 @@ fn exchange(mut stream: impl Read + Write, request: &[u8]) -> io::Result<Vec<u8>
 }
 
 /// The status and the body of a whole answer; `None` if it is none or was cut off.
-fn understand(octets: &[u8]) -> Option<(u16, Vec<u8>)> {
+pub fn understand(octets: &[u8]) -> Option<(u16, Vec<u8>)> {
     let mut fields = [httparse::EMPTY_HEADER; 64];
     let mut head = httparse::Response::new(&mut fields);
     let httparse::Status::Complete(length) = head.parse(octets).ok()? else {
         return None;
     };
-    let status = head.code?;
+    // Three digits of which the first is no nought (RFC 9110 §15); httparse takes any three.
+    let status = head.code.filter(|code| *code >= 100)?;
     let rest = &octets[length..];
     let field = |name: &str| {
         let found = head
@@ -431,6 +432,7 @@ mod tests {
             assert_eq!(answer(&format!("{chunked}{cut}")), None, "{cut:?}");
         }
         assert_eq!(answer("HTTP/1.1 200"), None);
+        assert_eq!(answer("HTTP/1.1 020 OK\r\n\r\n{}"), None);
         assert_eq!(answer("nonsense"), None);
     }
 }

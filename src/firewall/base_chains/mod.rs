@@ -39,7 +39,7 @@ use nlink::netlink::nftables::Family;
 pub use judge::{Circumstances, Judgement, culprit, judge, judge_in};
 pub use limit::{Limit, Measure, Per};
 pub use listing::BaseChain;
-pub use read::read;
+pub use read::{of_rule, read};
 pub use report::{Cause, Culprit, Doubt, Manager, Path, Place};
 pub use routes::{Onward, Routes};
 pub use ruleset::Ruleset;

@@ -62,6 +62,35 @@ pub async fn read(nft: &Connection<Nftables>) -> nlink::Result<Ruleset> {
     })
 }
 
+/// The ruleset that this rule would be alone, in a chain on input that accepts: by the octets of its expressions, as
+/// the kernel dumps them (`NFTA_RULE_EXPRESSIONS`).
+pub fn of_rule(expressions: &[u8]) -> Ruleset {
+    let chain = Chain {
+        name: "input".to_owned(),
+        base: Some(Base {
+            hook: Hook::Input,
+            priority: 0,
+            nat: false,
+            devices: Vec::new(),
+            drops_by_policy: false,
+        }),
+        rules: vec![Rule {
+            handle: 1,
+            steps: decode(&parse_expressions(expressions)),
+        }],
+    };
+    let table = Table::new(
+        Family::Inet,
+        "filter".to_owned(),
+        vec![chain],
+        HashMap::new(),
+    );
+    Ruleset {
+        generation: Some(1),
+        tables: vec![table],
+    }
+}
+
 async fn read_tables(nft: &Connection<Nftables>) -> nlink::Result<Vec<Table>> {
     let chains = nft.list_chains().await?;
     let mut tables = Vec::new();
