@@ -21,8 +21,9 @@ const FLAT_KB: f64 = 64.0;
 const OPENING_BYTES: f64 = 256.0;
 /// Of how many looks a straight line says something.
 const ENOUGH: usize = 20;
-/// What a process may grow by where there are fewer: it is not warm then, SQLite's cache for one.
-const MAX_KB: u64 = 1024;
+/// What a process may grow by where there are fewer: it is not warm then, neither SQLite's cache nor the allocator's
+/// share of each thread. That finds a leak of a whole answer or list, and no small one.
+const MAX_KB: u64 = 8 * 1024;
 /// The sets that let something in, or end it, by how their names begin.
 const OPENING: &[&str] = &["window", "grace", "lease", "entrance"];
 /// Those that only remember, and for how many elements there is room: openings of an hour and the time of 32 names
@@ -46,8 +47,11 @@ struct Part {
     children: usize,
 }
 
+/// A number of a process.
+type Count = fn(&Part) -> usize;
+
 /// What of it can be counted.
-const COUNTS: [(&str, fn(&Part) -> usize); 3] = [
+const COUNTS: [(&str, Count); 3] = [
     ("descriptors", |part| part.descriptors),
     ("threads", |part| part.threads),
     ("children", |part| part.children),
@@ -208,7 +212,7 @@ pub fn table(samples: &[Sample]) -> String {
 #[track_caller]
 pub fn come_back(day: &Day, samples: &[Sample]) {
     for (name, pid) in PARTS.into_iter().zip(pids(day)) {
-        let least = |of: fn(&Part) -> usize| {
+        let least = |of: Count| {
             let counts = samples.iter().map(|sample| of(&sample.parts[name]));
             counts.min().unwrap_or_default()
         };
