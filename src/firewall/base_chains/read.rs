@@ -65,6 +65,8 @@ pub async fn read(nft: &Connection<Nftables>) -> nlink::Result<Ruleset> {
 /// The ruleset that this rule would be alone, in a chain on input that accepts: by the octets of its expressions, as
 /// the kernel dumps them (`NFTA_RULE_EXPRESSIONS`).
 pub fn of_rule(expressions: &[u8]) -> Ruleset {
+    let expressions = parse_expressions(expressions);
+    let mixed = mixed(std::iter::once(expressions.as_slice()));
     let chain = Chain {
         name: "input".to_owned(),
         base: Some(Base {
@@ -76,7 +78,7 @@ pub fn of_rule(expressions: &[u8]) -> Ruleset {
         }),
         rules: vec![Rule {
             handle: 1,
-            steps: decode(&parse_expressions(expressions)),
+            steps: decode(&expressions, &mixed),
         }],
     };
     let table = Table::new(
