@@ -12,7 +12,7 @@ use crate::killed::SET_BY_ADMINISTRATOR;
 use crate::lab::{self, BINARY, Daemon, Process, inside, wait_for};
 
 /// Seconds that reading, restarting and rounding may make between two looks at one lease.
-const SLACK: u64 = 4;
+const SLACK: u64 = 10;
 
 /// What each lease has left, in seconds: in the status, and in the kernel.
 fn times(daemon: &Daemon) -> [BTreeMap<String, u64>; 2] {
@@ -115,7 +115,8 @@ fn three_leases_survive_a_kill_and_one_is_closed() {
             assert_times(&daemon, opened, &[("a", 100), ("c", 300)]);
             assert!(host.lets_in(80) && !host.is_open(8080));
             let left = elements("window4")[&80].seconds_left.expect("a timeout");
-            assert!((300 - left - opened.elapsed().as_secs()) <= SLACK, "{left}");
+            let length = left + opened.elapsed().as_secs();
+            assert!(length.abs_diff(300) <= SLACK, "{left}");
             if matches!(way, Way::Set) {
                 let theirs = elements_of("inet filter", "acmegate");
                 assert_eq!(theirs.keys().collect::<Vec<_>>(), [&80], "{theirs:?}");
