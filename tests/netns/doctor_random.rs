@@ -296,6 +296,21 @@ fn a_translation_of_one_family_does_not_track_the_other() {
 }
 
 #[test]
+fn a_question_before_a_translation_of_one_family_tracks_the_other_too() {
+    inside(|| {
+        agrees(
+            "table inet t0 {
+                chain b0 {
+                    type nat hook prerouting priority dstnat; policy drop;
+                    ct mark 0x1 tcp dport 80 dnat ip to 10.0.0.2:80
+                }
+            }",
+            None,
+        );
+    });
+}
+
+#[test]
 fn a_limit_of_connections_in_iptables_makes_the_kernel_track_them() {
     let limit =
         "*filter\n:web - [0:0]\n-A web -m connlimit --connlimit-above 10000 -j ACCEPT\nCOMMIT\n";

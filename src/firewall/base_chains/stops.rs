@@ -75,8 +75,10 @@ pub(super) fn tracks(ruleset: &Ruleset, family: IpFamily) -> bool {
         .flat_map(|table| &table.chains)
         .flat_map(|chain| &chain.rules);
     rules.any(|rule| {
+        // What stands before a translation of the other family asks for connections of both.
         let other = |step: &Step| matches!(step, Step::OnlyOf(only) if *only != family);
-        !rule.steps.iter().any(other) && rule.steps.iter().any(Step::needs_tracking)
+        let mut steps = rule.steps.iter().take_while(|step| !other(step));
+        steps.any(Step::needs_tracking)
     })
 }
 
