@@ -132,7 +132,7 @@ fn the_properties_hold_for_the_saved_corpus() {
         octets += saved.len();
     }
     // A repository is no place for more.
-    assert!(octets < 1_000_000, "{octets} octets");
+    assert!(octets < 500_000, "{octets} octets");
 }
 
 #[test]

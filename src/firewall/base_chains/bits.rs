@@ -8,7 +8,7 @@
 use nlink::netlink::nftables::CmpOp;
 
 /// The data area of the kernel's register file: 16 words of 32 bits.
-const REGISTER_BYTES: usize = 64;
+pub(super) const REGISTER_BYTES: usize = 64;
 
 /// The lowest port that a peer connects from; below stand the services.
 const FIRST_EPHEMERAL: [u8; 2] = 1024u16.to_be_bytes();

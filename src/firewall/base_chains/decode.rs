@@ -11,6 +11,7 @@ use nlink::netlink::nftables::{
 };
 
 use super::IpFamily;
+use super::bits::REGISTER_BYTES;
 use super::compat;
 use super::limit::{Limit, Measure, Per};
 use super::step::{End, Field, Into, Leaves, Step};
@@ -95,10 +96,14 @@ fn joined(first: &Step, second: &Step) -> Option<Step> {
 }
 
 fn steps_of(expr: &RuleExpr) -> Vec<Step> {
-    let load = |dreg: &Register, len: usize, field| Step::Load {
-        to: at(*dreg),
-        len,
-        field,
+    let load = |dreg: &Register, len: usize, field| match len <= REGISTER_BYTES {
+        true => Step::Load {
+            to: at(*dreg),
+            len,
+            field,
+        },
+        // No kernel loads more than there is room for; what says so is not believed, and not allocated.
+        false => Step::Unsure,
     };
     let step = match expr {
         RuleExpr::Counter { .. }
@@ -430,7 +435,7 @@ fn ct_len(key: CtKey) -> usize {
 
 #[cfg(test)]
 mod tests {
-    use nlink::netlink::nftables::QueueExpr;
+    use nlink::netlink::nftables::{QueueExpr, parse_expressions};
 
     use super::*;
 
@@ -438,6 +443,17 @@ mod tests {
     fn a_queue_takes_the_packet_away() {
         let steps = decode(&[RuleExpr::Queue(QueueExpr::num(5))], &HashSet::new());
         assert_eq!(steps, [Step::End(End::Leaves(Leaves::Queued))]);
+    }
+
+    #[test]
+    fn a_load_of_more_than_registers_hold_is_not_understood() {
+        let seed = include_bytes!(concat!(
+            env!("CARGO_MANIFEST_DIR"),
+            "/fuzz/seeds/rule/payload-longer-than-registers.bin"
+        ));
+        let exprs = parse_expressions(seed);
+        assert!(matches!(exprs.as_slice(), [RuleExpr::Payload { .. }]));
+        assert_eq!(decode(&exprs), [Step::Unsure]);
     }
 
     #[test]
