@@ -8,9 +8,10 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::sockopt::PeerCredentials;
+use nix::sys::socket::{UnixCredentials, getsockopt};
 use serde::de::DeserializeOwned;
 use socket2::{Domain, SockAddr, Socket, Type};
-use tokio::net::unix::UCred;
 
 use super::protocol::{
     Ask, CONTROL_SOCKET, END_OF_METRICS, Envelope, Exit, MAX_RESPONSE_BYTES, OBSERVE_SOCKET, Open,
@@ -121,9 +122,7 @@ pub fn daemon_pid(runtime_dir: &Path) -> Result<Option<u32>, ClientError> {
     let stream = connect(&path, deadline)?;
     let pid = peer(&stream).map_err(ClientError::System)?.pid();
     // 0 is a process that is not seen from here.
-    Ok(pid
-        .and_then(|pid| u32::try_from(pid).ok())
-        .filter(|pid| *pid > 0))
+    Ok(u32::try_from(pid).ok().filter(|pid| *pid > 0))
 }
 
 /// A conversation that goes on after its first answer.
@@ -374,16 +373,7 @@ fn trust(path: &Path, stream: &UnixStream) -> Result<(), ClientError> {
     }
 }
 
-/// Who began to listen at the other end, by the kernel's word.
-fn peer(stream: &UnixStream) -> io::Result<UCred> {
-    let same = stream.try_clone()?;
-    same.set_nonblocking(true)?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_io()
-        .build()?;
-    let _entered = runtime.enter();
-    let credentials = tokio::net::UnixStream::from_std(same)?.peer_cred();
-    // The two are one to the kernel.
-    stream.set_nonblocking(false)?;
-    credentials
+/// Who began to listen at the other end, by the kernel's word (unix(7), SO_PEERCRED).
+fn peer(stream: &UnixStream) -> io::Result<UnixCredentials> {
+    Ok(getsockopt(stream, PeerCredentials)?)
 }

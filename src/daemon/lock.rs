@@ -12,11 +12,12 @@ use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 
+use nix::sys::socket::getsockopt;
+use nix::sys::socket::sockopt::PeerCredentials;
 use rustix::fs::{FlockOperation, flock};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
-    sockopt,
 };
 
 use super::Fatal;
@@ -109,7 +110,9 @@ fn host() -> Result<Option<OwnedFd>, Fatal> {
 fn holder(name: &SocketAddrUnix) -> Option<rustix::process::Uid> {
     let socket = socket().ok()?;
     connect(&socket, name).ok()?;
-    sockopt::socket_peercred(&socket).ok().map(|them| them.uid)
+    getsockopt(&socket, PeerCredentials)
+        .ok()
+        .map(|them| rustix::process::Uid::from_raw(them.uid()))
 }
 
 fn socket() -> rustix::io::Result<OwnedFd> {

@@ -4,18 +4,14 @@
 //! changes nothing. Of a daemon that does not run there is one finding, with what keeps it away where that can be seen.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
-use std::path::Path;
 use std::time::Duration;
 
-use rustix::net::sockopt::socket_peercred;
-use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::case::Case;
 use super::finding::{Area, Exam, Finding, Severity};
 use super::unit::by_the_unit;
 use crate::config::Config;
 use crate::control::client::{self, ClientError};
-use crate::control::protocol::OBSERVE_SOCKET;
 use crate::control::status::Status;
 use crate::daemon::port::{Listening, listening_sockets};
 use crate::gate::challenge::ChallengeType;
@@ -79,7 +75,9 @@ fn look(case: &Case) -> Exam {
             return exam;
         }
     };
-    let front = status.as_ref().and_then(|_| front(&case.runtime_dir));
+    let front = status
+        .as_ref()
+        .and_then(|_| client::daemon_pid(&case.runtime_dir).ok().flatten());
     let seen = Seen { status, front };
     for challenge in challenges(case) {
         exam.looked_at
@@ -436,16 +434,6 @@ pub(super) fn own_address(family: Family) -> Option<IpAddr> {
     socket.connect(to).ok()?;
     let address = socket.local_addr().ok()?.ip();
     (!address.is_unspecified() && !address.is_loopback()).then_some(address)
-}
-
-/// The process that serves the daemon's sockets, as the kernel names it (unix(7), SO_PEERCRED).
-pub(super) fn front(runtime_dir: &Path) -> Option<u32> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).ok()?;
-    socket.set_write_timeout(Some(AT_ONCE)).ok()?;
-    let address = SockAddr::unix(runtime_dir.join(OBSERVE_SOCKET)).ok()?;
-    socket.connect(&address).ok()?;
-    let peer = socket_peercred(&socket).ok()?;
-    u32::try_from(peer.pid.as_raw_nonzero().get()).ok()
 }
 
 fn joined(addresses: &[SocketAddr]) -> String {

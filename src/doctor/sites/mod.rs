@@ -142,7 +142,7 @@ async fn ask_status(case: &Case) -> Result<(Status, Option<u32>), ClientError> {
     let runtime_dir = case.runtime_dir.clone();
     let asked = blocking(move || {
         let status = client::status(&runtime_dir)?;
-        Ok((status, listener::front(&runtime_dir)))
+        Ok((status, client::daemon_pid(&runtime_dir).ok().flatten()))
     });
     asked
         .await

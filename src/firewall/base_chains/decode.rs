@@ -453,7 +453,7 @@ mod tests {
         ));
         let exprs = parse_expressions(seed);
         assert!(matches!(exprs.as_slice(), [RuleExpr::Payload { .. }]));
-        assert_eq!(decode(&exprs), [Step::Unsure]);
+        assert_eq!(decode(&exprs, &HashSet::new()), [Step::Unsure]);
     }
 
     #[test]
