@@ -381,9 +381,29 @@ fn peer(stream: &UnixStream) -> io::Result<UCred> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?;
-    let _entered = runtime.enter();
-    let credentials = tokio::net::UnixStream::from_std(same)?.peer_cred();
+    let entered = runtime.enter();
+    let credentials = tokio::net::UnixStream::from_std(same).and_then(|stream| stream.peer_cred());
+    drop(entered);
+    // Who asks may be within a runtime of its own, as the doctor is: there dropping one panics.
+    runtime.shutdown_background();
     // The two are one to the kernel.
     stream.set_nonblocking(false)?;
     credentials
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_within_a_runtime_may_ask_who_serves() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (one, _other) = UnixStream::pair().unwrap();
+            let credentials = peer(&one).unwrap();
+            assert_eq!(credentials.uid(), rustix::process::geteuid().as_raw());
+        });
+    }
 }
