@@ -3,19 +3,16 @@
 //! It reads the tables of listening sockets and asks the daemon's public status; it connects to nobody and
 //! changes nothing. Of a daemon that does not run there is one finding, with what keeps it away where that can be seen.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::path::Path;
 use std::time::Duration;
-
-use rustix::net::sockopt::socket_peercred;
-use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::case::Case;
 use super::finding::{Area, Exam, Finding, Severity};
 use super::unit::by_the_unit;
 use crate::config::Config;
 use crate::control::client::{self, ClientError};
-use crate::control::protocol::OBSERVE_SOCKET;
 use crate::control::status::Status;
 use crate::daemon::port::{Listening, listening_sockets};
 use crate::gate::challenge::ChallengeType;
@@ -400,10 +397,15 @@ fn lacking_family(port: u16, here: &[SocketAddr], section: &str) -> Option<Findi
     )
 }
 
-/// Whether a listener is one for both families: ours on `[::]`, if IPv4 gets through to it.
+/// Whether a listener is one for both families: ours on `[::]`, unless IPv4 is refused there. Silence is
+/// a firewall's, which may keep this host from itself and nobody else from it.
 fn is_both(own: SocketAddr) -> bool {
     own.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
-        && TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, own.port()).into(), AT_ONCE).is_ok()
+        && TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, own.port()).into(), AT_ONCE)
+            .map_or_else(
+                |error| error.kind() != ErrorKind::ConnectionRefused,
+                |_| true,
+            )
 }
 
 /// Whether what listens on `own` is what was wanted: where there is no IPv6, `[::]` becomes `0.0.0.0`.
@@ -438,14 +440,9 @@ pub(super) fn own_address(family: Family) -> Option<IpAddr> {
     (!address.is_unspecified() && !address.is_loopback()).then_some(address)
 }
 
-/// The process that serves the daemon's sockets, as the kernel names it (unix(7), SO_PEERCRED).
+/// The process that serves the daemon's sockets, if it is one of this pid namespace.
 pub(super) fn front(runtime_dir: &Path) -> Option<u32> {
-    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).ok()?;
-    socket.set_write_timeout(Some(AT_ONCE)).ok()?;
-    let address = SockAddr::unix(runtime_dir.join(OBSERVE_SOCKET)).ok()?;
-    socket.connect(&address).ok()?;
-    let peer = socket_peercred(&socket).ok()?;
-    u32::try_from(peer.pid.as_raw_nonzero().get()).ok()
+    client::daemon_pid(runtime_dir).ok().flatten()
 }
 
 fn joined(addresses: &[SocketAddr]) -> String {
