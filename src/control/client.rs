@@ -377,3 +377,20 @@ fn trust(path: &Path, stream: &UnixStream) -> Result<(), ClientError> {
 fn peer(stream: &UnixStream) -> io::Result<UnixCredentials> {
     Ok(getsockopt(stream, PeerCredentials)?)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_is_within_a_runtime_may_ask_who_serves() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (one, _other) = UnixStream::pair().unwrap();
+            let credentials = peer(&one).unwrap();
+            assert_eq!(credentials.uid(), rustix::process::geteuid().as_raw());
+        });
+    }
+}

@@ -6,12 +6,17 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
 use listenfd::ListenFd;
 use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::net::sockopt::socket_acceptconn;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::port::who_listens;
 
 /// How many connections may wait to be accepted; the kernel caps it at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
+
+/// What is said of an inherited socket that takes no connections.
+const NOT_LISTENING: &str = "an inherited socket does not listen: the socket unit must say \
+     `ListenStream=` and `Accept=no`";
 
 /// Why there is no listener.
 #[derive(Debug)]
@@ -80,7 +85,7 @@ impl std::error::Error for ListenError {}
 /// The sockets that the service manager handed over (sd_listen_fds(3)), if any.
 ///
 /// # Errors
-/// One of them is not a TCP listener: the unit's fault.
+/// One of them is not a TCP listener, or takes no connections: the unit's fault.
 pub fn inherited() -> io::Result<Vec<TcpListener>> {
     let mut sockets = ListenFd::from_env();
     let mut listeners = Vec::new();
@@ -91,12 +96,20 @@ pub fn inherited() -> io::Result<Vec<TcpListener>> {
             ))
         })?;
         if let Some(listener) = listener {
+            must_listen(&listener)?;
             // Handed over without it (sd_listen_fds(3)); the enforcer must not inherit a listener.
             fcntl_setfd(&listener, FdFlags::CLOEXEC)?;
             listeners.push(listener);
         }
     }
     Ok(listeners)
+}
+
+fn must_listen(inherited: &TcpListener) -> io::Result<()> {
+    match socket_acceptconn(inherited)? {
+        true => Ok(()),
+        false => Err(io::Error::other(NOT_LISTENING)),
+    }
 }
 
 /// Binds every address. `[::]` serves both families; where the kernel has no IPv6 it becomes
@@ -211,6 +224,17 @@ mod tests {
             let address: IpAddr = address.parse().unwrap();
             std::net::TcpStream::connect((address, port)).unwrap();
         }
+    }
+
+    #[test]
+    fn an_inherited_socket_that_does_not_listen_is_refused() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        must_listen(&listener).unwrap();
+        // As of a unit with Accept=yes: a connection.
+        let peer = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let handed = TcpListener::from(std::os::fd::OwnedFd::from(peer));
+        let error = must_listen(&handed).unwrap_err().to_string();
+        assert!(error.contains("Accept=no"), "{error}");
     }
 
     #[test]

@@ -3,9 +3,9 @@
 //! It reads the tables of listening sockets and asks the daemon's public status; it connects to nobody and
 //! changes nothing. Of a daemon that does not run there is one finding, with what keeps it away where that can be seen.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
-
 
 use super::case::Case;
 use super::finding::{Area, Exam, Finding, Severity};
@@ -398,10 +398,15 @@ fn lacking_family(port: u16, here: &[SocketAddr], section: &str) -> Option<Findi
     )
 }
 
-/// Whether a listener is one for both families: ours on `[::]`, if IPv4 gets through to it.
+/// Whether a listener is one for both families: ours on `[::]`, unless IPv4 is refused there. Silence is
+/// a firewall's, which may keep this host from itself and nobody else from it.
 fn is_both(own: SocketAddr) -> bool {
     own.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED)
-        && TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, own.port()).into(), AT_ONCE).is_ok()
+        && TcpStream::connect_timeout(&(Ipv4Addr::LOCALHOST, own.port()).into(), AT_ONCE)
+            .map_or_else(
+                |error| error.kind() != ErrorKind::ConnectionRefused,
+                |_| true,
+            )
 }
 
 /// Whether what listens on `own` is what was wanted: where there is no IPv6, `[::]` becomes `0.0.0.0`.

@@ -31,6 +31,8 @@ const MAX_TOKENS: usize = 512;
 const SETTLE: Duration = Duration::from_secs(GRACE.as_secs() + 1);
 /// How long after a window's end what the kernel counted may still come in.
 const LAST_LOOK: Duration = Duration::from_secs(1);
+/// How exactly it is known when somebody's last packet came: the kernel's ticks, a reading, and the way here.
+const BLUR: Duration = Duration::from_millis(250);
 /// How many records are kept that ended.
 const MAX_RECENT: usize = 16;
 /// Why nobody can say that a record has everything that the kernel saw.
@@ -285,11 +287,9 @@ impl Book {
             Seen::Sighted(sighting) => {
                 let family = Family::of(sighting.source);
                 for open in &mut self.open {
-                    // The last look comes with the end, or a moment after it.
-                    let is_over = open.ended.is_some_and(|ended| now > ended + GRACE);
-                    if !is_over
-                        && open.record.ports.contains(&sighting.port)
+                    if open.record.ports.contains(&sighting.port)
                         && open.families.contains(&family)
+                        && open.is_of_its_time(sighting, now)
                     {
                         open.sighted(sighting, now);
                     }
@@ -497,6 +497,22 @@ impl Open {
         }
         self.validations += usize::from(is_validation && fits);
         self.is_changed = true;
+    }
+
+    /// Whether what was seen may have come while this was open: what came before or afterwards is another
+    /// window's, which may have opened a moment ago.
+    fn is_of_its_time(&self, sighting: &Sighting, now: Instant) -> bool {
+        if let Sight::Seen { ago, .. } = sighting.sight {
+            // When the last packet came is not known more exactly.
+            let (earliest, latest) = (now + BLUR, now.checked_sub(ago + BLUR));
+            return earliest >= self.opened + ago
+                && (self.ended).is_none_or(|ended| latest.is_none_or(|latest| latest <= ended));
+        }
+        // What became of its packets is found out later; but only of who came here.
+        let mut sources = self.record.sources.iter();
+        self.ended.is_none_or(|ended| {
+            now <= ended + GRACE && sources.any(|source| source.address == sighting.source)
+        })
     }
 
     fn sighted(&mut self, sighting: &Sighting, now: Instant) {

@@ -10,7 +10,7 @@ use acmegate::doctor::listener::{
 use socket2::{Domain, Socket, Type};
 
 use crate::doctor_case::{case, wait};
-use crate::lab::{Daemon, inside, ip};
+use crate::lab::{Daemon, inside, ip, nft};
 
 fn exam(daemon: &Daemon) -> Exam {
     let exam = wait(examine(&case(daemon, &[])));
@@ -63,6 +63,20 @@ fn a_gate_that_listens_in_both_families_is_fine() {
         let finding = only(&daemon, GATE_LISTENS);
         assert_eq!(finding.severity, Severity::Fine);
         assert!(finding.finding.contains("[::]:80"), "{finding:?}");
+    });
+}
+
+#[test]
+fn a_firewall_that_keeps_the_host_from_itself_is_no_missing_listener() {
+    inside(|| {
+        addresses();
+        let daemon = Daemon::start("");
+        // As hosts have it that let answers out and nothing else.
+        nft(
+            "table inet own { chain out { type filter hook output priority 0; policy drop; \
+              ct state established,related accept; }; }",
+        );
+        only(&daemon, GATE_LISTENS);
     });
 }
 

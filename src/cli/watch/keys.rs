@@ -26,10 +26,11 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// What was read at once; gives the keys that mean something.
-    pub fn read(&mut self, bytes: &[u8]) -> Vec<Key> {
+    /// What was read at once; gives the keys that mean something. `is_cut` if there may have been no room
+    /// for what stands behind it.
+    pub fn read(&mut self, bytes: &[u8], is_cut: bool) -> Vec<Key> {
         let mut keys: Vec<Key> = bytes.iter().filter_map(|byte| self.next(*byte)).collect();
-        if self.begun == [ESC] {
+        if self.begun == [ESC] && !is_cut {
             self.begun.clear();
             keys.push(Key::Leave);
         }
@@ -113,25 +114,32 @@ mod tests {
             // A sequence that is broken off, and the key itself after it.
             (b"\x1b[1\x1b", &[Key::Leave]),
         ] {
-            assert_eq!(Keys::default().read(bytes), means, "{bytes:?}");
+            assert_eq!(Keys::default().read(bytes, false), means, "{bytes:?}");
         }
     }
 
     #[test]
     fn a_sequence_may_come_in_parts_after_its_first_two_octets() {
         let mut keys = Keys::default();
-        assert_eq!(keys.read(b"\x1b["), []);
-        assert_eq!(keys.read(b"6"), []);
-        assert_eq!(keys.read(b"~"), [Key::Scroll(PAGE)]);
+        assert_eq!(keys.read(b"\x1b[", false), []);
+        assert_eq!(keys.read(b"6", false), []);
+        assert_eq!(keys.read(b"~", false), [Key::Scroll(PAGE)]);
+    }
+
+    #[test]
+    fn escape_at_the_end_of_what_had_room_is_no_key_yet() {
+        let mut keys = Keys::default();
+        assert_eq!(keys.read(b"\x1b[B\x1b", true), [Key::Scroll(1)]);
+        assert_eq!(keys.read(b"[A", false), [Key::Scroll(-1)]);
     }
 
     proptest! {
         #[test]
         fn whatever_was_sent_q_is_understood_soon_after(noise in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut keys = Keys::default();
-            keys.read(&noise);
+            keys.read(&noise, false);
             // It may end what began; a second one does not.
-            let both = [keys.read(b"q"), keys.read(b"q")].concat();
+            let both = [keys.read(b"q", false), keys.read(b"q", false)].concat();
             prop_assert!(both.contains(&Key::Leave));
         }
     }

@@ -126,7 +126,10 @@ pub fn keys() -> mpsc::Receiver<Key> {
         loop {
             let read = match io::stdin().read(&mut bytes) {
                 Ok(0) => return,
-                Ok(length) => meant.read(bytes.get(..length).unwrap_or_default()),
+                Ok(length) => meant.read(
+                    bytes.get(..length).unwrap_or_default(),
+                    length == bytes.len(),
+                ),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(_) => return,
             };

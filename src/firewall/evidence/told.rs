@@ -50,12 +50,17 @@ struct Known {
     /// It came in an earlier session already: until it comes again its connections are of that one.
     is_old: bool,
     reached: bool,
+    /// When the last packet of a connection came that had finished its handshake.
+    through: Option<Instant>,
     dropped: bool,
     traces: u8,
     traced: Option<Instant>,
     told_packets: u64,
     told_at: Option<Instant>,
     told_reached: bool,
+    /// More of its packets were told since that it got through: a window that opened meanwhile has not
+    /// heard it.
+    owes_reached: bool,
 }
 
 /// The book of a session.
@@ -93,13 +98,25 @@ impl Known {
             noticed,
             is_old: false,
             reached: false,
+            through: None,
             dropped: false,
             traces: 0,
             traced: None,
             told_packets: 0,
             told_at: None,
             told_reached: false,
+            owes_reached: false,
         }
+    }
+
+    /// Whether it got through again after its last first packet, and that is to be told again.
+    fn is_through_again(&self) -> bool {
+        let last = self.read.map(|read| read.last);
+        let is_later = self
+            .through
+            .zip(last)
+            .is_some_and(|(through, last)| through + TICK >= last);
+        self.owes_reached && is_later
     }
 
     fn packets(&self) -> u64 {
@@ -181,6 +198,7 @@ impl Told {
         };
         let before = known.rank();
         known.reached = true;
+        known.through = known.through.max(Some(reading.last));
         self.move_rank(before, 2);
     }
 
@@ -243,6 +261,7 @@ impl Told {
                     .is_none_or(|at| now.saturating_duration_since(at) >= PACKETS_EVERY);
             (known.packets() > known.told_packets && is_time)
                 || (known.reached && !known.told_reached && (!known.is_old || known.packets() > 0))
+                || known.is_through_again()
         };
         let mut new: Vec<(&Peer, &mut Known)> = (self.sources.iter_mut())
             .filter(|(_, known)| is_new(known))
@@ -264,9 +283,12 @@ impl Told {
                     packets: known.packets(),
                     ago: now.saturating_duration_since(last),
                 }));
+                known.owes_reached = known.told_reached;
             }
-            if known.reached && !known.told_reached {
-                self.tally.reached += 1;
+            let is_first = known.reached && !known.told_reached;
+            if is_first || known.is_through_again() {
+                self.tally.reached += u64::from(is_first);
+                known.owes_reached = false;
                 news.push(sighting(Sight::Reached));
             }
             known.told_packets = known.packets();
@@ -421,6 +443,29 @@ mod tests {
         told.seen(peer(1), reading(2, later + SECOND));
         let news = sights(told.news(9, true, later + SECOND));
         assert_eq!(news, [seen(1, Duration::ZERO), Sight::Reached]);
+    }
+
+    #[test]
+    fn who_comes_again_and_gets_through_is_told_so_again_for_a_window_that_opened_meanwhile() {
+        let now = Instant::now();
+        let mut told = told(now);
+        told.seen(peer(1), reading(1, now));
+        told.reached(peer(1), reading(1, now));
+        assert_eq!(told.news(9, false, now).len(), 2);
+        let later = now + SECOND;
+        told.seen(peer(1), reading(2, later));
+        told.reached(peer(1), reading(2, later));
+        let news = sights(told.news(9, false, later));
+        assert_eq!(news, [seen(2, Duration::ZERO), Sight::Reached]);
+        // Not before it has got through, and then at once.
+        let last = later + SECOND;
+        told.seen(peer(1), reading(3, last));
+        assert_eq!(sights(told.news(9, false, last)), [seen(3, Duration::ZERO)]);
+        assert_eq!(told.news(9, true, last), []);
+        told.reached(peer(1), reading(3, last));
+        assert_eq!(sights(told.news(9, false, last)), [Sight::Reached]);
+        assert_eq!(told.news(9, true, last), []);
+        assert_eq!(told.tally(true).unwrap().reached, 1);
     }
 
     #[test]

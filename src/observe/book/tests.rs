@@ -185,6 +185,43 @@ fn who_was_seen_and_never_got_through_is_dropped_and_who_came_once_is_nobody() {
 }
 
 #[test]
+fn who_came_to_the_window_before_or_after_is_not_said_to_have_been_stopped_at_this_one() {
+    let start = Instant::now();
+    let (mut book, first) = open_book(start);
+    answered("192.0.2.1", "example.com").tell(&mut book, start + SECOND);
+    let ended = start + 2 * SECOND;
+    book.ended(&first, EndedBy::Close, ended);
+    let second = lease("certbot-2", ended + SECOND / 2);
+    book.opened(&second, Why::Asked, ended + SECOND / 2, WALL + 2500);
+    let seen_ago = |source: &str, ago| {
+        Seen::Sighted(Sighting {
+            source: source.parse().unwrap(),
+            port: 80,
+            sight: Sight::Seen { packets: 3, ago },
+        })
+    };
+    let reached = Seen::Sighted(Sighting {
+        source: "203.0.113.2".parse().unwrap(),
+        port: 80,
+        sight: Sight::Reached,
+    });
+    let now = ended + SECOND;
+    // Told late, of a moment before the first one's end; and of now.
+    book.witnessed(&seen_ago("198.51.100.1", SECOND + SECOND / 10), now);
+    book.witnessed(&seen_ago("203.0.113.1", SECOND / 10), now);
+    book.witnessed(&reached, now);
+    let addresses = |record: &Record| {
+        let sources = record.sources.iter();
+        let addresses: Vec<_> = sources.map(|source| source.address.to_string()).collect();
+        addresses
+    };
+    let record = book.last_of(&first).unwrap();
+    assert_eq!(addresses(&record), ["192.0.2.1", "198.51.100.1"]);
+    let record = book.last_of(&second.name).unwrap();
+    assert_eq!(addresses(&record), ["203.0.113.1", "203.0.113.2"]);
+}
+
+#[test]
 fn what_is_seen_of_a_port_or_family_that_is_shut_is_not_written_down() {
     let start = Instant::now();
     let mut book = Book::default();
@@ -487,16 +524,29 @@ fn whoever_gets_through_after_all_was_not_dropped() {
 fn what_is_seen_is_written_down_until_a_moment_after_the_end() {
     let start = Instant::now();
     let (mut book, name) = open_book(start);
-    book.ended(&name, EndedBy::Close, start + SECOND);
-    book.witnessed(&seen("192.0.2.1", 2), start + SECOND + GRACE);
-    let late = start + SECOND + GRACE + Duration::from_millis(1);
-    book.witnessed(&seen("192.0.2.2", 2), late);
+    let ended = start + SECOND;
+    book.ended(&name, EndedBy::Close, ended);
+    let tick = Duration::from_millis(1);
+    book.witnessed(&seen("192.0.2.1", 2), ended + BLUR);
+    book.witnessed(&seen("192.0.2.2", 2), ended + BLUR + tick);
+    // What became of its packets is found out later, and only of who came is it a matter here.
+    let reached = |source: &str| {
+        Seen::Sighted(Sighting {
+            source: source.parse().unwrap(),
+            port: 80,
+            sight: Sight::Reached,
+        })
+    };
+    book.witnessed(&reached("192.0.2.2"), ended + GRACE);
+    book.witnessed(&reached("192.0.2.1"), ended + GRACE + tick);
     let sources = book.last_of(&name).unwrap().sources;
     let addresses: Vec<_> = sources
         .iter()
-        .map(|source| source.address.to_string())
+        .map(|source| (source.address.to_string(), source.reached))
         .collect();
-    assert_eq!(addresses, ["192.0.2.1"]);
+    assert_eq!(addresses, [("192.0.2.1".to_owned(), false)]);
+    book.witnessed(&reached("192.0.2.1"), ended + GRACE);
+    assert!(book.last_of(&name).unwrap().sources[0].reached);
 }
 
 #[test]
