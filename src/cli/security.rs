@@ -22,12 +22,16 @@ use crate::control::status::Status;
 use crate::firewall::netlink::{Kernel, Standing};
 
 /// The names that our processes give themselves, and what each is.
-const PROCESSES: [(&str, &str, usize); 4] = [
-    ("acmegate", "front", 2),
-    ("acmegate-enf", "enforcer", 2),
-    ("acmegate-run", "runner", 1),
-    ("acmegate-hist", "historian", 2),
+const PROCESSES: [(&str, &str); 4] = [
+    ("acmegate", "front"),
+    ("acmegate-enf", "enforcer"),
+    ("acmegate-run", "runner"),
+    ("acmegate-hist", "historian"),
 ];
+/// Without these two there is no daemon.
+const ALWAYS: [&str; 2] = ["front", "enforcer"];
+/// How many filters each puts on itself, besides those that it was started with.
+const OWN_FILTERS: usize = 2;
 
 /// Everything, as JSON has it.
 #[derive(Debug, Serialize)]
@@ -68,8 +72,11 @@ struct Process {
     bounding: Vec<String>,
     /// Whether none of them can gain anything by executing a program.
     no_new_privs: bool,
-    /// Filters of system calls, of the thread that has the fewest.
+    /// Filters of system calls, of the thread that has the fewest; 1 where this kernel (before 5.9) does not count them.
     filters: usize,
+    /// Whether they were counted.
+    #[serde(skip)]
+    is_counted: bool,
     /// The namespaces that are not those of the caller; `null` if it may not know.
     namespaces: Option<Vec<String>>,
 }
@@ -111,8 +118,8 @@ fn examine(status: &Status, front: Option<u32>) -> Result<Security, Failure> {
     let mut processes = Vec::new();
     for found in process::tree(front) {
         let is_ours = found.pid == front || found.parent == front;
-        let known = PROCESSES.iter().find(|(name, ..)| *name == found.command);
-        if let (true, Some((_, name, _))) = (is_ours, known) {
+        let known = PROCESSES.iter().find(|(name, _)| *name == found.command);
+        if let (true, Some((_, name))) = (is_ours, known) {
             processes.push(look(found.pid, name).ok_or_else(unseen)?);
         }
     }
@@ -120,9 +127,11 @@ fn examine(status: &Status, front: Option<u32>) -> Result<Security, Failure> {
         return Err(unseen());
     }
     let table = table();
+    let mut problems = problems(status, &processes, table.as_ref());
+    problems.extend(absent(&processes));
     Ok(Security {
         version: 1,
-        problems: problems(status, &processes, table.as_ref()),
+        problems,
         processes,
         landlock: status.firewall.landlock.clone(),
         unrestricted: status.firewall.unrestricted.clone(),
@@ -135,6 +144,9 @@ fn examine(status: &Status, front: Option<u32>) -> Result<Security, Failure> {
 fn problems(status: &Status, processes: &[Process], table: Option<&Table>) -> Vec<String> {
     let firewall = &status.firewall;
     let commands_may = status.commands.as_ref().is_some_and(|own| own.net_admin);
+    // All have what the service manager puts on besides: who has less than another lacks some of its own.
+    let most = processes.iter().map(|process| process.filters).max();
+    let least = most.unwrap_or(0).max(OWN_FILTERS);
     let mut problems = Vec::new();
     for process in processes {
         let name = &process.name;
@@ -148,10 +160,9 @@ fn problems(status: &Status, processes: &[Process], table: Option<&Table>) -> Ve
         if !held.all(|one| allowed.contains(&one.as_str())) {
             problems.push(format!("the {name} has more capabilities than it needs"));
         }
-        let least = PROCESSES.iter().find(|(_, word, _)| word == name);
-        if process.filters < least.map_or(1, |(.., least)| *least) {
+        if process.filters == 0 || (process.is_counted && process.filters < least) {
             problems.push(format!(
-                "a thread of the {name} has no filter of system calls"
+                "a thread of the {name} has no filter of system calls, or not all of them"
             ));
         }
         if !process.no_new_privs {
@@ -175,6 +186,13 @@ fn problems(status: &Status, processes: &[Process], table: Option<&Table>) -> Ve
         }
     }
     problems
+}
+
+/// Whatever is not looked at is no proof of anything.
+fn absent(processes: &[Process]) -> impl Iterator<Item = String> {
+    let is_absent = |name: &&str| !processes.iter().any(|process| process.name == *name);
+    let names = ALWAYS.into_iter().filter(is_absent);
+    names.map(|name| format!("the {name} is not there, or not shown to this caller: run as root"))
 }
 
 fn look(pid: u32, name: &str) -> Option<Process> {
@@ -219,7 +237,7 @@ fn parse(pid: u32, name: &str, threads: &[String]) -> Option<Process> {
     let is_filtered = each("Seccomp")?.iter().all(|mode| mode.trim() == "2");
     // Older kernels (before 5.9) do not count them; that there is one they say.
     let counts = numbers("Seccomp_filters").unwrap_or_default();
-    let counted = counts.first().map_or(1, |least| *least as usize);
+    let counted = counts.first().map(|least| *least as usize);
     Some(Process {
         name: name.to_owned(),
         pid,
@@ -231,7 +249,8 @@ fn parse(pid: u32, name: &str, threads: &[String]) -> Option<Process> {
         capabilities: names(all(&held)),
         bounding: names(all(&sets("CapBnd")?)),
         no_new_privs: each("NoNewPrivs")?.iter().all(|set| set.trim() == "1"),
-        filters: if is_filtered { counted } else { 0 },
+        filters: if is_filtered { counted.unwrap_or(1) } else { 0 },
+        is_counted: counted.is_some(),
         namespaces: None,
     })
 }
@@ -446,6 +465,45 @@ mod tests {
             problems(&status("guard"), &[process("front", &[sealed()])], None),
             [""; 0]
         );
+    }
+
+    /// A unit's own filters make many of few: what counts is that nobody has fewer than another.
+    #[test]
+    fn a_process_without_filters_of_its_own_is_found_beneath_the_unit_s() {
+        let all = |front: u32| {
+            let process = |name, filters| process(name, &[thread(0, filters)]);
+            let processes = [process("front", front), process("runner", 36)];
+            problems(&status("guard"), &processes, None)
+        };
+        assert_eq!(all(36), [""; 0]);
+        assert_eq!(
+            all(34),
+            ["a thread of the front has no filter of system calls, or not all of them"]
+        );
+    }
+
+    #[test]
+    fn a_kernel_that_counts_no_filters_is_no_problem() {
+        let old = |text: &str| text.replace("Seccomp_filters:\t3\n", "");
+        let process = |mode: &str| {
+            let text = thread(0, 3).replace("Seccomp:\t2", mode);
+            process("front", &[old(&text)])
+        };
+        let problems = |mode: &str| problems(&status("guard"), &[process(mode)], None).len();
+        assert_eq!([problems("Seccomp:\t2"), problems("Seccomp:\t0")], [0, 1]);
+    }
+
+    #[test]
+    fn who_is_not_there_is_told() {
+        let front = process("front", &[thread(0, 3)]);
+        let enforcer = process("enforcer", &[thread(0, 3)]);
+        let told: Vec<String> = absent(std::slice::from_ref(&front)).collect();
+        assert_eq!(
+            told,
+            ["the enforcer is not there, or not shown to this caller: run as root"]
+        );
+        assert_eq!(absent(&[front, enforcer]).count(), 0);
+        assert_eq!(absent(&[]).count(), 2);
     }
 
     #[test]

@@ -215,7 +215,12 @@ mod tests {
                 .egress()
                 .is_some()
         );
-        let config = config(&sites(MAX_DESTINATIONS + 1));
-        assert_eq!(OURS.confined(&config), Confined::TooMany);
+        let too_many = sites(MAX_DESTINATIONS + 1);
+        for (asked, is_refused) in [("", false), ("[firewall]\negress = \"upstreams\"\n", true)] {
+            let config = config(&format!("{asked}{too_many}"));
+            let confined = OURS.confined(&config);
+            assert_eq!(confined, Confined::TooMany);
+            assert_eq!(confined.refusal(&config).is_some(), is_refused, "{asked}");
+        }
     }
 }

@@ -198,10 +198,17 @@ impl Calls {
     /// The filters, in the order they are applied. What they do not allow fails with EPERM, so that
     /// a library that tries too much gets an error it can report.
     fn filters(self) -> io::Result<Vec<BpfProgram>> {
+        // clone3 hides its flags behind a pointer; told that there is none, glibc falls back to
+        // clone, whose flags can be read. Of two filters the stricter answer counts. The other one
+        // comes last: once an allow-list stands, seccomp(2) itself is gone.
+        let no_clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
+        let no_clone3 = filter(no_clone3, SeccompAction::Allow, errno(libc::ENOSYS))?;
         if self == Self::Runner {
             let refused = REFUSED_TO_COMMANDS.iter().map(|call| (*call, Vec::new()));
-            let refused = filter(refused.collect(), SeccompAction::Allow, errno(libc::EPERM))?;
-            return Ok(vec![refused]);
+            let mut refused: BTreeMap<i64, Vec<SeccompRule>> = refused.collect();
+            refused.insert(libc::SYS_clone, into_any_namespace()?);
+            let refused = filter(refused, SeccompAction::Allow, errno(libc::EPERM))?;
+            return Ok(vec![no_clone3, refused]);
         }
         let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
             COMMON.iter().map(|call| (*call, Vec::new())).collect();
@@ -261,11 +268,6 @@ impl Calls {
             }
         }
         let allow_list = filter(rules, errno(libc::EPERM), SeccompAction::Allow)?;
-        // clone3 hides its flags behind a pointer; told that there is none, glibc falls back to
-        // clone, whose flags can be read. Of two filters the stricter answer counts. The
-        // allow-list comes last: once it stands, seccomp(2) itself is gone.
-        let no_clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
-        let no_clone3 = filter(no_clone3, SeccompAction::Allow, errno(libc::ENOSYS))?;
         Ok(vec![no_clone3, allow_list])
     }
 }
@@ -306,6 +308,16 @@ fn thread_only() -> io::Result<SeccompRule> {
     let thread = libc::CLONE_THREAD as u64;
     let is = condition(0, SeccompCmpOp::MaskedEq(thread), thread)?;
     SeccompRule::new(vec![is]).map_err(io::Error::other)
+}
+
+/// clone(2) with any of the flags that unshare(2) has for namespaces.
+fn into_any_namespace() -> io::Result<Vec<SeccompRule>> {
+    let has = |flag: &i32| {
+        let flag = u64::from(flag.cast_unsigned());
+        let is = condition(0, SeccompCmpOp::MaskedEq(flag), flag)?;
+        SeccompRule::new(vec![is]).map_err(io::Error::other)
+    };
+    NAMESPACES.iter().map(has).collect()
 }
 
 /// Sockets for streams of one family and two protocols: no datagram, raw, packet or netlink
@@ -488,6 +500,17 @@ const REFUSED_TO_COMMANDS: &[i64] = &[
     libc::SYS_umount2,
     libc::SYS_unshare,
     libc::SYS_userfaultfd,
+];
+
+/// What clone(2) can make with a process. Its flag for a namespace of time is a signal's number there.
+const NAMESPACES: [i32; 7] = [
+    libc::CLONE_NEWCGROUP,
+    libc::CLONE_NEWIPC,
+    libc::CLONE_NEWNET,
+    libc::CLONE_NEWNS,
+    libc::CLONE_NEWPID,
+    libc::CLONE_NEWUSER,
+    libc::CLONE_NEWUTS,
 ];
 
 /// ioctl(2)'s way to a socket that does not block. musl has numbers of ioctl as `int`, glibc as `unsigned long`.

@@ -363,6 +363,40 @@ fn a_limit_that_cannot_be_is_refused_and_not_left_out() {
     });
 }
 
+/// What a reload asks for and cannot have leaves the old limit standing, and is told.
+#[test]
+fn a_limit_that_cannot_be_any_more_stays_as_it_was() {
+    inside_with_users(|| {
+        let host = &Host::new();
+        listen_everywhere(host);
+        let site = |name: &str, upstream: &str| {
+            format!(
+                "[[site]]\nidentifiers = [\"{name}.example.com\"]\nanswer = {{ upstream = \"http://{upstream}\" }}\n"
+            )
+        };
+        let asked = "[firewall]\negress = \"upstreams\"\n";
+        let (daemon, state) = daemon(&format!("{asked}{}", site("a", UPSTREAM_4)));
+        let too_many: String = (0..=MAX_DESTINATIONS)
+            .map(|number| {
+                let (high, low) = (number / 250, number % 250 + 1);
+                site(&format!("n{number}"), &format!("10.1.{high}.{low}:8080"))
+            })
+            .collect();
+        daemon.write_config(&format!(
+            "{asked}{too_many}[daemon]\nuser = \"{NOBODY}\"\nstate_dir = \"{}\"\n",
+            state.at("state")
+        ));
+        daemon.signal(Signal::HUP);
+        let problem = wait_for(SOON, "the reload is refused", || {
+            let problems = daemon.status()["problems"].to_string();
+            problems.contains("not accepted").then_some(problems)
+        });
+        assert!(problem.contains("256 destinations at most"), "{problem}");
+        assert!(connects(NOBODY, UPSTREAM_4).is_ok());
+        assert!(connects(NOBODY, BESIDE[0]).is_err());
+    });
+}
+
 /// Without the rights of the first user namespace a batch is small, and it all fits; and as many rules cost
 /// nobody else anything that could be noticed.
 #[test]

@@ -162,9 +162,12 @@ impl Ground {
 
     fn try_to_change_files(&self) -> Vec<Tried> {
         let state = self.directory.join("state");
-        let created = std::env::temp_dir().join(format!("acmegate-test-{}", std::process::id()));
-        let in_temp = fs::write(&created, "");
-        let _ = fs::remove_file(&created);
+        let created = self.directory.with_extension("beside");
+        // Somebody else's file or link of that name is not written through, nor removed.
+        let in_temp = fs::File::create_new(&created).map(drop);
+        if in_temp.is_ok() {
+            let _ = fs::remove_file(&created);
+        }
         vec![
             (
                 "create a file in the state directory",

@@ -29,7 +29,7 @@ fn every_filter_compiles() {
         (Calls::Enforcer, 2),
         (Calls::Reader, 2),
         (Calls::Historian, 2),
-        (Calls::Runner, 1),
+        (Calls::Runner, 2),
     ] {
         assert_eq!(calls.filters().unwrap().len(), count);
     }
@@ -235,5 +235,144 @@ fn the_front_sets_options_of_sockets_and_tcp_and_of_nothing_below() {
             allows(Calls::Front, libc::SYS_setsockopt, with(1, level)),
             may
         );
+    }
+}
+
+#[test]
+fn a_command_makes_processes_and_no_namespace() {
+    let (fork, thread) = (libc::SIGCHLD, libc::CLONE_VM | libc::CLONE_THREAD);
+    for (call, flags, may) in [
+        (libc::SYS_clone, fork, true),
+        (libc::SYS_clone, thread, true),
+        (
+            libc::SYS_clone,
+            libc::CLONE_VFORK | libc::CLONE_VM | fork,
+            true,
+        ),
+        (libc::SYS_clone, libc::CLONE_NEWUSER | fork, false),
+        (libc::SYS_clone, libc::CLONE_NEWNS | fork, false),
+        (libc::SYS_clone, libc::CLONE_NEWCGROUP | fork, false),
+        (libc::SYS_clone, libc::CLONE_NEWIPC | fork, false),
+        (libc::SYS_clone, libc::CLONE_NEWNET | fork, false),
+        (libc::SYS_clone, libc::CLONE_NEWPID | fork, false),
+        (libc::SYS_clone, libc::CLONE_NEWUTS | fork, false),
+        (libc::SYS_clone3, 0, false),
+        (libc::SYS_unshare, libc::CLONE_NEWUSER, false),
+        (libc::SYS_setns, 0, false),
+        (libc::SYS_mount, 0, false),
+        (libc::SYS_ptrace, 0, false),
+        (libc::SYS_bpf, 0, false),
+        (libc::SYS_execve, 0, true),
+        (libc::SYS_socket, libc::AF_NETLINK, true),
+    ] {
+        let is_allowed = allows(Calls::Runner, call, with(0, flags));
+        assert_eq!(is_allowed, may, "{call} {flags:#x}");
+    }
+}
+
+/// glibc goes on to clone(2) for this answer alone.
+#[test]
+fn whoever_may_clone_is_told_that_there_is_no_clone3() {
+    for calls in [Calls::Front, Calls::Runner] {
+        let answer = answer(calls, libc::SYS_clone3, [0; 6]);
+        assert_eq!(answer, 0x5_0000 | libc::ENOSYS as u32, "{calls:?}");
+    }
+    for calls in [Calls::Enforcer, Calls::Reader, Calls::Historian] {
+        assert!(!allows(calls, libc::SYS_clone3, [0; 6]), "{calls:?}");
+    }
+}
+
+#[test]
+fn the_front_makes_threads_and_no_process() {
+    for (flags, may) in [
+        (libc::CLONE_VM | libc::CLONE_THREAD, true),
+        (libc::SIGCHLD, false),
+        (libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD, false),
+    ] {
+        let is_allowed = allows(Calls::Front, libc::SYS_clone, with(0, flags));
+        assert_eq!(is_allowed, may, "{flags:#x}");
+    }
+    for calls in [Calls::Enforcer, Calls::Reader, Calls::Historian] {
+        let thread = libc::CLONE_VM | libc::CLONE_THREAD;
+        assert!(!allows(calls, libc::SYS_clone, with(0, thread)));
+    }
+}
+
+#[test]
+fn the_front_makes_sockets_of_tcp_and_pairs_of_streams() {
+    let (inet, inet6) = (libc::AF_INET, libc::AF_INET6);
+    let (stream, datagram) = (libc::SOCK_STREAM, libc::SOCK_DGRAM);
+    let (tcp, udp, mptcp) = (libc::IPPROTO_TCP, libc::IPPROTO_UDP, libc::IPPROTO_MPTCP);
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    let all = |domain: i32, kind: i32, protocol: i32| {
+        [domain as u64, kind as u64, protocol as u64, 0, 0, 0]
+    };
+    for (domain, kind, protocol, may) in [
+        (inet, stream, 0, true),
+        (inet6, stream | flags, tcp, true),
+        (inet, stream, mptcp, false),
+        (inet6, stream, mptcp, false),
+        (inet, stream, libc::IPPROTO_SCTP, false),
+        (inet, datagram, 0, false),
+        (inet6, datagram | flags, udp, false),
+        (inet, libc::SOCK_RAW, tcp, false),
+        (inet, libc::SOCK_SEQPACKET, 0, false),
+        (libc::AF_UNIX, stream, 0, false),
+        (libc::AF_NETLINK, libc::SOCK_RAW, 0, false),
+        (libc::AF_PACKET, stream, 0, false),
+        (libc::AF_VSOCK, stream, 0, false),
+    ] {
+        let is_allowed = allows(Calls::Front, libc::SYS_socket, all(domain, kind, protocol));
+        assert_eq!(is_allowed, may, "{domain} {kind} {protocol}");
+    }
+    for (domain, kind, may) in [
+        (libc::AF_UNIX, stream | flags, true),
+        (libc::AF_UNIX, datagram, false),
+        (libc::AF_UNIX, libc::SOCK_SEQPACKET, false),
+        (libc::AF_TIPC, stream, false),
+    ] {
+        let is_allowed = allows(Calls::Front, libc::SYS_socketpair, all(domain, kind, 0));
+        assert_eq!(is_allowed, may, "{domain} {kind}");
+    }
+}
+
+#[test]
+fn nobody_but_the_enforcer_names_whom_it_sends_to() {
+    let send = |flags: i32, address: u64| [3, 0, 0, flags as u64, address, 0];
+    for (flags, address, may) in [
+        (libc::MSG_NOSIGNAL, 0, true),
+        (libc::MSG_NOSIGNAL, 0x7fff_0000, false),
+        // An address of which half the bits are zero.
+        (libc::MSG_NOSIGNAL, 1 << 32, false),
+        (libc::MSG_FASTOPEN, 0, false),
+        (libc::MSG_FASTOPEN | libc::MSG_NOSIGNAL, 0, false),
+    ] {
+        for calls in [Calls::Front, Calls::Historian] {
+            let is_allowed = allows(calls, libc::SYS_sendto, send(flags, address));
+            assert_eq!(is_allowed, may, "{calls:?} {flags:#x} {address:#x}");
+        }
+    }
+    assert!(!allows(Calls::Reader, libc::SYS_sendto, send(0, 0)));
+    assert!(allows(Calls::Enforcer, libc::SYS_sendto, send(0, 1)));
+}
+
+#[test]
+fn devices_and_processes_are_set_up_no_further_than_the_runtime_does() {
+    for calls in SEALED {
+        for (request, may) in [(FIONBIO, true), (0x5412, false), (0x5452, false)] {
+            let is_allowed = allows(calls, libc::SYS_ioctl, [0, request, 0, 0, 0, 0]);
+            assert_eq!(is_allowed, may, "{calls:?} {request:#x}");
+        }
+        for (option, may) in [
+            (libc::PR_SET_NAME, true),
+            (libc::PR_SET_DUMPABLE, false),
+            (libc::PR_SET_SECCOMP, false),
+            (libc::PR_CAP_AMBIENT, false),
+        ] {
+            let is_allowed = allows(calls, libc::SYS_prctl, with(0, option));
+            assert_eq!(is_allowed, may, "{calls:?} {option}");
+        }
+        let pipes = allows(calls, libc::SYS_fcntl, with(1, libc::F_SETPIPE_SZ));
+        assert_eq!(pipes, calls == Calls::Front);
     }
 }

@@ -290,6 +290,10 @@ fn what_asks_whose_the_socket_is_cannot_be_told() {
         let answers = "ct state established,related accept";
         for (rules, is_told) in [
             ("meta skuid 12345 accept", false),
+            ("meta skgid 12345 accept", false),
+            ("meta cgroup 7 accept", false),
+            ("socket wildcard 1 accept", false),
+            ("meta mark 7 accept", true),
             ("jump own", false),
             ("tcp sport 81 jump own", true),
             (&format!("meta skuid 12345 drop\n{answers}"), false),
@@ -312,6 +316,18 @@ fn what_asks_whose_the_socket_is_cannot_be_told() {
             let is_dropped = told(&exam).contains(&("proved-answers-dropped", Severity::Fault));
             let drops = is_told && !rules.contains(answers);
             assert_eq!(is_dropped, drops, "{rules}: {exam:?}");
+        }
+        // As iptables has them, which is of one family.
+        for (by, is_told) in [("owner --uid-owner 12345", false), ("mark --mark 7", true)] {
+            world.iptables(&format!(
+                "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT DROP [0:0]\n\
+                 -A OUTPUT -m {by} -j ACCEPT\nCOMMIT\n"
+            ));
+            let exam = world.examined(GUARD);
+            let said = exam.not_covered.iter();
+            let is_said = |line: &&String| line.contains("a rule asks whose the socket is");
+            let count = said.filter(is_said).count();
+            assert_eq!(count, usize::from(!is_told), "{by}: {exam:?}");
         }
     });
 }
