@@ -5,6 +5,8 @@ use std::fmt::Write;
 use std::fs;
 use std::path::Path;
 
+use acmegate::firewall::message::Reply;
+use acmegate::gate::window::Opening;
 use serde_json::Value;
 
 use super::day::{Day, SOON};
@@ -16,9 +18,10 @@ const PARTS: [&str; 4] = ["front", "enforcer", "runner", "historian"];
 /// What is never called growth, of one process: a leak of 100 octets a window is more than that in the part of
 /// 2,000 windows that is judged.
 const FLAT_KB: f64 = 64.0;
-/// What an opening takes in front and enforcer for the hour in which it counts for the budget: all of these minutes.
-/// `[budget] per_hour` bounds it.
-const OPENING_BYTES: f64 = 256.0;
+/// What an opening takes in front and enforcer for the hour in which it counts for the budget: all of these minutes, and
+/// `[budget] per_hour` bounds it. It stands in the book and in a copy that is being changed; and each time the front asks
+/// for the book, in the list of replies on either side, for which there may be room for twice as many.
+const OPENING_BYTES: usize = 2 * size_of::<Opening>() + 2 * size_of::<Reply>();
 /// Of how many looks a straight line says something.
 const ENOUGH: usize = 20;
 /// What a process may grow by where there are fewer: it is not warm then, neither SQLite's cache nor the allocator's
@@ -239,7 +242,7 @@ pub fn judge(samples: &[Sample]) -> Vec<String> {
         assert_eq!(sample.files, samples[0].files, "{sample:?}");
     }
     let openings = second[second.len() - 1].remembered as f64 - second[0].remembered as f64;
-    let by_openings = (openings * OPENING_BYTES / 1024.0).max(0.0);
+    let by_openings = (openings * OPENING_BYTES as f64 / 1024.0).max(0.0);
     let mut told = vec![format!(
         "of {by_openings:.0} kB, at most, that openings of the last hour take"
     )];
