@@ -363,6 +363,28 @@ fn a_limit_that_cannot_be_is_refused_and_not_left_out() {
     });
 }
 
+/// The host's own DNAT neither gives the account a way elsewhere nor takes its upstreams away: what counts is whom
+/// it asked for.
+#[test]
+fn where_it_wants_to_go_is_judged_and_not_where_the_host_sends_it() {
+    inside_with_users(|| {
+        let host = &Host::new();
+        listen_everywhere(host);
+        let (_daemon, _state) = daemon(&format!("[firewall]\negress = \"upstreams\"\n{}", sites()));
+        assert!(connects(NOBODY, "192.0.2.2:8080").is_err());
+        lab::nft(
+            "table ip away { chain out { type nat hook output priority -100;
+               ip daddr 10.0.0.2 tcp dport 8080 dnat to 192.0.2.2:8080
+               ip daddr 192.0.2.2 tcp dport 8080 dnat to 10.0.0.2:8080
+             }
+            }",
+        );
+        assert!(connects(ROOT, "192.0.2.2:8080").is_ok());
+        assert!(connects(NOBODY, UPSTREAM_4).is_ok());
+        assert!(connects(NOBODY, "192.0.2.2:8080").is_err());
+    });
+}
+
 /// What a reload asks for and cannot have leaves the old limit standing, and is told.
 #[test]
 fn a_limit_that_cannot_be_any_more_stays_as_it_was() {

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use acmegate::control::client;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 
@@ -473,6 +474,11 @@ fn another_accounts_socket_is_neither_stolen_nor_trusted() {
             assert!(refused.stderr.contains(said), "{arguments:?}: {refused}");
             assert_eq!(refused.stderr.lines().count(), 1, "one line: {refused}");
         }
+        // Its own programs may believe it.
+        let own = directory.clone();
+        let believes = beside_as(STRANGER, move || client::is_running(own.as_ref()));
+        assert!(believes.join().expect("no panic"), "who serves it himself");
+        assert!(!client::is_running(directory.as_ref()), "root");
         assert_eq!(heard.load(Ordering::Relaxed), 0, "not one octet was told");
         // Nor one that nobody serves any more is removed for its owner.
         for name in ["control.sock", "observe.sock"] {

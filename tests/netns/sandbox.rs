@@ -130,6 +130,24 @@ fn the_check_finds_every_seal_whole_in_every_mode() {
                 let least = if process == "runner" { 3 } else { 30 };
                 assert!(refused >= least, "{text}: {process}: {refused}");
             }
+            let own: Vec<(&str, &str)> = found
+                .iter()
+                .filter(|one| one.should_work)
+                .map(|one| (one.process.as_str(), one.what.as_str()))
+                .collect();
+            let read = "read the configuration";
+            assert_eq!(
+                own,
+                [
+                    ("front", read),
+                    ("front", "accept a connection"),
+                    ("reader", read),
+                    ("historian", read),
+                    ("historian", "write in its directory"),
+                    ("runner", "start a program"),
+                ],
+                "{text}"
+            );
             let done = check(&config, &[]).success();
             assert!(done.stdout.contains("refused"), "{done}");
         }

@@ -180,7 +180,9 @@ pub fn run(path: Option<&Path>) -> Result<Vec<Attempt>, Fatal> {
         let ground = Ground::new().map_err(|error| Fatal::new(Exit::Os, error))?;
         let seal = process.seal(&config, &ground);
         // A thread that cannot be sealed tells that; the process itself never is.
-        let tries = thread::scope(|scope| scope.spawn(|| process.tries(&seal, &ground)).join());
+        let source = config.source.as_deref();
+        let tries = || process.tries(&seal, &ground, source);
+        let tries = thread::scope(|scope| scope.spawn(tries).join());
         tried.extend(tries.unwrap_or_default());
     }
     let confined = Account::own().confined(&config);
@@ -247,7 +249,8 @@ impl Process {
         }
     }
 
-    fn tries(self, seal: &Seal, ground: &Ground) -> Vec<Attempt> {
+    /// `source` is the configuration's file, which all read again but the enforcer: its reader does.
+    fn tries(self, seal: &Seal, ground: &Ground, source: Option<&Path>) -> Vec<Attempt> {
         let name = self.name();
         // Made in time: a sealed thread makes none.
         let history = ground.directory.join("history");
@@ -276,6 +279,11 @@ impl Process {
         if matches!(self, Self::Enforcer | Self::Reader | Self::Historian) {
             let started = thread::Builder::new().spawn(|| ()).map(drop);
             tried.extend(refused(name, vec![("start a thread", started)]));
+        }
+        let reads = matches!(self, Self::Front | Self::Reader | Self::Historian);
+        if let Some(source) = source.filter(|_| reads) {
+            let read = std::fs::read(source).map(drop);
+            tried.push(Attempt::of(name, ("read the configuration", read), true));
         }
         if seal.calls == Calls::Historian {
             let written = std::fs::write(history.join("file"), "kept");
@@ -362,4 +370,32 @@ fn try_as_the_account(confined: &Confined, standing: Option<&Standing>) -> Vec<A
     let all = all.into_iter().filter(|(address, _)| here(*address));
     tried.extend(all.map(|(_, one)| Attempt::of(ACCOUNT, one, false)));
     tried
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What fails for another reason than a refusal would have worked with better luck.
+    #[test]
+    fn only_a_refusal_is_one() {
+        let works = |error: Option<i32>, should_work: bool| {
+            let result = match error {
+                Some(code) => Err(io::Error::from_raw_os_error(code)),
+                None => Ok(()),
+            };
+            let attempt = Attempt::of("front", ("try", result), should_work);
+            (attempt.works, attempt.is_good())
+        };
+        for refusal in [libc::EPERM, libc::EACCES, libc::ECONNREFUSED] {
+            assert_eq!(works(Some(refusal), false), (false, true));
+            assert_eq!(works(Some(refusal), true), (false, false));
+        }
+        for other in [libc::EINVAL, libc::EEXIST, libc::ETIMEDOUT] {
+            assert_eq!(works(Some(other), false), (true, false));
+            assert_eq!(works(Some(other), true), (false, false));
+        }
+        assert_eq!(works(None, false), (true, false));
+        assert_eq!(works(None, true), (true, true));
+    }
 }

@@ -149,19 +149,24 @@ fn who_is_listed_and_shut_out_is_told() {
     });
 }
 
-/// One network in ten is what a quorum forgives, and three are not.
+/// Of ten networks a quorum forgives two, and no third one: on the way in, and on the answers' way out.
 #[test]
 fn what_a_quorum_forgives_is_a_doubt() {
     inside("twin::exam::what_a_quorum_forgives_is_a_doubt", |world| {
         let some = |severity, v4: &str, v6: &str| {
-            world.nft(&format!(
-                "table inet geo {{ chain in {{ type filter hook prerouting priority -10; policy accept;
-                    ip saddr {{ {v4} }} tcp dport 80 drop
-                    ip6 saddr {{ {v6} }} tcp dport 80 drop
-                }}\n }}"
-            ));
-            let found = ("proved-dropped-for-some", severity);
-            assert_eq!(told(&world.examined(GUARD)), [found, found], "{v4}");
+            for (hook, whose, port, code) in [
+                ("prerouting", "saddr", "dport", "proved-dropped-for-some"),
+                ("output", "daddr", "sport", "proved-answers-dropped"),
+            ] {
+                world.nft(&format!(
+                    "table inet geo {{ chain some {{ type filter hook {hook} priority -10; policy accept;
+                        ip {whose} {{ {v4} }} tcp {port} 80 drop
+                        ip6 {whose} {{ {v6} }} tcp {port} 80 drop
+                    }}\n }}"
+                ));
+                let found = (code, severity);
+                assert_eq!(told(&world.examined(GUARD)), [found, found], "{hook} {v4}");
+            }
         };
         some(
             Severity::Doubt,
@@ -318,7 +323,7 @@ fn what_asks_whose_the_socket_is_cannot_be_told() {
             assert_eq!(is_dropped, drops, "{rules}: {exam:?}");
         }
         // As iptables has them, which is of one family.
-        for (by, is_told) in [("owner --uid-owner 12345", false), ("mark --mark 7", true)] {
+        for (by, is_told) in [("owner --uid-owner 0", false), ("mark --mark 7", true)] {
             world.iptables(&format!(
                 "*filter\n:INPUT ACCEPT [0:0]\n:FORWARD ACCEPT [0:0]\n:OUTPUT DROP [0:0]\n\
                  -A OUTPUT -m {by} -j ACCEPT\nCOMMIT\n"
