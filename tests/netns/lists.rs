@@ -234,17 +234,16 @@ fn a_table_that_is_flushed_while_a_list_is_filled_is_back_at_once_and_filled_aga
         enforcing.change_list(&next);
         enforcing.wait_for_a_part();
         lab::nft("flush ruleset");
-        // Shut to the world, and open to the local networks of the list that stood.
-        wait_for(SOON, "it is back", || {
-            let lists = crate::mixed::own_table_or_none()
-                .is_some()
-                .then(lists_there)?;
-            (!lists.is_empty()).then_some(())
-        });
-        // Before the peers are asked: silence takes longer to believe than a list takes to fill.
-        wait_for(SOON, "the list is being filled again", || {
-            matches!(enforcing.list(), List::Filling { .. }).then_some(())
-        });
+        // Shut to the world, and open to the local networks of the list that stood. Both at once, and before the peers
+        // are asked: to list the table, and to believe in silence, takes longer than a list takes to fill.
+        wait_for(
+            SOON,
+            "it is back, and the list is being filled again",
+            || {
+                let is_back = nft(&["list", "tables"]).contains("table inet acmegate");
+                (is_back && matches!(enforcing.list(), List::Filling { .. })).then_some(())
+            },
+        );
         assert_eq!(host.probe(HOST_4, 80), Seen::Silence);
         assert_eq!(host.probe(HOST_PRIVATE, 80), Seen::Connected);
         enforcing.wait_for_the_list();
