@@ -4,9 +4,11 @@
 //! daemon's alone: root's and other people's connections are nobody's to judge here. What is said
 //! here is a pure function of the configuration and the account, the same in every process.
 
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
 use rustix::process::{geteuid, getuid};
 
-use super::parts;
 use super::privilege;
 use crate::config::{self, Config, Mode};
 use crate::firewall::ruleset::{Egress, MAX_DESTINATIONS};
@@ -73,7 +75,7 @@ impl Account {
             (_, config::Egress::Auto) if !self.is_ours_alone => return Confined::Shared,
             (_, config::Egress::Auto | config::Egress::Upstreams) => {}
         }
-        let to = parts::destinations(config);
+        let to = destinations(config);
         match to.len() <= MAX_DESTINATIONS {
             true => Confined::To(Egress {
                 uid: self.uid,
@@ -130,10 +132,31 @@ impl Confined {
     }
 }
 
+/// Upstreams, servers and the webhook: where the front connects to, and nobody else of us to anything.
+pub fn destinations(config: &Config) -> BTreeSet<SocketAddr> {
+    let answers = config.sites.iter().filter_map(|site| match &site.source {
+        config::Source::Upstream(address) => Some(*address),
+        _ => None,
+    });
+    let servers = config
+        .sites
+        .iter()
+        .flat_map(|site| [site.tls_source, site.server])
+        .chain([config.tls.server])
+        .flatten();
+    let webhook = config.notify.webhook.as_ref();
+    let all = (answers.chain(servers).map(|server| server.address))
+        .chain(webhook.map(|webhook| webhook.address));
+    // What is written ::ffff:10.0.0.5 goes as 10.0.0.5.
+    all.map(|to| SocketAddr::new(to.ip().to_canonical(), to.port()))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::config::Unchecked;
+    use crate::daemon::parts;
 
     const OURS: Account = Account {
         uid: 996,

@@ -2,14 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use nlink::netlink::nftables::Family as NftFamily;
 
-use super::confine::Account;
+use super::confine::{self, Account};
 use crate::answer::{Answers, Pushed, Source, Upstream, Webroot};
 use crate::config::{self, Accounts, Config, Group};
 use crate::firewall::enforcer::Orders;
@@ -245,29 +244,9 @@ pub struct Room {
 
 /// The ports of upstreams, servers and the webhook, the only ones that the front may connect to.
 pub fn upstream_ports(config: &Config) -> Vec<u16> {
-    let destinations = destinations(config).into_iter();
+    let destinations = confine::destinations(config).into_iter();
     let ports: BTreeSet<u16> = destinations.map(|to| to.port()).collect();
     ports.into_iter().collect()
-}
-
-/// Upstreams, servers and the webhook: where the front connects to, and nobody else of us to anything.
-pub fn destinations(config: &Config) -> BTreeSet<SocketAddr> {
-    let answers = config.sites.iter().filter_map(|site| match &site.source {
-        config::Source::Upstream(address) => Some(*address),
-        _ => None,
-    });
-    let servers = config
-        .sites
-        .iter()
-        .flat_map(|site| [site.tls_source, site.server])
-        .chain([config.tls.server])
-        .flatten();
-    let webhook = config.notify.webhook.as_ref();
-    let all = (answers.chain(servers).map(|server| server.address))
-        .chain(webhook.map(|webhook| webhook.address));
-    // What is written ::ffff:10.0.0.5 goes as 10.0.0.5.
-    all.map(|to| SocketAddr::new(to.ip().to_canonical(), to.port()))
-        .collect()
 }
 
 /// Asks the host's accounts once and remembers the answers: a sealed process cannot ask again.
