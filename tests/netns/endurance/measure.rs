@@ -20,7 +20,7 @@ const PARTS: [&str; 4] = ["front", "enforcer", "runner", "historian"];
 const FLAT_KB: f64 = 64.0;
 /// What an opening takes in front and enforcer for the hour in which it counts for the budget: all of these minutes, and
 /// `[budget] per_hour` bounds it. It stands in the book and in a copy that is being changed; and each time the front asks
-/// for the book, in the list of replies on either side, for which there may be room for twice as many.
+/// for the book, in the list of replies on either side.
 const OPENING_BYTES: usize = 2 * size_of::<Opening>() + 2 * size_of::<Reply>();
 /// Of how many looks a straight line says something.
 const ENOUGH: usize = 20;
@@ -241,8 +241,10 @@ pub fn judge(samples: &[Sample]) -> Vec<String> {
         assert!(sample.history_bytes <= MAX_HISTORY_BYTES, "{sample:?}");
         assert_eq!(sample.files, samples[0].files, "{sample:?}");
     }
-    let openings = second[second.len() - 1].remembered as f64 - second[0].remembered as f64;
-    let by_openings = (openings * OPENING_BYTES as f64 / 1024.0).max(0.0);
+    // What holds openings doubles when it is full (at 2,048 it takes 190 kB at once): at the end there may be room for twice
+    // as many, at the beginning for just as many.
+    let openings = (2 * second[second.len() - 1].remembered).saturating_sub(second[0].remembered);
+    let by_openings = (openings * OPENING_BYTES) as f64 / 1024.0;
     let mut told = vec![format!(
         "of {by_openings:.0} kB, at most, that openings of the last hour take"
     )];
