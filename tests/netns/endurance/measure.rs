@@ -215,13 +215,17 @@ pub fn table(samples: &[Sample]) -> String {
 #[track_caller]
 pub fn come_back(day: &Day, samples: &[Sample]) {
     for (name, pid) in PARTS.into_iter().zip(pids(day)) {
-        let least = |of: Count| {
-            let counts = samples.iter().map(|sample| of(&sample.parts[name]));
-            counts.min().unwrap_or_default()
+        let most = |of: Count| {
+            let earlier = samples.iter().take(samples.len().div_ceil(2));
+            let counts = earlier.map(|sample| of(&sample.parts[name]));
+            counts.max().unwrap_or_default()
         };
         for (what, of) in COUNTS {
-            let what = format!("no more {what} of the {name} than {} at first", least(of));
-            wait_for(SOON, &what, || (of(&part(pid)) <= least(of)).then_some(()));
+            let what = format!(
+                "no more {what} of the {name} than {} in the first half",
+                most(of)
+            );
+            wait_for(SOON, &what, || (of(&part(pid)) <= most(of)).then_some(()));
         }
     }
 }
