@@ -183,6 +183,37 @@ fn a_lease_ends_a_grace_after_its_holder_died() {
 }
 
 #[test]
+fn whoever_held_an_ended_lease_is_watched_no_longer() {
+    inside(|| {
+        let _host = Host::new();
+        let daemon = Daemon::start("");
+        let watched = |count: usize| {
+            let descriptors = format!("/proc/{}/fd", daemon.front());
+            wait_for(
+                Duration::from_secs(30),
+                &format!("{count} holders are watched"),
+                || {
+                    let entries = std::fs::read_dir(&descriptors).expect("its descriptors");
+                    let targets = entries.flatten().flat_map(|entry| entry.path().read_link());
+                    let watches = targets.filter(|target| target.ends_with("anon_inode:[pidfd]"));
+                    (watches.count() == count).then_some(())
+                },
+            );
+        };
+        for lease in ["closed", "expires"] {
+            daemon
+                .cli(&["open", "--lease", lease, "--for", "10s"])
+                .success();
+        }
+        watched(2);
+        daemon.cli(&["close", "--lease", "closed"]).success();
+        watched(1);
+        // Nobody closes the other one.
+        watched(0);
+    });
+}
+
+#[test]
 fn the_budget_survives_a_kill() {
     inside(|| {
         let _host = Host::new();

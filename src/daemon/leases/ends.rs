@@ -19,17 +19,13 @@ pub async fn watch_holders(leases: Arc<Leases>, mut to_watch: mpsc::Receiver<(Le
     // One watch for each lease: a client that lives for months opens again and again, and its
     // watches must not take the places of others.
     let mut watches: HashMap<LeaseName, AbortHandle> = HashMap::new();
+    let mut windows = leases.windows();
     loop {
         tokio::select! {
             Some((name, holder)) = to_watch.recv() => {
-                let windows = leases.windows.borrow().clone();
-                watches.retain(|other, watch| {
-                    let lives = windows.lease(other).is_some();
-                    if !lives {
-                        watch.abort();
-                    }
-                    lives
-                });
+                if windows.borrow().lease(&name).is_none() {
+                    continue;
+                }
                 let watch = watched.spawn({
                     let name = name.clone();
                     async move {
@@ -48,6 +44,17 @@ pub async fn watch_holders(leases: Arc<Leases>, mut to_watch: mpsc::Receiver<(Le
                 if let Ok(true) = leases.close_of(&name, &holder).await {
                     tracing::info!(lease = %name, holder = %holder.command, "the holder of a lease is gone: released");
                 }
+            }
+            // An ended lease needs no watch, nor the descriptor that a watch takes.
+            Ok(()) = windows.changed() => {
+                let windows = windows.borrow_and_update();
+                watches.retain(|name, watch| {
+                    let lives = windows.lease(name).is_some();
+                    if !lives {
+                        watch.abort();
+                    }
+                    lives
+                });
             }
             else => return,
         }
