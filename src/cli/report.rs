@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::terminal::{Color, plain, print};
 use super::{Failure, finish, length, milliseconds, wall};
 use crate::control::client;
-use crate::control::protocol::{Ask, Exit, ReportWord, Response};
+use crate::control::protocol::{Ask, Exit, Opaque, ReportWord, Response};
 use crate::control::status::Time;
 use crate::observe::record::Record;
 use crate::observe::report;
@@ -64,8 +64,9 @@ pub fn run(runtime_dir: &Path, args: &ReportArgs) -> Result<ExitCode, Failure> {
     if args.json {
         let within = records.iter().zip(&response.report);
         let within = within.filter(|(record, _)| is_within(record, span, now));
-        let values: Vec<Value> = within.map(|(_, value)| value.clone()).collect();
-        let text = report::json(&values).map_err(|error| Failure::new(Exit::Software, error))?;
+        let values: Result<Vec<Value>, _> = within.map(|(_, told)| told.read()).collect();
+        let text = values.and_then(|values| report::json(&values));
+        let text = text.map_err(|error| Failure::new(Exit::Software, error))?;
         return print(&text);
     }
     if let Some(file) = &args.html {
@@ -112,7 +113,7 @@ impl ReportArgs {
 }
 
 fn records(response: &Response) -> Result<Vec<Record>, Failure> {
-    let records = response.report.iter().cloned().map(serde_json::from_value);
+    let records = response.report.iter().map(Opaque::read);
     records.collect::<Result<_, _>>().map_err(|error| {
         Failure::new(
             Exit::Software,

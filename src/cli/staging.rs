@@ -22,7 +22,7 @@ use super::exec::{Tree, code_of};
 use super::terminal::plain;
 use super::{Failure, milliseconds, wall};
 use crate::control::client;
-use crate::control::protocol::{Ask, Exit, ReportWord};
+use crate::control::protocol::{Ask, Exit, Opaque, ReportWord};
 use crate::doctor::finding::{Area, Exam};
 use crate::doctor::staging::{self, Ran, Staged, stage};
 use crate::observe::record::Record;
@@ -268,11 +268,7 @@ async fn windows_since(
         if response.code != 0 {
             return Err(response.message);
         }
-        let records: Result<Vec<Record>, _> = response
-            .report
-            .into_iter()
-            .map(serde_json::from_value)
-            .collect();
+        let records: Result<Vec<Record>, _> = response.report.iter().map(Opaque::read).collect();
         let mut records = records.map_err(|error| error.to_string())?;
         records.retain(|record| record.opened_at >= begun_at);
         let is_over = records.iter().all(|record| record.end.is_some());

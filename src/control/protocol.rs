@@ -8,7 +8,9 @@
 use std::fmt;
 use std::net::IpAddr;
 
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::value::{RawValue, to_raw_value};
 
 use crate::gate::challenge::ChallengeType;
 use crate::gate::lease::LeaseName;
@@ -264,7 +266,7 @@ pub struct Response {
     pub surveyed: Option<u32>,
     /// The records that were asked for, in the schema of docs/report.md: opaque to this protocol.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub report: Vec<serde_json::Value>,
+    pub report: Vec<Opaque>,
     /// Whether the command that the lease was armed for is being ended because of this refusal.
     #[serde(default)]
     pub ends_client: bool,
@@ -313,6 +315,43 @@ impl Exit {
         known.unwrap_or(Self::Software)
     }
 }
+
+/// JSON that is carried as it was written. A tree of it in memory takes ten times as much, and the daemon
+/// carries reports of some megabytes.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Opaque(Box<RawValue>);
+
+impl Opaque {
+    /// Writes it.
+    ///
+    /// # Errors
+    /// What JSON has no word for.
+    pub fn of(value: &impl Serialize) -> Result<Self, serde_json::Error> {
+        to_raw_value(value).map(Self)
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// It is JSON, but not of this kind.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, serde_json::Error> {
+        serde_json::from_str(self.0.get())
+    }
+
+    /// How long it is, in octets.
+    pub fn bytes(&self) -> usize {
+        self.0.get().len()
+    }
+}
+
+impl PartialEq for Opaque {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.get() == other.0.get()
+    }
+}
+
+impl Eq for Opaque {}
 
 impl Response {
     /// A success.

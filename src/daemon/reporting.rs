@@ -9,7 +9,7 @@ use super::history::HistoryError;
 use super::recorder::wall;
 use super::refused::Refused;
 use super::words::{identifier, lease_name};
-use crate::control::protocol::{Exit, MAX_RESPONSE_BYTES, ReportWord, Response, SaidWord};
+use crate::control::protocol::{Exit, MAX_RESPONSE_BYTES, Opaque, ReportWord, Response, SaidWord};
 use crate::gate::caller::{Ask as GateAsk, Caller};
 use crate::gate::lease::LeaseName;
 use crate::observe::history::message::{Found, Query};
@@ -125,19 +125,22 @@ impl Desk {
 
 /// An answer that whoever asked can read whole, and how many of the oldest have no room in it.
 fn told(records: &[Record]) -> (Response, u64) {
-    let mut values = Vec::new();
+    let mut report = Vec::new();
     let mut bytes = 0;
     for record in records.iter().rev() {
-        bytes += serde_json::to_vec(record).map_or(0, |json| json.len() + 1);
+        let Ok(written) = Opaque::of(record) else {
+            continue;
+        };
+        bytes += written.bytes() + 1;
         if bytes > MAX_TOLD_BYTES {
             break;
         }
-        values.extend(serde_json::to_value(record));
+        report.push(written);
     }
-    let left_off = (records.len() - values.len()) as u64;
-    values.reverse();
+    let left_off = (records.len() - report.len()) as u64;
+    report.reverse();
     let response = Response {
-        report: values,
+        report,
         ..Response::done("")
     };
     (response, left_off)
@@ -175,8 +178,9 @@ mod tests {
         assert!(bytes < MAX_RESPONSE_BYTES, "{bytes}");
         let kept = response.report.len();
         assert_eq!((kept, left_off), (8, 4));
-        assert_eq!(response.report[0]["opened_at"], 5);
-        assert_eq!(response.report[7]["opened_at"], 12);
+        let opened_at = |told: &Opaque| told.read::<Record>().unwrap().opened_at;
+        let opened: Vec<_> = response.report.iter().map(opened_at).collect();
+        assert_eq!(opened, [5, 6, 7, 8, 9, 10, 11, 12]);
         assert_eq!(told(&records[..3]).1, 0);
     }
 }

@@ -9,7 +9,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-use acmegate::control::protocol::{CONTROL_SOCKET, Envelope, Response};
+use acmegate::control::protocol::{CONTROL_SOCKET, Envelope, Opaque, Response};
 use acmegate::gate::Reason;
 use acmegate::observe::quorum::assess;
 use acmegate::observe::record::Record;
@@ -70,7 +70,7 @@ fn told(records: &[Record], arguments: &[&str]) -> (Output, Value) {
     let listener = UnixListener::bind(directory.path().join(CONTROL_SOCKET)).expect("a socket");
     let mut response = Response::done("");
     response.report = (records.iter())
-        .map(|record| serde_json::to_value(record).expect("JSON"))
+        .map(|record| Opaque::of(record).expect("JSON"))
         .collect();
     let daemon = thread::spawn(move || {
         let (mut stream, _) = listener.accept().expect("a caller");

@@ -8,7 +8,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use acmegate::control::protocol::{Ask, Envelope, Exit, Response};
+use acmegate::control::protocol::{Ask, Envelope, Exit, Opaque, Response};
 use acmegate::observe::record::{End, EndedBy, Record, Role, Source, Visit};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Signal;
@@ -61,7 +61,7 @@ fn answered(mut record: Record, address: [u8; 4]) -> Record {
 
 fn response(records: &[Record]) -> Response {
     let mut response = Response::done("watching");
-    let values = records.iter().map(serde_json::to_value);
+    let values = records.iter().map(Opaque::of);
     response.report = values.collect::<Result<_, _>>().expect("JSON");
     response
 }

@@ -57,7 +57,7 @@ pub fn records(daemon: &Daemon, which: ReportWord) -> Vec<Record> {
     assert_eq!(response.code, 0, "{response:?}");
     let values = response.report.into_iter();
     values
-        .map(|value| serde_json::from_value(value).expect("a record"))
+        .map(|record| record.read().expect("a record"))
         .collect()
 }
 
@@ -245,9 +245,8 @@ fn whoever_may_watch_sees_windows_come_and_go() {
         let mut next = || -> Vec<Record> {
             let line = lines.next().expect("it goes on").expect("a line");
             let response: Response = serde_json::from_str(&line).expect("a response");
-            let values = response.report.into_iter();
-            values
-                .map(|value| serde_json::from_value(value).expect("a record"))
+            let told = response.report.iter();
+            told.map(|record| record.read().expect("a record"))
                 .collect()
         };
         assert_eq!(next(), []);

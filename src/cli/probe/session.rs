@@ -156,8 +156,7 @@ impl Session {
         let asked =
             tokio::task::spawn_blocking(move || client::ask(&runtime_dir, Ask::Report(word)));
         let response: Response = asked.await.ok()?.ok()?;
-        let record = response.report.into_iter().next_back()?;
-        serde_json::from_value(record).ok()
+        response.report.last()?.read().ok()
     }
 
     /// From which addresses each asked, as the gate's record has it.

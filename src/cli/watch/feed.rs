@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::super::Failure;
 use crate::control::client::{self, ClientError, Staying};
-use crate::control::protocol::{Exit, MAX_RESPONSE_BYTES, Response};
+use crate::control::protocol::{Exit, MAX_RESPONSE_BYTES, Opaque, Response};
 use crate::observe::record::Record;
 
 /// How often a daemon that is gone is looked for.
@@ -156,7 +156,7 @@ fn told(response: Response) -> News {
         let exit = Exit::from_code(response.code);
         return News::Refused(Failure::new(exit, response.message));
     }
-    let records = response.report.into_iter().map(serde_json::from_value);
+    let records = response.report.iter().map(Opaque::read);
     match records.collect() {
         Ok(records) => News::Windows(records),
         Err(error) => News::Refused(Failure::new(
