@@ -210,22 +210,18 @@ pub fn table(samples: &[Sample]) -> String {
     text
 }
 
-/// Waits until no process has more of anything that can be counted than it ever had at an earlier look: threads and
+/// Waits until no process has more of anything that can be counted than at the look when it had least: threads and
 /// descriptors that are only kept for a while are let go of within seconds.
 #[track_caller]
 pub fn come_back(day: &Day, samples: &[Sample]) {
     for (name, pid) in PARTS.into_iter().zip(pids(day)) {
-        let most = |of: Count| {
-            let earlier = samples.iter().take(samples.len().div_ceil(2));
-            let counts = earlier.map(|sample| of(&sample.parts[name]));
-            counts.max().unwrap_or_default()
+        let least = |of: Count| {
+            let counts = samples.iter().map(|sample| of(&sample.parts[name]));
+            counts.min().unwrap_or_default()
         };
         for (what, of) in COUNTS {
-            let what = format!(
-                "no more {what} of the {name} than {} in the first half",
-                most(of)
-            );
-            wait_for(SOON, &what, || (of(&part(pid)) <= most(of)).then_some(()));
+            let what = format!("no more {what} of the {name} than {}", least(of));
+            wait_for(SOON, &what, || (of(&part(pid)) <= least(of)).then_some(()));
         }
     }
 }
