@@ -52,6 +52,7 @@ mod metrics;
 mod mixed;
 mod moments;
 mod notices;
+mod other_numbers;
 mod pairs;
 mod perspectives;
 mod probe;
