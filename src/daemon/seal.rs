@@ -373,16 +373,13 @@ fn send_to_nobody_else() -> io::Result<SeccompRule> {
 const COMMON: &[i64] = &[
     libc::SYS_brk,
     libc::SYS_clock_gettime,
-    libc::SYS_clock_nanosleep,
     libc::SYS_close,
     libc::SYS_exit,
     libc::SYS_exit_group,
     libc::SYS_futex,
     libc::SYS_getpid,
-    libc::SYS_getppid,
     libc::SYS_getrandom,
     libc::SYS_gettid,
-    libc::SYS_getuid,
     libc::SYS_geteuid,
     libc::SYS_madvise,
     libc::SYS_mremap,
@@ -402,24 +399,15 @@ const COMMON: &[i64] = &[
 const POLLING: &[i64] = &[
     libc::SYS_epoll_ctl,
     libc::SYS_epoll_pwait,
-    libc::SYS_epoll_pwait2,
     #[cfg(target_arch = "x86_64")]
     libc::SYS_epoll_wait,
-    libc::SYS_getsockname,
-    libc::SYS_getsockopt,
-    libc::SYS_ppoll,
-    #[cfg(target_arch = "x86_64")]
-    libc::SYS_poll,
-    libc::SYS_readv,
     libc::SYS_recvfrom,
-    libc::SYS_recvmsg,
 ];
 
 /// Opening and reading files, for `Reload` and webroots: landlock narrows it to the directories that are
 /// configured.
 const FILES: &[i64] = &[
     libc::SYS_fstat,
-    libc::SYS_lseek,
     libc::SYS_newfstatat,
     libc::SYS_openat,
     libc::SYS_statx,
@@ -432,41 +420,26 @@ const FILES: &[i64] = &[
     libc::SYS_stat,
 ];
 
-/// What fcntl(2) is for: copies of descriptors, their flags.
-const FCNTL: [i32; 6] = [
-    libc::F_DUPFD,
-    libc::F_DUPFD_CLOEXEC,
-    libc::F_GETFD,
-    libc::F_SETFD,
-    libc::F_GETFL,
-    libc::F_SETFL,
-];
+/// What fcntl(2) is for: copies of descriptors, and to see that one is open. The flags of files and sockets stay.
+const FCNTL: [i32; 3] = [libc::F_DUPFD_CLOEXEC, libc::F_GETFD, libc::F_GETFL];
 
 /// What it is for to a database: locks.
-const LOCKS: [i32; 6] = [
-    libc::F_GETLK,
-    libc::F_SETLK,
-    libc::F_SETLKW,
-    libc::F_OFD_GETLK,
-    libc::F_OFD_SETLK,
-    libc::F_OFD_SETLKW,
-];
+const LOCKS: [i32; 2] = [libc::F_GETLK, libc::F_SETLK];
 
-/// What the enforcer needs besides: netlink. For the front `sendmsg` would be a way to connect, by
+/// What the enforcer needs besides: netlink. Nobody has `sendmsg`: for the front it would be a way to connect, by
 /// MSG_FASTOPEN and an address behind a pointer that no filter sees.
-const ENFORCER: &[i64] = &[libc::SYS_sendmsg, libc::SYS_sendto];
+const ENFORCER: &[i64] = &[libc::SYS_recvmsg, libc::SYS_sendto];
 
 /// What the historian needs besides: what SQLite does to a file, its journal and their directory. Modes
 /// and owners are not among it: landlock does not know them, and they are right when a file is made.
 const HISTORIAN: &[i64] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_access,
+    // While somebody else has the database.
+    libc::SYS_clock_nanosleep,
     libc::SYS_faccessat,
-    libc::SYS_faccessat2,
-    libc::SYS_fdatasync,
     libc::SYS_fsync,
     libc::SYS_ftruncate,
-    libc::SYS_getcwd,
     libc::SYS_pread64,
     libc::SYS_pwrite64,
     #[cfg(target_arch = "x86_64")]
@@ -543,6 +516,8 @@ const FRONT: &[i64] = &[
     libc::SYS_epoll_create1,
     libc::SYS_eventfd2,
     libc::SYS_getpeername,
+    libc::SYS_getsockname,
+    libc::SYS_getsockopt,
     libc::SYS_openat2,
     libc::SYS_pidfd_open,
     libc::SYS_pipe2,

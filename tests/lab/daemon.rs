@@ -417,7 +417,9 @@ fn family_of(pid: u32) -> Vec<(u32, Vec<String>)> {
 fn is_stopped(pid: u32) -> bool {
     let threads = fs::read_dir(format!("/proc/{pid}/task")).expect("it lives");
     let mut stats = threads.flatten().map(|thread| thread.path().join("stat"));
-    stats.all(|stat| state_and_parent_in(&stat).is_none_or(|(state, _)| state == "T"))
+    let stands = |state: String| state.eq_ignore_ascii_case("T");
+    // Of one that is traced, the letter is small.
+    stats.all(|stat| state_and_parent_in(&stat).is_none_or(|(state, _)| stands(state)))
 }
 
 fn state_and_parent(pid: u32) -> Option<(String, u32)> {

@@ -73,15 +73,18 @@ fn nothing_that_the_processes_need_is_refused_to_them() {
         let mut daemon = Daemon::with(&text).under(&strace).start();
 
         open_and_validate(&host, &daemon);
+        stand_still(&daemon);
         reload(&daemon, &ground, &text);
         nft(&["flush", "ruleset"]);
         wait_for(SOON, "the table is back", || {
             let table = nft(&["list", "tables"]);
             table.contains("acmegate").then_some(())
         });
-        for lease in ["a", "b"] {
-            daemon.cli(&["close", "--lease", lease]);
-        }
+        while_somebody_has_the_database(&daemon, || {
+            for lease in ["a", "b"] {
+                daemon.cli(&["close", "--lease", lease]);
+            }
+        });
         wait_for(SOON, "windows are history", || {
             let told = daemon.cli(&["report", "--json"]).success().stdout;
             (told.lines().count() >= 2).then_some(())
@@ -205,6 +208,28 @@ fn tell(mut peer: TcpStream, words: &[u8]) {
     let _ = peer.write_all(words);
     let _ = peer.shutdown(Shutdown::Write);
     let _ = peer.read_to_end(&mut Vec::new());
+}
+
+/// Stopped and told to go on, whoever waited for a time goes on waiting by restart_syscall(2).
+fn stand_still(daemon: &Daemon) {
+    daemon.signal(Signal::STOP);
+    daemon.signal(Signal::CONT);
+}
+
+/// A backup, or somebody's look by sqlite3: the historian waits for a while.
+fn while_somebody_has_the_database(daemon: &Daemon, work: impl FnOnce()) {
+    let database = format!("{}/history/history.db", daemon.state_dir());
+    let somebody = rusqlite::Connection::open(database).expect("there is one");
+    somebody
+        .execute_batch("BEGIN EXCLUSIVE")
+        .expect("nobody else has it");
+    work();
+    let waits = format!("{} ", libc::SYS_clock_nanosleep);
+    let does = format!("/proc/{}/syscall", daemon.historian());
+    wait_for(SOON, "the historian waits for it", || {
+        let does = fs::read_to_string(&does).expect("our own process");
+        does.starts_with(&waits).then_some(())
+    });
 }
 
 /// A good one, a bad one, one whose list is gone.
