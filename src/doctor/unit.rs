@@ -62,20 +62,33 @@ fn hides<'shown>(shown: &'shown str, path: &Path) -> Option<&'shown str> {
     })
 }
 
-/// Whether this line has the path, or what is above it, shown all the same. Of paths with blanks or colons in them
-/// the whole is looked for, since they cannot be told apart there.
+/// Whether this line has the path, or what is above it, shown all the same: what counts is where a bind leads
+/// to (systemd.exec(5)). Of paths with blanks or colons in them the whole is looked for, since they cannot be told
+/// apart there.
 fn shows(line: &str, path: &Path) -> bool {
-    let Some(("BindReadOnlyPaths" | "BindPaths", places)) = line.split_once('=') else {
+    let Some(("BindReadOnlyPaths" | "BindPaths", binds)) = line.split_once('=') else {
         return false;
     };
     let path_text = path.to_string_lossy();
     if path_text.contains([' ', ':']) {
-        return places.contains(&*path_text);
+        return binds.match_indices(&*path_text).any(|(at, _)| {
+            let is_place = binds[..at].ends_with(':');
+            is_place || !binds[at + path_text.len()..].starts_with(":/")
+        });
     }
-    let mut words = places
-        .split([' ', ':'])
-        .filter(|word| word.starts_with('/'));
-    words.any(|word| path.starts_with(word))
+    binds.split(' ').any(|bind| path.starts_with(place(bind)))
+}
+
+/// Where `source`, `-source`, `source:place` or `source:place:options` leads to.
+fn place(bind: &str) -> &str {
+    let mut parts = bind.strip_prefix('-').unwrap_or(bind).split(':');
+    let source = parts.next().unwrap_or_default();
+    let place = parts.next().filter(|part| part.starts_with('/'));
+    match place.unwrap_or(source) {
+        // A path begins with that, too.
+        "" => "-",
+        place => place,
+    }
 }
 
 /// What to write into a drop-in, or why none helps.
@@ -124,6 +137,18 @@ mod tests {
         assert!(hides("/home/alice/www2:rbind", "/home/alice/www"));
         assert!(!hides("/home/alice/my www:rbind", "/home/alice/my www"));
         assert!(hides("/home/bob/www", "/home/alice/www"));
+        assert!(!hides("-/home/alice", "/home/alice/www"));
+        // Shown elsewhere is not shown here.
+        assert!(hides("/home/alice/www:/srv/www:rbind", "/home/alice/www"));
+        assert!(!hides("/srv/www:/home/alice/www:rbind", "/home/alice/www"));
+        assert!(hides(
+            "/home/alice/my www:/srv/www:rbind",
+            "/home/alice/my www"
+        ));
+        assert!(!hides(
+            "/srv/www:/home/alice/my www:rbind",
+            "/home/alice/my www"
+        ));
     }
 
     #[test]
