@@ -132,6 +132,8 @@ mod tests {
         for ask in [
             Ask::Open,
             Ask::Close { owner: 5 },
+            // Not even its own, should a grant have been taken away since.
+            Ask::Close { owner: 1000 },
             Ask::Answer(&name),
             Ask::Report,
             Ask::Firewall,
