@@ -277,8 +277,7 @@ impl Process {
             }
         }
         if matches!(self, Self::Enforcer | Self::Reader | Self::Historian) {
-            let started = thread::Builder::new().spawn(|| ()).map(drop);
-            tried.extend(refused(name, vec![("start a thread", started)]));
+            tried.extend(refused(name, vec![("start a thread", start_a_thread())]));
         }
         let reads = matches!(self, Self::Front | Self::Reader | Self::Historian);
         if let Some(source) = source.filter(|_| reads) {
@@ -307,6 +306,17 @@ fn on_a_thread(ground: &Ground) -> io::Result<Vec<Tried>> {
         let tries = thread::Builder::new().spawn_scoped(scope, || ground.try_everything());
         tries.map(|tries| tries.join().unwrap_or_default())
     })
+}
+
+/// musl has one word for whatever kept a thread from being started, that there is no room. There is: the caller is a
+/// thread that was started just now.
+fn start_a_thread() -> io::Result<()> {
+    match thread::Builder::new().spawn(|| ()) {
+        Err(error) if cfg!(target_env = "musl") && error.kind() == io::ErrorKind::WouldBlock => {
+            Err(rustix::io::Errno::PERM.into())
+        }
+        started => started.map(drop),
+    }
 }
 
 /// Nobody has connected: either is an answer of the kernel.
