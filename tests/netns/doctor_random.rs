@@ -43,6 +43,8 @@ const LANES: u32 = 2;
 const SHRINKING: u32 = 250;
 /// So many disagreements of a lane are told at once.
 const ENOUGH: usize = 4;
+/// After so many hosts a lane tells what it has seen: a long run that reaches its limit has not been for nothing.
+const TOLD: u32 = 100;
 
 fn live_side() -> impl Strategy<Value = LiveSide> {
     let tables = (
@@ -106,8 +108,16 @@ fn lane(number: u32, share: u32, seed: u64) -> (Tally, Vec<String>) {
     let live = Live::new();
     let mut case = number;
     while tally.borrow().cases < share && disagreements.len() < ENOUGH {
-        disagreements.extend(try_case(&live, seed, case, &tally));
+        let found = try_case(&live, seed, case, &tally);
+        for disagreement in &found {
+            eprintln!("{disagreement}");
+        }
+        disagreements.extend(found);
         case += LANES;
+        let tally = tally.borrow();
+        if tally.cases > 0 && tally.cases.is_multiple_of(TOLD) {
+            eprintln!("lane {number}, up to case {case}:\n{tally}");
+        }
     }
     (tally.into_inner(), disagreements)
 }
