@@ -13,7 +13,9 @@ use acmegate::observe::record::{End, EndedBy, Record, Role, Source, Visit};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::process::Signal;
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
-use rustix::termios::{LocalModes, Termios, Winsize, tcgetattr, tcsetwinsize};
+use rustix::termios::{
+    LocalModes, OptionalActions, Termios, Winsize, tcgetattr, tcsetattr, tcsetwinsize,
+};
 
 use crate::lab::{BINARY, Daemon, TempDir, run, send, wait_for};
 
@@ -198,6 +200,14 @@ impl OnTerminal {
         !now.local_modes.contains(LocalModes::ICANON)
     }
 
+    /// Whether it is stopped, by the kernel's word.
+    fn is_stopped(&self) -> bool {
+        let path = format!("/proc/{}/stat", self.child.id());
+        let stat = std::fs::read_to_string(path).expect("it lives");
+        let (_, state) = stat.rsplit_once(") ").expect("a state");
+        state.starts_with('T')
+    }
+
     /// Waits for its end; the terminal is as it was before.
     #[track_caller]
     fn ends(&mut self) -> Option<i32> {
@@ -205,6 +215,13 @@ impl OnTerminal {
             self.read();
             self.child.try_wait().expect("our own child")
         });
+        self.is_given_back();
+        status.code()
+    }
+
+    /// The terminal is as it was before.
+    #[track_caller]
+    fn is_given_back(&mut self) {
         self.read();
         let now = tcgetattr(&self.slave).expect("settings");
         assert_eq!(now.local_modes, self.before.local_modes);
@@ -220,7 +237,6 @@ impl OnTerminal {
             last("\u{1b}[?25h") > last("\u{1b}[?25l"),
             "the cursor is back"
         );
-        status.code()
     }
 }
 
@@ -283,6 +299,54 @@ fn control_c_escape_and_signals_give_the_terminal_back_too() {
         }
         assert_eq!(terminal.ends(), Some(code), "{key:?} {signal:?}");
     }
+}
+
+#[test]
+fn while_it_is_stopped_the_terminal_is_given_back_and_taken_again_afterwards() {
+    let server = Server::start();
+    let mut terminal = OnTerminal::start(server.command());
+    let stream = server.accept(&response(&[window("before", 1)]));
+    terminal.shows("before");
+    // Twice: it is asked to take the terminal again by its own stop, and by the signal that ends it.
+    for lease in ["first", "second"] {
+        send(terminal.child.id(), Signal::TSTP);
+        wait_for(SECONDS, "it stops", || terminal.is_stopped().then_some(()));
+        terminal.is_given_back();
+        terminal.shown.clear();
+        tell(&stream, &response(&[window(lease, 2)]));
+        send(terminal.child.id(), Signal::CONT);
+        // Everything is drawn again, and what was told meanwhile.
+        terminal.shows("1 window is open");
+        terminal.shows(lease);
+        assert!(terminal.is_raw());
+        let shown = String::from_utf8_lossy(&terminal.shown).into_owned();
+        assert_eq!(shown.matches("\u{1b}[?1049h").count(), 1, "{shown:?}");
+    }
+    // What it is asked while it is stopped it does once it goes on.
+    send(terminal.child.id(), Signal::TSTP);
+    wait_for(SECONDS, "it stops", || terminal.is_stopped().then_some(()));
+    send(terminal.child.id(), Signal::TERM);
+    send(terminal.child.id(), Signal::CONT);
+    assert_eq!(terminal.ends(), Some(143));
+}
+
+#[test]
+fn whoever_had_the_terminal_while_it_was_stopped_by_force_leaves_no_trace() {
+    let server = Server::start();
+    let mut terminal = OnTerminal::start(server.command());
+    let _stream = server.accept(&response(&[window("certbot-812", 1)]));
+    terminal.shows("certbot-812");
+    // Nobody can give anything back at SIGSTOP; a shell sets the terminal as it wants it, and writes.
+    send(terminal.child.id(), Signal::STOP);
+    wait_for(SECONDS, "it stops", || terminal.is_stopped().then_some(()));
+    tcsetattr(&terminal.slave, OptionalActions::Now, &terminal.before).expect("settings");
+    terminal.read();
+    terminal.shown.clear();
+    send(terminal.child.id(), Signal::CONT);
+    terminal.shows("certbot-812");
+    assert!(terminal.is_raw());
+    terminal.press(b"q");
+    assert_eq!(terminal.ends(), Some(0));
 }
 
 #[test]

@@ -17,6 +17,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::feed::{Feed, News};
@@ -33,6 +34,9 @@ use crate::control::protocol::Exit;
 const DRAW_EVERY: Duration = Duration::from_millis(100);
 /// How many of these pass until the times on the screen are drawn anew.
 const DRAWS_A_SECOND: u32 = 10;
+/// Stops a program on a terminal, and lets it go on; tokio has no names for them.
+const TERMINAL_STOP: i32 = Signal::TSTP.as_raw();
+const CONTINUE: i32 = Signal::CONT.as_raw();
 
 pub fn run(runtime_dir: &Path) -> Result<ExitCode, Failure> {
     let staying = client::watch(runtime_dir)?;
@@ -89,6 +93,8 @@ async fn in_lines(mut feed: Feed) -> Result<ExitCode, Failure> {
 async fn on_screen(mut feed: Feed) -> Result<ExitCode, Failure> {
     let mut signals = Signals::listen().map_err(system)?;
     let mut sizes = signal(SignalKind::window_change()).map_err(system)?;
+    let mut stops = signal(SignalKind::from_raw(TERMINAL_STOP)).map_err(system)?;
+    let mut goes_on = signal(SignalKind::from_raw(CONTINUE)).map_err(system)?;
     let mut screen = Screen::take().map_err(system)?;
     let mut keys = screen::keys();
     let mut view = View::default();
@@ -117,6 +123,11 @@ async fn on_screen(mut feed: Feed) -> Result<ExitCode, Failure> {
                 }
             },
             _ = sizes.recv() => screen.draw(&mut view, wall()).map_err(system)?,
+            _ = stops.recv() => screen.stop().map_err(system)?,
+            _ = goes_on.recv() => {
+                screen.go_on().map_err(system)?;
+                screen.draw(&mut view, wall()).map_err(system)?;
+            }
             code = signals.next() => return Ok(ExitCode::from(code)),
             _ = draws.tick() => {
                 still += 1;

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Read as _, Write as _};
 use std::panic;
 use std::sync::OnceLock;
 
+use rustix::process::{Signal, getpid, kill_process};
 use rustix::termios::{OptionalActions, Termios, tcgetattr, tcgetwinsize, tcsetattr};
 use tokio::sync::mpsc;
 
@@ -43,22 +44,48 @@ impl Screen {
     /// # Errors
     /// The terminal's.
     pub fn take() -> io::Result<Self> {
-        let mut modes = tcgetattr(io::stdin())?;
-        BEFORE.get_or_init(|| modes.clone());
+        let modes = tcgetattr(io::stdin())?;
+        BEFORE.get_or_init(|| modes);
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             give_back();
             before(info);
         }));
-        let taken = Self {
+        let mut taken = Self {
             is_coloured: std::env::var_os("NO_COLOR").is_none(),
             size: (0, 0),
             rows: Vec::new(),
         };
-        modes.make_raw();
-        tcsetattr(io::stdin(), OptionalActions::Now, &modes)?;
+        taken.go_on()?;
         write(TAKE)?;
         Ok(taken)
+    }
+
+    /// Gives the terminal back, stops this program as SIGTSTP would have, and takes the terminal again once
+    /// it is continued.
+    ///
+    /// # Errors
+    /// The terminal's, or the system's that stops nobody.
+    pub fn stop(&mut self) -> io::Result<()> {
+        give_back();
+        // Sent to itself it is delivered before the call is over: what follows happens after SIGCONT.
+        kill_process(getpid(), Signal::STOP)?;
+        // First the modes: in the background that stops it again, before anything is written.
+        self.go_on()?;
+        write(TAKE)
+    }
+
+    /// After SIGCONT: whoever had the terminal meanwhile may have set it and written to it as he liked.
+    ///
+    /// # Errors
+    /// The terminal's.
+    pub fn go_on(&mut self) -> io::Result<()> {
+        let mut modes = tcgetattr(io::stdin())?;
+        modes.make_raw();
+        tcsetattr(io::stdin(), OptionalActions::Now, &modes)?;
+        // Everything is drawn anew.
+        self.size = (0, 0);
+        Ok(())
     }
 
     /// Draws, in the terminal's size of the moment; only rows that changed are sent.
