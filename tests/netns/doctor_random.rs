@@ -109,7 +109,7 @@ fn lane(number: u32, share: u32, seed: u64) -> (Tally, Vec<String>) {
     let mut case = number;
     while tally.borrow().cases < share && disagreements.len() < ENOUGH {
         let found = try_case(&live, seed, case, &tally);
-        for disagreement in &found {
+        if let Some(disagreement) = &found {
             eprintln!("{disagreement}");
         }
         disagreements.extend(found);

@@ -2,20 +2,23 @@
 //! and who may read it.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use acmegate::control::client;
 use acmegate::control::protocol::{Ask, CONTROL_SOCKET, ReportWord, Response};
 use acmegate::observe::record::Outcome;
 use acmegate::observe::record::{EndedBy, Record, Role, Source, Why};
 use rustix::process::Signal;
+use socket2::{Domain, Socket, Type};
 
-use crate::host::{HOST_4, HOST_6, HOST_PRIVATE, Host};
+use crate::host::{HOST_4, HOST_6, HOST_PRIVATE, Host, socket_address};
 use crate::kernel::{SHUT, open_ports};
 use crate::lab::perspective::{DIAL, Question};
 use crate::lab::{Daemon, inside, ip, send, wait_for};
+use crate::raw::{self, SYN, Segment};
 
 pub const NAME: &str = "www.example.com";
 pub const TOKEN: &str = "LoqXcYV8q5ONbJQxbmR7SCTNo3tiAXDfowyjxAjEuX0";
@@ -197,6 +200,102 @@ fn what_came_just_before_the_enforcer_died_is_on_the_record_of_the_next_run() {
         assert_eq!(record.why, Why::Asked, "{record:#?}");
         assert!(source(&record, FOUR[0]).is_answered(), "{record:#?}");
         assert!(record.evidence.incomplete.is_some(), "{record:#?}");
+    });
+}
+
+/// Comes from this address to port 80, finishes the handshake, and holds the connection without a word: nobody
+/// but the kernel knows of it until the gate loses its patience.
+fn hold(host: &Host, from: &'static str) -> TcpStream {
+    host.outside(move || {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+        let own = socket_address(from, 0);
+        socket.bind(&own.into()).expect("its own address");
+        let to = socket_address(HOST_4, 80);
+        socket.connect(&to.into()).expect("the window is open");
+        socket.into()
+    })
+}
+
+/// Three first packets from this address, of nobody who goes on.
+fn knock(host: &Host, from: &'static str) {
+    host.outside(move || {
+        let address = |text: &str| text.parse::<Ipv4Addr>().expect("an address");
+        raw::send((2_000..2_003).map(|port| Segment {
+            from: (address(from), port),
+            to: (address(HOST_4), 80),
+            flags: SYN,
+            sequence: 7,
+        }));
+    });
+}
+
+/// Lets pass what may lie between when a packet came and when it is believed to have come.
+fn let_pass() {
+    let since = Instant::now();
+    wait_for(SOON, "a moment passes", || {
+        (since.elapsed() > Duration::from_millis(600)).then_some(())
+    });
+}
+
+#[test]
+fn windows_that_follow_and_overlap_each_other_tell_each_its_own_sources() {
+    const SOURCES: [&str; 4] = ["198.51.100.7", "203.0.113.7", "100.64.9.7", "198.18.0.7"];
+    let [always, first, second, third] = SOURCES;
+    inside(|| {
+        let host = host_asked_from(&SOURCES);
+        let daemon = Daemon::start("");
+        let record = |lease: &str| {
+            let word = ReportWord {
+                lease: Some(lease.to_owned()),
+                ..ReportWord::default()
+            };
+            records(&daemon, word).remove(0)
+        };
+        let has = |lease: &str, address: &str, is_so: fn(&Source) -> bool| {
+            wait_for(SOON, &format!("{address} in {lease}"), || {
+                let record = record(lease);
+                let source =
+                    (record.sources.iter()).find(|source| source.address.to_string() == address);
+                source.is_some_and(is_so).then_some(())
+            });
+        };
+        // By the kernel's word alone: what a connection came to would say so too, later.
+        let got_through: fn(&Source) -> bool = |source| source.reached && source.visits.is_empty();
+        let only_came: fn(&Source) -> bool = |source| source.packets == 3 && !source.reached;
+        let mut held = Vec::new();
+
+        daemon.cli(&["open", "--lease", "a"]).success();
+        held.push(hold(&host, always));
+        knock(&host, first);
+        has("a", always, got_through);
+        has("a", first, only_came);
+        daemon.cli(&["close", "--lease", "a"]).success();
+
+        let_pass();
+        daemon.cli(&["open", "--lease", "b"]).success();
+        held.push(hold(&host, always));
+        knock(&host, second);
+        has("b", always, got_through);
+        has("b", second, only_came);
+
+        let_pass();
+        daemon.cli(&["open", "--lease", "c"]).success();
+        held.push(hold(&host, always));
+        has("c", always, got_through);
+        daemon.cli(&["close", "--lease", "b"]).success();
+
+        let_pass();
+        knock(&host, third);
+        has("c", third, only_came);
+        daemon.cli(&["close", "--lease", "c"]).success();
+
+        for (lease, own) in [("a", first), ("b", second), ("c", third)] {
+            let record = record(lease);
+            let addresses: Vec<_> = (record.sources.iter())
+                .map(|source| source.address.to_string())
+                .collect();
+            assert_eq!(addresses, [always, own], "{record:#?}");
+        }
     });
 }
 
