@@ -3,11 +3,7 @@
 # allowed address to a server that keeps its port, without acmegate, and with it and a window open, in turns. Both beside
 # a firewall with connection tracking, in throw-away namespaces, as root. Prints medians.
 #
-#   bench/divert.sh [ROUNDS]      5 by default; target/release/acmegate must be built
-set -euo pipefail
-cd "$(dirname "$0")/.."
-export PATH="$PATH:/usr/sbin:/sbin"
-for tool in cc ip nft unshare nsenter python3; do command -v "$tool" >/dev/null || { echo "needs $tool" >&2; exit 69; }; done
-binary=${ACMEGATE:-$PWD/target/release/acmegate}
-[ -x "$binary" ] || { echo "build it first: cargo build --release" >&2; exit 69; }
+#   bench/divert.sh [ROUNDS]      5 by default; target/release/acmegate must be built, or ACMEGATE name one
+. "$(dirname "$0")/begin"
+needs cc ip nft unshare nsenter python3
 exec unshare -nm --kill-child python3 bench/divert.py "$binary" "${1:-5}"

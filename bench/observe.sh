@@ -4,10 +4,6 @@
 # connections anyway and on one that otherwise does not. In throw-away namespaces, as root. Prints medians.
 #
 #   bench/observe.sh [ROUNDS]     5 by default; target/release/acmegate must be built, or ACMEGATE name one
-set -euo pipefail
-cd "$(dirname "$0")/.."
-export PATH="$PATH:/usr/sbin:/sbin"
-for tool in cc ip nft unshare nsenter python3 taskset; do command -v "$tool" >/dev/null || { echo "needs $tool" >&2; exit 69; }; done
-binary=${ACMEGATE:-$PWD/target/release/acmegate}
-[ -x "$binary" ] || { echo "build it first: cargo build --release" >&2; exit 69; }
+. "$(dirname "$0")/begin"
+needs cc ip nft unshare nsenter python3 taskset
 exec unshare -nm --kill-child python3 bench/observe.py "$binary" "${1:-5}"
