@@ -1,9 +1,14 @@
 use proptest::prelude::*;
 
+use super::open::{BLUR, MAX_TOKENS, RESTARTED};
 use super::*;
 use crate::gate::Reason;
-use crate::gate::lease::{Families, Scope, Trigger};
-use crate::observe::record::Outcome;
+use crate::gate::challenge::ChallengeType;
+use crate::gate::event::{Sight, Sighting};
+use crate::gate::lease::{Entrance, Families, Scope, Trigger};
+use crate::observe::record::{
+    MAX_OTHER_VISITS, MAX_SOURCES, MAX_VALIDATIONS, Outcome, Role, Source,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 const WALL: u64 = 1_795_000_000_000;
