@@ -445,17 +445,22 @@ fn a_redirect_to_nobody_and_a_name_that_leads_nowhere_from_inside_are_advice() {
     });
 }
 
+/// A webroot and its gate, whose port nobody reaches: an exam waits, and there is a moment in which its file stands.
+fn unheard(directory: &TempDir) -> (String, Daemon) {
+    address();
+    let html = html(directory);
+    let daemon = Daemon::start(&webroot(&html));
+    nft(
+        "table inet slow { chain in { type filter hook input priority 0; iif lo tcp dport 80 drop; }\n }",
+    );
+    (html, daemon)
+}
+
 #[test]
 fn an_exam_that_is_given_up_on_the_way_takes_its_file_down() {
     inside(|| {
-        address();
         let directory = TempDir::new();
-        let html = html(&directory);
-        let daemon = Daemon::start(&webroot(&html));
-        // Its question waits, so that there is a moment in which the file stands.
-        nft(
-            "table inet filter { chain input { type filter hook input priority 0; tcp dport 80 drop\n}\n}\n",
-        );
+        let (html, daemon) = unheard(&directory);
         let case = case(&daemon, &[]);
         wait(async {
             let looking = tokio::spawn(async move { examine(&case).await });
@@ -476,14 +481,8 @@ fn an_exam_that_is_given_up_on_the_way_takes_its_file_down() {
 #[test]
 fn what_a_killed_examination_left_is_cleared_by_the_next_one() {
     inside(|| {
-        address();
         let directory = TempDir::new();
-        let html = html(&directory);
-        let daemon = Daemon::start(&webroot(&html));
-        // Nobody is heard, so that it waits.
-        nft(
-            "table inet slow { chain in { type filter hook input priority 0; iif lo tcp dport 80 drop; }\n }",
-        );
+        let (html, daemon) = unheard(&directory);
         let mut doctor = daemon.command();
         doctor.args(["doctor", "--only", "sites"]);
         let mut doctor = doctor.spawn().expect("our own program");
