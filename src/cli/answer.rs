@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::Subcommand;
 
+use super::hook::answer::token_of;
 use super::{Failure, finish, granted, length, milliseconds};
 use crate::control::client;
 use crate::control::protocol::{Ask, ChallengeName, DigestWord};
@@ -87,9 +88,4 @@ fn challenge(by_tls: bool) -> ChallengeName {
         true => ChallengeName::TlsAlpn01,
         false => ChallengeName::Http01,
     }
-}
-
-/// The part before the full stop, which no token holds.
-pub fn token_of(text: &str) -> &str {
-    text.split_once('.').map_or(text, |(token, _)| token)
 }

@@ -13,7 +13,7 @@ mod exec;
 mod explain;
 mod explain_config;
 mod firewall;
-mod hook;
+pub mod hook;
 mod install_hooks;
 mod metrics;
 mod open;

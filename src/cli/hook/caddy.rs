@@ -8,7 +8,8 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use super::{Daemon, say, text};
+use super::answer::text;
+use super::{Daemon, say};
 use crate::cli::{Failure, caller};
 use crate::control::protocol::Exit;
 

@@ -7,7 +7,8 @@ use std::process::ExitCode;
 
 use clap::ValueEnum;
 
-use super::{Daemon, key_authorization, say, variable};
+use super::answer::key_authorization;
+use super::{Daemon, say, variable};
 use crate::cli::Failure;
 
 /// Which hook calls.

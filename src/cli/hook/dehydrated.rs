@@ -14,11 +14,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Answer, Daemon, key_authorization_of, lease, say, text, told};
+use super::answer::{Answer, either_of, text};
+use super::{Daemon, lease, say, told};
 use crate::cli::Failure;
 use crate::cli::terminal::plain;
 use crate::control::protocol::{Exit, Response};
-use crate::gate::token::KeyAuthorizationDigest;
 
 /// How long all the challenges of one call may take, for HOOK_CHAIN=yes brings a hundred at once.
 const ALL: Duration = Duration::from_secs(30);
@@ -72,27 +72,10 @@ fn challenges(arguments: &[OsString]) -> Result<Vec<Challenge<'_>>, Failure> {
     let triples = arguments.chunks_exact(3);
     triples
         .map(|triple| {
-            let answer = match sha256_of(&triple[2]) {
-                Some(sha256) => Answer::TlsAlpn01 {
-                    token: text("TOKEN", &triple[1])?,
-                    sha256,
-                },
-                None => key_authorization_of(&triple[1], "VALUE", &triple[2])?,
-            };
+            let answer = either_of(&triple[1], "VALUE", &triple[2])?;
             Ok((text("DOMAIN", &triple[0])?, answer))
         })
         .collect()
-}
-
-/// 32 octets in hexadecimal with colons between them, as `openssl dgst -c` writes them, in base64url.
-fn sha256_of(value: &OsStr) -> Option<String> {
-    let octets = value.to_str()?.split(':').map(|octet| {
-        let is_octet = octet.len() == 2 && octet.bytes().all(|byte| byte.is_ascii_hexdigit());
-        u8::from_str_radix(octet, 16).ok().filter(|_| is_octet)
-    });
-    let octets: Option<Vec<u8>> = octets.collect();
-    let digest: [u8; 32] = octets?.try_into().ok()?;
-    Some(KeyAuthorizationDigest::from(digest).to_base64url())
 }
 
 /// All or none: dehydrated calls no `clean_challenge` after a `deploy_challenge` that failed.
@@ -228,19 +211,6 @@ mod tests {
         assert_eq!(found, Ok(expected));
         for wrong in ["", "a.test", "a.test T1 T1.x b.test"] {
             assert!(challenges(&words(wrong)).is_err(), "{wrong}");
-        }
-    }
-
-    #[test]
-    fn a_digest_in_hexadecimal_is_one_of_tls_alpn_01() {
-        // SHA-256 of "abc" (FIPS 180-4), as `openssl dgst -sha256 -c -hex` writes it.
-        let abc = "ba:78:16:bf:8f:01:cf:ea:41:41:40:de:5d:ae:22:23:b0:03:61:a3:96:17:7a:9c:b4:10:ff:61:f2:00:15:ad";
-        let expected = Some("ungWv48Bz-pBQUDeXa4iI7ADYaOWF3qctBD_YfIAFa0".to_owned());
-        assert_eq!(sha256_of(OsStr::new(abc)), expected);
-        let shorter = &abc[3..];
-        let signed = abc.replace("ba:", "+a:");
-        for wrong in [shorter, &signed, "", "T1.x", &abc.replace(':', "")] {
-            assert_eq!(sha256_of(OsStr::new(wrong)), None, "{wrong}");
         }
     }
 }

@@ -5,6 +5,7 @@
 //! when it is there: clients leave old values behind. Every hook says one line, ends with
 //! sysexits(3) except where its client's contract wants something else, and never hangs.
 
+pub mod answer;
 mod caddy;
 mod certbot;
 mod dehydrated;
@@ -13,17 +14,16 @@ mod mod_md;
 mod uacme;
 
 use std::env::{self, VarError};
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::answer::token_of;
-use super::terminal::plain;
+use self::answer::{Answer, Unfit};
 use super::{Failure, caller, finish, granted, open};
 use crate::control::client;
-use crate::control::protocol::{Ask, ChallengeName, DigestWord, Exit, Open, Response, SaidWord};
+use crate::control::protocol::{Ask, DigestWord, Exit, Open, Response, SaidWord};
 
 /// Whose contract.
 #[derive(Debug, Subcommand)]
@@ -70,6 +70,7 @@ pub enum HookCommand {
     },
 }
 
+/// Does what the client wants of its hook.
 pub fn run(runtime_dir: &Path, command: &HookCommand) -> Result<ExitCode, Failure> {
     let daemon = Daemon { runtime_dir };
     match command {
@@ -168,28 +169,9 @@ impl Daemon<'_> {
     }
 }
 
-/// What a client tells of the answer to a challenge.
-#[derive(Clone, Debug, PartialEq, Eq)]
-enum Answer<'a> {
-    /// A key authorization.
-    Http01(&'a str),
-    /// The digest of one, in base64url.
-    TlsAlpn01 { token: &'a str, sha256: String },
-}
-
-impl Answer<'_> {
-    fn challenge(&self) -> ChallengeName {
-        match self {
-            Self::Http01(_) => ChallengeName::Http01,
-            Self::TlsAlpn01 { .. } => ChallengeName::TlsAlpn01,
-        }
-    }
-
-    fn token(&self) -> &str {
-        match self {
-            Self::Http01(key_authorization) => token_of(key_authorization),
-            Self::TlsAlpn01 { token, .. } => token,
-        }
+impl From<Unfit> for Failure {
+    fn from(unfit: Unfit) -> Self {
+        Self::new(unfit.exit, unfit.message)
     }
 }
 
@@ -224,65 +206,3 @@ fn variable(name: &str, who: &str) -> Result<String, Failure> {
         VarError::NotUnicode(_) => Failure::new(Exit::Data, format!("{name} is not UTF-8")),
     })
 }
-
-/// An argument of the contract as text.
-fn text<'a>(what: &str, argument: &'a OsStr) -> Result<&'a str, Failure> {
-    argument.to_str().ok_or_else(|| {
-        Failure::new(
-            Exit::Data,
-            format!(
-                "{what} is not UTF-8: {}",
-                plain(&argument.to_string_lossy())
-            ),
-        )
-    })
-}
-
-/// What a client calls the validation's value: for http-01 a key authorization, for dns-01 and
-/// tls-alpn-01 a digest.
-fn key_authorization<'a>(what: &str, value: &'a str) -> Result<Answer<'a>, Failure> {
-    bounded(what, value)?;
-    match value.contains('.') {
-        true => Ok(Answer::Http01(value)),
-        false => Err(Failure::new(
-            Exit::Usage,
-            format!(
-                "{what} is not a key authorization: acmegate answers http-01, and this is another type, such as dns-01"
-            ),
-        )),
-    }
-}
-
-/// The same where the contract gives the token as well: both must mean one challenge.
-fn key_authorization_of<'a>(
-    token: &OsStr,
-    what: &str,
-    value: &'a OsStr,
-) -> Result<Answer<'a>, Failure> {
-    let answer = key_authorization(what, text(what, value)?)?;
-    match answer.token() == text("TOKEN", token)? {
-        true => Ok(answer),
-        false => Err(Failure::new(
-            Exit::Data,
-            format!("{what} does not begin with TOKEN"),
-        )),
-    }
-}
-
-/// A value that a request has room for.
-fn bounded(what: &str, value: &str) -> Result<(), Failure> {
-    if value.len() <= MAX_VALUE_BYTES {
-        return Ok(());
-    }
-    Err(Failure::new(
-        Exit::Data,
-        format!(
-            "{what} is {} bytes long: no key authorization is",
-            value.len()
-        ),
-    ))
-}
-
-/// A token has 128 characters at most and a thumbprint 43; far beyond, the request would be too
-/// long for the control socket, which says so less plainly.
-const MAX_VALUE_BYTES: usize = 1024;

@@ -9,7 +9,8 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use super::{Daemon, lease, say, text, told};
+use super::answer::text;
+use super::{Daemon, lease, say, told};
 use crate::cli::Failure;
 use crate::control::protocol::Exit;
 

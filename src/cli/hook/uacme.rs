@@ -6,7 +6,8 @@
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use super::{Answer, Daemon, bounded, key_authorization_of, lease, say, text};
+use super::answer::{Answer, bounded, key_authorization_of, text};
+use super::{Daemon, lease, say};
 use crate::cli::Failure;
 use crate::cli::terminal::plain;
 use crate::control::protocol::{Exit, Response};

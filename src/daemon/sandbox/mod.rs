@@ -5,6 +5,7 @@
 //! finding, whatever made it so: an old kernel, a container, a configuration that stands beside the passwords.
 //! The same attempts are what the tests of the seals make, where they are also tried unsealed.
 
+pub mod attempt;
 pub mod ground;
 
 use std::io::{self, Read as _};
@@ -18,8 +19,8 @@ use std::time::Duration;
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set, set_capabilities,
 };
-use serde::{Deserialize, Serialize};
 
+pub use self::attempt::Attempt;
 use self::ground::{Ground, Tried};
 use super::confine::{Account, Confined};
 use super::enforcer::enforcer_seal;
@@ -45,64 +46,6 @@ pub const ACCOUNT: &str = "account";
 /// The processes whose seals are tried.
 pub fn processes() -> impl Iterator<Item = &'static str> {
     Process::ALL.into_iter().map(Process::name)
-}
-
-/// One attempt of one process, and what came of it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempt {
-    /// `front`, `front (thread)`, `enforcer`, `reader`, `historian`, `runner`, or [`ACCOUNT`].
-    pub process: String,
-    /// What was tried.
-    pub what: String,
-    /// Whether it is to work: work that a process is there for, or mischief.
-    pub should_work: bool,
-    /// Whether it did. Mischief that failed otherwise than by a refusal counts as if it had.
-    pub works: bool,
-    /// The kernel's answer; `null` if there was none.
-    pub answer: Option<String>,
-}
-
-impl Attempt {
-    fn of(process: &str, (what, result): Tried, should_work: bool) -> Self {
-        let is_refused = |error: &io::Error| {
-            matches!(
-                error.kind(),
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ConnectionRefused
-            )
-        };
-        Self {
-            process: process.to_owned(),
-            what: what.to_owned(),
-            should_work,
-            works: match (&result, should_work) {
-                (result, true) => result.is_ok(),
-                (Ok(()), false) => true,
-                (Err(error), false) => !is_refused(error),
-            },
-            answer: result.err().map(|error| error.to_string()),
-        }
-    }
-
-    /// Whether the seal is as it should be, here.
-    pub fn is_good(&self) -> bool {
-        self.works == self.should_work
-    }
-}
-
-impl std::fmt::Display for Attempt {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let verdict = match (self.is_good(), self.should_work) {
-            (true, true) => "works",
-            (true, false) => "refused",
-            (false, true) => "DOES NOT WORK",
-            (false, false) => "NOT REFUSED",
-        };
-        write!(f, "{:15} {:42} {verdict}", self.process, self.what)?;
-        match &self.answer {
-            Some(answer) if !self.is_good() => write!(f, ": {answer}"),
-            _ => Ok(()),
-        }
-    }
 }
 
 /// Has a process of the daemon's account try everything, and gives what it found. As root that account is
@@ -152,11 +95,7 @@ pub fn examine(program: &Path, config: Option<&Path>) -> Result<Vec<Attempt>, St
         ));
     };
     let said = said.map_err(failed)?;
-    serde_json::from_str(&said).map_err(|_| {
-        let complained = complained.unwrap_or_default();
-        let line = complained.lines().next().unwrap_or("it said nothing");
-        format!("the check of the seals failed: {line}")
-    })
+    Attempt::read(&said, &complained.unwrap_or_default())
 }
 
 fn end(child: &mut Child) {

@@ -1,7 +1,6 @@
 //! One question to one server, by UDP or by TCP, and what came back within its deadline.
 //!
-//! It follows RFC 1035 §4.2 and RFC 7766. It never follows an answer anywhere, and never believes a datagram
-//! that does not repeat the question.
+//! It follows RFC 1035 §4.2 and RFC 7766. It never follows an answer anywhere; what is none, `reply.rs` says.
 
 use std::fmt;
 use std::io;
@@ -10,9 +9,11 @@ use std::time::Duration;
 
 use hickory_net::proto::op::{Edns, Message, Query};
 use hickory_net::proto::rr::{Name, RecordType};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, timeout_at};
+
+use super::reply::{self, Datagram};
 
 /// What one datagram is waited for; a resolver on the other side of the world needs a third of it.
 const UDP_PATIENCE: Duration = Duration::from_millis(1200);
@@ -135,12 +136,10 @@ async fn by_udp(server: SocketAddr, message: &Message, octets: &[u8]) -> Result<
         let until = Instant::now() + UDP_PATIENCE;
         while let Ok(received) = timeout_at(until, socket.recv(&mut buffer)).await {
             let received = buffer.get(..received?).unwrap_or_default();
-            match Message::from_vec(received) {
-                Ok(answer) if answers(&answer, message) => return Ok(answer),
-                // Somebody's guess, or a late answer to nobody.
-                Ok(_) => {}
-                Err(_) if received.get(..2) == octets.get(..2) => return Err(Silence::Garbage),
-                Err(_) => {}
+            match reply::of_datagram(received, message) {
+                Datagram::Answer(answer) => return Ok(*answer),
+                Datagram::Garbage => return Err(Silence::Garbage),
+                Datagram::Stray => {}
             }
         }
     }
@@ -152,16 +151,7 @@ async fn by_tcp(server: SocketAddr, message: &Message, octets: &[u8]) -> Result<
     let length = u16::try_from(octets.len()).map_err(|_| Silence::Garbage)?;
     let framed = [&length.to_be_bytes(), octets].concat();
     stream.write_all(&framed).await?;
-    let mut answer = vec![0; usize::from(stream.read_u16().await?)];
-    stream.read_exact(&mut answer).await?;
-    Message::from_vec(&answer)
-        .ok()
-        .filter(|answer| answers(answer, message))
+    reply::from_stream(stream, message)
+        .await?
         .ok_or(Silence::Garbage)
-}
-
-/// Whether this is an answer to that. Servers that could not read a question leave it out.
-fn answers(answer: &Message, asked: &Message) -> bool {
-    answer.metadata.id == asked.metadata.id
-        && (answer.queries == asked.queries || answer.queries.is_empty())
 }

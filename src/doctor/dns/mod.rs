@@ -7,7 +7,7 @@
 //!
 //! | file | |
 //! | --- | --- |
-//! | `ask.rs` | one question to one server |
+//! | `ask.rs` `reply.rs` | one question to one server, and what comes back |
 //! | `chain.rs` | lookups by the host's resolvers, validated (hickory) |
 //! | `subject.rs` `name.rs` `points.rs` `permission.rs` | one name: its addresses, its CAA records, and what else there is |
 //! | `servers.rs` `delegation.rs` | a zone's servers: asked, judged |
@@ -26,6 +26,7 @@ mod name;
 mod permission;
 pub mod persist;
 mod points;
+pub mod reply;
 mod resolv_conf;
 mod servers;
 mod signatures;

@@ -6,21 +6,20 @@
 //! repeated until it is complete. It is told which token to ask for and what has to come (`http_request_path`,
 //! `http_expect_response`), so that its own question is answered by the real gate.
 
+pub mod answer;
+
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use self::answer::{MAX_TEXT, Ordered, Test};
+pub use self::answer::{Problem, State};
 use super::Question;
 use super::web::{self, Url};
-use crate::doctor::finding::Severity;
 use crate::observe::report::escape::clip;
 
 /// Where it is.
 pub const USUAL: &str = "https://letsdebug.net";
-/// The most problems that are told of.
-const MAX_PROBLEMS: usize = 32;
-/// The longest text that is kept, in characters.
-const MAX_TEXT: usize = 300;
 
 /// What leaves the host, in one line for people, before it does.
 pub fn leaving(url: &Url, names: &[String]) -> String {
@@ -44,64 +43,6 @@ struct Order {
 struct Options {
     http_request_path: String,
     http_expect_response: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Ordered {
-    #[serde(rename = "ID")]
-    id: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Test {
-    #[serde(default)]
-    status: String,
-    #[serde(default)]
-    result: Option<Findings>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct Findings {
-    #[serde(default)]
-    error: Option<String>,
-    #[serde(default)]
-    problems: Option<Vec<Reported>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Reported {
-    #[serde(default)]
-    name: String,
-    #[serde(default)]
-    explanation: String,
-    #[serde(default)]
-    detail: String,
-    #[serde(default)]
-    severity: String,
-}
-
-/// What it found wrong.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Problem {
-    /// Of which name.
-    pub of: String,
-    /// Its own word for it, such as `ANotWorking`.
-    pub name: String,
-    /// Its explanation.
-    pub explanation: String,
-    /// What shows it.
-    pub detail: String,
-    /// How bad.
-    pub severity: Severity,
-}
-
-/// How a test of one name stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum State {
-    /// It is not over.
-    Running,
-    /// It is over, with these problems.
-    Over(Vec<Problem>),
 }
 
 /// Orders a test; its number there. Blocking.
@@ -131,32 +72,8 @@ pub fn look(url: &Url, question: &Question, id: u64, deadline: Instant) -> Resul
     let name = question.name.to_string();
     let (status, answer) = web::ask(&url.at(&format!("/{name}/{id}")), None, None, deadline)?;
     let test: Test = read(url, status, &answer)?;
-    let found = match test.status.as_str() {
-        "Complete" => test.result.unwrap_or_default(),
-        "Cancelled" => return Err(format!("{} cancelled the test", url.host())),
-        _ => return Ok(State::Running),
-    };
-    if let Some(error) = found.error.filter(|error| !error.is_empty()) {
-        return Err(format!(
-            "{} failed itself: {}",
-            url.host(),
-            clip(&error, MAX_TEXT)
-        ));
-    }
-    let problems = found.problems.unwrap_or_default().into_iter();
-    let told = problems
-        .filter(|problem| problem.severity != "Debug")
-        .map(|problem| Problem {
-            of: name.clone(),
-            name: clip(&problem.name, MAX_TEXT),
-            explanation: clip(&problem.explanation, MAX_TEXT),
-            detail: clip(&problem.detail, MAX_TEXT),
-            severity: match problem.severity.as_str() {
-                "Fatal" | "Error" => Severity::Fault,
-                _ => Severity::Doubt,
-            },
-        });
-    Ok(State::Over(told.take(MAX_PROBLEMS).collect()))
+    test.state(&name)
+        .map_err(|why| format!("{} {why}", url.host()))
 }
 
 fn read<Answer: serde::de::DeserializeOwned>(

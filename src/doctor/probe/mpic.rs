@@ -5,21 +5,20 @@
 //! What a perspective reports is believed as far as it goes: a status, whether the check passed, and errors, which
 //! are clipped.
 
+pub mod answer;
+
 use std::time::Instant;
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use self::answer::{Answer, MAX_TEXT};
 use super::Question;
-use super::seen::{Caa, Family, Fetch, Outcome, Vantage, View};
+use super::seen::{Caa, Family, Fetch, Vantage, View};
 use super::web::{self, Key, Url};
 use crate::observe::report::escape::clip;
 
 /// Where questions go, behind the service's address.
 const PATH: &str = "/mpic";
-/// The most perspectives that are told of; CAs use six or so.
-const MAX_PERSPECTIVES: usize = 64;
-/// The longest text that is kept, in characters.
-const MAX_TEXT: usize = 200;
 
 /// What is asked.
 #[derive(Debug, Serialize)]
@@ -48,86 +47,6 @@ struct CaaParameters<'question> {
     /// The service's own default where nothing is named.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     caa_domains: &'question [String],
-}
-
-/// What comes back; of older versions of the API too, which have a perspective's result beside its code.
-#[derive(Debug, Deserialize)]
-struct Answer {
-    is_valid: Option<bool>,
-    #[serde(default)]
-    perspectives: Option<Vec<Perspective>>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Perspective {
-    perspective_code: String,
-    #[serde(default)]
-    check_response: Option<Checked>,
-    #[serde(flatten)]
-    beside: Checked,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct Checked {
-    #[serde(default)]
-    check_passed: bool,
-    #[serde(default)]
-    errors: Option<Vec<Mistake>>,
-    #[serde(default)]
-    details: Option<Details>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Mistake {
-    #[serde(default)]
-    error_type: Option<String>,
-    #[serde(default)]
-    error_message: Option<String>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct Details {
-    #[serde(default)]
-    response_status_code: Option<u16>,
-}
-
-impl Perspective {
-    fn checked(self) -> (String, Checked) {
-        (
-            clip(&self.perspective_code, MAX_TEXT),
-            self.check_response.unwrap_or(self.beside),
-        )
-    }
-}
-
-impl Checked {
-    fn outcome(&self) -> Outcome {
-        let status = self
-            .details
-            .as_ref()
-            .and_then(|details| details.response_status_code);
-        match (status, self.check_passed) {
-            (status, true) => Outcome::Answered {
-                status: status.unwrap_or(200),
-                matches: true,
-            },
-            (Some(status), false) => Outcome::Answered {
-                status,
-                matches: false,
-            },
-            (None, false) => Outcome::Silent(self.why()),
-        }
-    }
-
-    fn why(&self) -> String {
-        let first = self.errors.as_ref().and_then(|errors| errors.first());
-        let words =
-            first.and_then(|error| error.error_message.as_ref().or(error.error_type.as_ref()));
-        words.map_or_else(
-            || "it does not say why".to_owned(),
-            |words| clip(words, MAX_TEXT),
-        )
-    }
 }
 
 /// What a service came to.
@@ -166,12 +85,11 @@ pub fn ask(
     if answer.is_valid != Some(true) {
         heard.refused.push(target.clone());
     }
-    let perspectives = answer.perspectives.unwrap_or_default();
+    let perspectives = answer.perspectives();
     if perspectives.is_empty() {
         return Err(format!("{} names no perspective", url.host()));
     }
-    for perspective in perspectives.into_iter().take(MAX_PERSPECTIVES) {
-        let (code, checked) = perspective.checked();
+    for (code, checked) in perspectives {
         let view = View {
             name: target.clone(),
             fetches: vec![Fetch {
@@ -196,15 +114,14 @@ pub fn ask(
     };
     match exchange(url, key, &caa, deadline) {
         Ok(answer) => {
-            for perspective in answer.perspectives.unwrap_or_default() {
-                let (code, checked) = perspective.checked();
+            for (code, checked) in answer.perspectives() {
                 let from = format!("mpic:{url} {code}");
                 let of = heard
                     .vantages
                     .iter_mut()
                     .find(|vantage| vantage.from == from);
                 if let Some(view) = of.and_then(|vantage| vantage.views.first_mut()) {
-                    view.caa = Some(match checked.check_passed {
+                    view.caa = Some(match checked.has_passed() {
                         true => Caa::Permits,
                         false => Caa::Forbids(checked.why()),
                     });
@@ -225,7 +142,7 @@ fn exchange(
     let body = serde_json::to_vec(check).map_err(|error| error.to_string())?;
     let (status, answer) = web::ask(&url.at(PATH), key, Some(&body), deadline)?;
     match status {
-        200 => serde_json::from_slice(&answer).map_err(|error| {
+        200 => Answer::parse(&answer).map_err(|error| {
             format!(
                 "what {} answered is not of the Open MPIC API: {error}",
                 url.host()
@@ -240,57 +157,5 @@ fn exchange(
             url.host(),
             clip(&String::from_utf8_lossy(&answer), MAX_TEXT)
         )),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn read(text: &str) -> Vec<(String, Outcome)> {
-        let answer: Answer = serde_json::from_str(text).unwrap();
-        let perspectives = answer.perspectives.unwrap().into_iter();
-        perspectives
-            .map(|perspective| {
-                let (code, checked) = perspective.checked();
-                (code, checked.outcome())
-            })
-            .collect()
-    }
-
-    #[test]
-    fn both_shapes_of_a_perspective_are_read() {
-        let new = r#"{"is_valid": true, "check_type": "dcv", "perspectives": [
-            {"perspective_code": "a", "check_response": {"check_completed": true, "check_passed": true, "errors": null,
-             "details": {"validation_method": "acme-http-01", "response_status_code": 200}}},
-            {"perspective_code": "b", "check_response": {"check_passed": false,
-             "errors": [{"error_type": "mpic_error:dcv_checker:http", "error_message": "it timed out"}],
-             "details": {"response_status_code": null}}}]}"#;
-        let old = r#"{"is_valid": true, "perspectives": [
-            {"perspective_code": "a", "check_passed": true, "errors": null, "details": {"response_status_code": 200}},
-            {"perspective_code": "b", "check_passed": false, "errors": [{"error_message": "it timed out"}]}]}"#;
-        let good = Outcome::Answered {
-            status: 200,
-            matches: true,
-        };
-        let expected = [
-            ("a".to_owned(), good),
-            ("b".to_owned(), Outcome::Silent("it timed out".to_owned())),
-        ];
-        assert_eq!(read(new), expected);
-        assert_eq!(read(old), expected);
-    }
-
-    #[test]
-    fn another_page_is_no_pass() {
-        let other = r#"{"perspectives": [{"perspective_code": "a", "check_response":
-            {"check_passed": false, "details": {"response_status_code": 404}}}]}"#;
-        let missing = Outcome::Answered {
-            status: 404,
-            matches: false,
-        };
-        assert_eq!(read(other), [("a".to_owned(), missing)]);
-        let empty = r#"{"perspectives": [{"perspective_code": "a"}]}"#;
-        assert!(!read(empty)[0].1.is_good());
     }
 }

@@ -13,6 +13,7 @@ use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, SignatureScheme};
 use socket2::{Domain, Protocol, Socket, Type};
 
+use super::answer::Answer;
 use crate::doctor::timed::Timed;
 use crate::gate::event::Ends;
 use crate::gate::identifier::Identifier;
@@ -50,32 +51,6 @@ pub(super) enum Heard {
     Answer(Answer),
 }
 
-/// An HTTP answer.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Answer {
-    /// Its status.
-    pub(super) status: u16,
-    /// Its field lines.
-    pub(super) fields: String,
-    /// Its content, as far as it was read.
-    pub(super) content: Vec<u8>,
-}
-
-impl Answer {
-    /// The first value of a field.
-    pub(super) fn field(&self, wanted: &str) -> Option<&str> {
-        self.fields.lines().find_map(|line| {
-            let (name, value) = line.split_once(':')?;
-            name.eq_ignore_ascii_case(wanted).then(|| value.trim())
-        })
-    }
-
-    /// Whether it has the fields that the gate gives every answer, and no Server field, which it never gives.
-    pub(super) fn is_the_gates(&self) -> bool {
-        self.field("server").is_none() && self.field("x-content-type-options") == Some("nosniff")
-    }
-}
-
 /// Asks for a target with this Host. Blocks, for a bounded time.
 pub(super) fn get(door: Door, host: &str, target: &str) -> Heard {
     let mut stream = match connect(door) {
@@ -89,20 +64,7 @@ pub(super) fn get(door: Door, host: &str, target: &str) -> Heard {
     // A refusal may be there although the question could not be written.
     let _ = stream.write_all(request.as_bytes());
     let _ = stream.take(MAX_ANSWER_BYTES).read_to_end(&mut bytes);
-    understand(&bytes).map_or(Heard::Nothing, Heard::Answer)
-}
-
-fn understand(bytes: &[u8]) -> Option<Answer> {
-    let at = bytes.windows(4).position(|four| four == b"\r\n\r\n")?;
-    let head = String::from_utf8_lossy(&bytes[..at]);
-    let (first, fields) = head.split_once("\r\n").unwrap_or((&head, ""));
-    let mut words = first.split(' ');
-    words.next()?.strip_prefix("HTTP/1.")?;
-    Some(Answer {
-        status: words.next()?.parse().ok()?,
-        fields: fields.to_owned(),
-        content: bytes[at + 4..].to_vec(),
-    })
+    Answer::parse(&bytes).map_or(Heard::Nothing, Heard::Answer)
 }
 
 fn connect(door: Door) -> io::Result<Timed> {
@@ -255,21 +217,6 @@ impl ServerCertVerifier for AsItComes {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_gates_answers_are_told_from_others() {
-        let answer = |text: &str| understand(text.as_bytes()).unwrap();
-        let ours = answer(
-            "HTTP/1.1 404 Not Found\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\nno",
-        );
-        assert!(ours.is_the_gates());
-        assert_eq!((ours.status, ours.content.as_slice()), (404, &b"no"[..]));
-        let theirs = answer("HTTP/1.1 301 Moved\r\nServer: nginx\r\nLocation: https://a/\r\n\r\n");
-        assert!(!theirs.is_the_gates());
-        assert_eq!(theirs.field("location"), Some("https://a/"));
-        assert_eq!(understand(b"HTTP/1.1 200 OK\r\nHalf: a head\r\n"), None);
-        assert_eq!(understand(b"SSH-2.0-x\r\n\r\n"), None);
-    }
 
     #[test]
     fn addresses_are_validated_by_their_reverse_names() {

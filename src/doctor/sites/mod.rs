@@ -5,6 +5,8 @@
 //! for tokens of their own alone, so they are asked for one that they cannot know, and must say so. No
 //! window is opened and nothing leaves this host but questions to the configured upstreams and to this host's own names.
 
+pub mod acl;
+pub mod answer;
 mod around;
 mod ask;
 mod hidden;
@@ -20,7 +22,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use self::ask::{Answer, Door, Heard};
+use self::answer::Answer;
+use self::ask::{Door, Heard};
 use self::token::NotPushed;
 use super::case::Case;
 use super::finding::{Area, Exam, Finding, Severity};

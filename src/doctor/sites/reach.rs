@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use nix::unistd::{Gid, User, getgrouplist};
 
+use super::acl::Acl;
 use crate::config::quoted;
 
 /// To enter a directory.
@@ -79,7 +80,7 @@ impl Eyes {
         }
         let of_group = |mode: u32| self.groups.contains(&inode.gid).then_some(mode >> 3 & 7);
         match &inode.acl {
-            Some(acl) => acl.grants(self.uid, &self.groups, inode, wanted),
+            Some(acl) => acl.grants(self.uid, &self.groups, inode.gid, wanted),
             None => of_group(inode.mode).unwrap_or(inode.mode & 7) & wanted == wanted,
         }
     }
@@ -92,59 +93,6 @@ struct Inode {
     gid: u32,
     mode: u32,
     acl: Option<Acl>,
-}
-
-/// An access control list, as the kernel keeps it in `system.posix_acl_access`.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Acl {
-    users: Vec<(u32, u32)>,
-    group: u32,
-    groups: Vec<(u32, u32)>,
-    mask: Option<u32>,
-    others: u32,
-}
-
-impl Acl {
-    /// Version 2: entries of tag, rights and id in little-endian order, behind four octets of version.
-    fn parse(bytes: &[u8]) -> Option<Self> {
-        const VERSION: [u8; 4] = [2, 0, 0, 0];
-        let entries = bytes.strip_prefix(&VERSION)?;
-        let mut acl = Self::default();
-        for entry in entries.chunks_exact(8) {
-            let tag = u16::from_le_bytes([entry[0], entry[1]]);
-            let rights = u32::from(u16::from_le_bytes([entry[2], entry[3]]));
-            let id = u32::from_le_bytes([entry[4], entry[5], entry[6], entry[7]]);
-            match tag {
-                0x02 => acl.users.push((id, rights)),
-                0x04 => acl.group = rights,
-                0x08 => acl.groups.push((id, rights)),
-                0x10 => acl.mask = Some(rights),
-                0x20 => acl.others = rights,
-                _ => {}
-            }
-        }
-        Some(acl)
-    }
-
-    /// acl(5), access check algorithm, for who is not the owner.
-    fn grants(&self, uid: u32, groups: &[u32], inode: &Inode, wanted: u32) -> bool {
-        let mask = self.mask.unwrap_or(7);
-        let has = |rights: u32| rights & mask & wanted == wanted;
-        if let Some((_, rights)) = self.users.iter().find(|(id, _)| *id == uid) {
-            return has(*rights);
-        }
-        let own = groups.contains(&inode.gid).then_some(self.group);
-        let named = self
-            .groups
-            .iter()
-            .filter(|(id, _)| groups.contains(id))
-            .map(|(_, rights)| *rights);
-        let mut matching = own.into_iter().chain(named).peekable();
-        match matching.peek() {
-            Some(_) => matching.any(has),
-            None => self.others & wanted == wanted,
-        }
-    }
 }
 
 /// The first thing on a path that is in the way.
