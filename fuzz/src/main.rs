@@ -29,10 +29,15 @@ pub mod runner;
 #[path = "../../src/wire.rs"]
 pub mod wire;
 
-/// One file of it.
+/// What other programs tell.
 #[path = "../../src/cli"]
 pub mod cli {
     pub mod process;
+
+    /// What ACME clients tell their hooks.
+    pub mod hook {
+        pub mod answer;
+    }
 }
 
 /// What a configuration comes to.
@@ -41,21 +46,44 @@ pub mod daemon {
     pub mod confine;
     pub mod parts;
     pub mod privilege;
+
+    /// What the check of the seals tells.
+    pub mod sandbox {
+        pub mod attempt;
+    }
 }
 
 /// What reads the bytes of others.
 #[path = "../../src/doctor"]
 pub mod doctor {
+    pub mod finding;
     pub mod path;
     mod timed;
 
-    /// What records mean.
+    /// What servers answer, and what records mean.
     pub mod dns {
         pub mod issue_value;
+        pub mod reply;
+    }
+
+    /// What is heard of a site, and who may read its files.
+    pub mod sites {
+        pub mod acl;
+        pub mod answer;
     }
 
     /// What vantage points and services tell.
     pub mod probe {
+        /// A public service.
+        pub mod letsdebug {
+            pub mod answer;
+        }
+
+        /// Services of Open MPIC.
+        pub mod mpic {
+            pub mod answer;
+        }
+
         pub mod seen;
         pub mod told;
         pub mod web;

@@ -1,24 +1,36 @@
-//! What every fuzz target asserts. `fuzz_targets/` feeds these functions from libFuzzer, and
+//! What every fuzz target asserts. `main.rs` feeds these functions from libFuzzer, and
 //! `tests/it/seeds.rs` includes this very file and feeds them the seeds, so that they stay true
 //! without a fuzzer.
 //!
 //! Each takes any bytes, must not panic, and states a property of one parser of untrusted bytes.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
+use acmegate::cli::hook::answer as hooks;
 use acmegate::cli::process as host;
 use acmegate::config::lists::{Lists, Mistake, format};
 use acmegate::config::{Accounts, Config, Country, Group, Unchecked};
-use acmegate::control::protocol::parse_request;
+use acmegate::control::protocol::{
+    Ask, ChallengeName, DigestWord, Envelope, Exit, MAX_REQUEST_BYTES, VERSION, parse_request,
+};
 use acmegate::daemon::parts::orders;
+use acmegate::daemon::sandbox::attempt::Attempt;
 use acmegate::doctor::dns::issue_value::IssueValue;
+use acmegate::doctor::dns::reply::{Datagram, from_stream, of_datagram};
+use acmegate::doctor::probe::letsdebug::answer as letsdebug;
+use acmegate::doctor::probe::mpic::answer as mpic;
 use acmegate::doctor::probe::seen::Outcome;
 use acmegate::doctor::probe::told::Told;
 use acmegate::doctor::probe::web::understand;
+use acmegate::doctor::sites::acl::Acl;
+use acmegate::doctor::sites::answer::Answer as SiteAnswer;
 use acmegate::firewall::base_chains::{
     Circumstances, IpFamily, Path as Way, Probe, Transport, judge_in, of_rule,
 };
@@ -51,6 +63,9 @@ use acmegate::observe::history::message::{
 use acmegate::proxy_protocol::{self, MAX_V1_BYTES, MAX_V2_BYTES};
 use acmegate::runner::message::{Reply as RunnerReply, Request as RunnerRequest};
 use acmegate::runner::state as runner_state;
+use hickory_net::proto::op::{Message, Query};
+use hickory_net::proto::rr::{Name, RecordType};
+use tokio::runtime::{Builder, Runtime};
 
 /// A target's name and what it does with bytes.
 pub type Target = (&'static str, fn(&[u8]));
@@ -79,6 +94,12 @@ pub const TARGETS: &[Target] = &[
     ("issue", issue),
     ("process", process),
     ("rule", rule),
+    ("dns", dns),
+    ("site", site),
+    ("acl", acl),
+    ("service", service),
+    ("hook", hook),
+    ("seals", seals),
 ];
 
 /// Longer inputs are cut at a few places only, or one run would take seconds.
@@ -945,6 +966,294 @@ pub fn rule(bytes: &[u8]) {
                 Way::Drops(culprit) => assert_eq!(culprit.place.rule, Some(1)),
                 Way::Passes { doubts } => assert!(doubts.len() <= 16),
             }
+        }
+    }
+}
+
+/// What a DNS server sends: an answer has the question's number and the response's bit, it reads back when written
+/// anew, and by a stream it is the same, whole or not at all.
+pub fn dns(bytes: &[u8]) {
+    thread_local! {
+        static RUNTIME: Runtime = Builder::new_current_thread().build().unwrap();
+        static ASKED: Message = {
+            let name = Name::from_ascii("www.a.test.").unwrap();
+            let mut asked = Message::query();
+            asked.metadata.id = 0x1234;
+            asked.add_query(Query::query(name, RecordType::CAA));
+            asked
+        };
+    }
+    let asked = ASKED.with(Message::clone);
+    let by_stream = |octets: &[u8]| RUNTIME.with(|one| one.block_on(from_stream(octets, &asked)));
+    let answer = match of_datagram(bytes, &asked) {
+        Datagram::Answer(answer) => {
+            assert_eq!(bytes[..2], [0x12, 0x34]);
+            assert_eq!(bytes[2] & 0x80, 0x80, "a question");
+            let anew = answer.to_vec().map(|anew| of_datagram(&anew, &asked));
+            if let Ok(anew) = anew {
+                assert_eq!(anew, Datagram::Answer(answer.clone()));
+            }
+            Some(*answer)
+        }
+        Datagram::Garbage => {
+            assert_eq!(bytes[..2], [0x12, 0x34]);
+            None
+        }
+        Datagram::Stray => None,
+    };
+    let Ok(length) = u16::try_from(bytes.len()) else {
+        return;
+    };
+    let framed = [&length.to_be_bytes()[..], bytes, b"\0\x01\0"].concat();
+    assert_eq!(by_stream(&framed).unwrap(), answer);
+    let whole = bytes.len() + 2;
+    for cut in (0..whole).step_by(whole.div_ceil(ALL_CUTS_BYTES)) {
+        let error = by_stream(&framed[..cut]).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
+    }
+}
+
+/// What is heard of a site: the same status, fields and content that httparse finds, however much of the content came.
+pub fn site(bytes: &[u8]) {
+    let heard = SiteAnswer::parse(bytes);
+    let mut fields = [httparse::EMPTY_HEADER; 64];
+    let mut head = httparse::Response::new(&mut fields);
+    let parsed = head.parse(bytes);
+    let has_bare_ends = || {
+        let text = String::from_utf8_lossy(bytes).replace("\r\n", "");
+        text.contains(['\r', '\n']) || bytes.starts_with(b"\r\n")
+    };
+    if let (Ok(httparse::Status::Complete(length)), Some(status @ 100..)) = (parsed, head.code)
+        && !has_bare_ends()
+    {
+        let Some(heard) = &heard else {
+            panic!("not heard: {status}");
+        };
+        assert_eq!(
+            (heard.status, heard.content.as_slice()),
+            (status, &bytes[length..])
+        );
+        for field in head.headers.iter() {
+            let first = head
+                .headers
+                .iter()
+                .find(|one| one.name.eq_ignore_ascii_case(field.name));
+            if let Some(Ok(value)) = first.map(|first| str::from_utf8(first.value)) {
+                assert_eq!(heard.field(field.name), Some(value.trim()));
+            }
+        }
+    }
+    let Some(heard) = heard else {
+        return;
+    };
+    assert!((100..=999).contains(&heard.status));
+    let head = bytes.len() - heard.content.len();
+    assert_eq!(SiteAnswer::parse(&bytes[..head - 1]), None);
+    let bare = SiteAnswer::parse(&bytes[..head]).unwrap();
+    assert_eq!((bare.status, &bare.fields), (heard.status, &heard.fields));
+    let anew = format!("HTTP/1.0 {}\r\n{}\r\n\r\n", heard.status, heard.fields);
+    let anew = [anew.as_bytes(), &heard.content].concat();
+    if !heard.fields.is_empty() {
+        assert_eq!(SiteAnswer::parse(&anew), Some(heard));
+    }
+}
+
+/// An access control list: where the kernel would have it, it grants what acl(5) says, read once more.
+pub fn acl(bytes: &[u8]) {
+    let [uid, gid, second, wanted, list @ ..] = bytes else {
+        return;
+    };
+    let (uid, gid, wanted) = (u32::from(*uid), u32::from(*gid), u32::from(*wanted) & 7);
+    let groups = [gid, u32::from(*second)];
+    let Some(acl) = Acl::parse(list) else {
+        assert!(!list.starts_with(&[2, 0, 0, 0]));
+        return;
+    };
+    let number = |octets: &[u8]| {
+        octets
+            .iter()
+            .rev()
+            .fold(0, |sum, octet| sum << 8 | u32::from(*octet))
+    };
+    let entries = list[4..].chunks_exact(8);
+    let entries: Vec<[u32; 3]> = entries
+        .map(|entry| {
+            [
+                number(&entry[..2]),
+                number(&entry[2..4]),
+                number(&entry[4..]),
+            ]
+        })
+        .collect();
+    let of = |tag: u32| entries.iter().filter(move |entry| entry[0] == tag);
+    let named = |tag: u32| of(tag).map(|entry| entry[2]).collect::<BTreeSet<u32>>();
+    // posix_acl_valid() of the kernel, but for the order.
+    let is_valid = entries.iter().all(|entry| entry[1] <= 7)
+        && [0x01, 0x04, 0x20].iter().all(|tag| of(*tag).count() == 1)
+        && of(0x10).count() <= 1
+        && [0x02, 0x08]
+            .iter()
+            .all(|tag| named(*tag).len() == of(*tag).count())
+        && (of(0x10).count() == 1 || named(0x02).len() + named(0x08).len() == 0);
+    // Another group than the file's.
+    let owner_group = 3;
+    let granted = acl.grants(uid, &groups, owner_group, wanted);
+    if !is_valid {
+        return;
+    }
+    let mask = of(0x10).map(|entry| entry[1]).next().unwrap_or(7);
+    let may = |rights: u32, mask: u32| (0..3).all(|bit| wanted & 1 << bit & !(rights & mask) == 0);
+    let user = of(0x02).find(|entry| entry[2] == uid);
+    let of_groups: Vec<u32> = of(0x04)
+        .filter(|_| groups.contains(&owner_group))
+        .chain(of(0x08).filter(|entry| groups.contains(&entry[2])))
+        .map(|entry| entry[1])
+        .collect();
+    let expected = match (user, of_groups.is_empty()) {
+        (Some(user), _) => may(user[1], mask),
+        (None, false) => of_groups.iter().any(|rights| may(*rights, mask)),
+        (None, true) => of(0x20).any(|entry| may(entry[1], 7)),
+    };
+    assert_eq!(granted, expected);
+}
+
+/// JSON of the two services that a probe asks: little is kept however much comes, and it says the same when somebody
+/// else wrote it anew.
+pub fn service(bytes: &[u8]) {
+    // Of what is passed over serde_json asks for less than for a value.
+    let anew = serde_json::from_slice::<serde_json::Value>(bytes).map(|value| value.to_string());
+    let is_short = |text: &str, most: usize| text.chars().count() <= most;
+    let vantages = |octets: &[u8]| {
+        let answer = mpic::Answer::parse(octets).ok()?;
+        let valid = answer.is_valid;
+        let told = answer.perspectives().into_iter();
+        let told: Vec<_> = told
+            .map(|(code, checked)| (code, checked.has_passed(), checked.outcome(), checked.why()))
+            .collect();
+        Some((valid, told))
+    };
+    if let Some((valid, told)) = vantages(bytes) {
+        assert!(told.len() <= mpic::MAX_PERSPECTIVES);
+        for (code, has_passed, outcome, why) in &told {
+            assert!(is_short(code, mpic::MAX_TEXT) && is_short(why, mpic::MAX_TEXT));
+            match outcome {
+                Outcome::Answered { matches, .. } => assert_eq!(matches, has_passed),
+                Outcome::Silent(said) => assert!(!has_passed && said == why),
+                Outcome::Broken(_) => panic!("it tells of no connection"),
+            }
+        }
+        if let Ok(anew) = &anew {
+            assert_eq!(vantages(anew.as_bytes()), Some((valid, told)));
+        }
+    }
+    let state = |octets: &[u8]| {
+        let test: letsdebug::Test = serde_json::from_slice(octets).ok()?;
+        Some(test.state("a.test"))
+    };
+    let Some(told) = state(bytes) else {
+        return;
+    };
+    match &told {
+        Err(why) => assert!(is_short(why, letsdebug::MAX_TEXT + 20)),
+        Ok(letsdebug::State::Running) => {}
+        Ok(letsdebug::State::Over(problems)) => {
+            assert!(problems.len() <= letsdebug::MAX_PROBLEMS);
+            for problem in problems {
+                let texts = [&problem.name, &problem.explanation, &problem.detail];
+                assert!(texts.iter().all(|text| is_short(text, letsdebug::MAX_TEXT)));
+            }
+        }
+    }
+    if let Ok(anew) = anew {
+        assert_eq!(state(anew.as_bytes()), Some(told));
+    }
+}
+
+/// What a client gives its hook for a challenge: an answer that the daemon is asked to give just so, in a request that
+/// has room for it; or one line fit for a terminal, and whose fault.
+pub fn hook(bytes: &[u8]) {
+    // No argument holds a nought.
+    let mut words = bytes.split(|byte| *byte == 0).map(OsStr::from_bytes);
+    let (token, value) = (words.next().unwrap(), words.next().unwrap_or_default());
+    let answer = match hooks::either_of(token, "VALUE", value) {
+        Ok(answer) => answer,
+        Err(unfit) => {
+            assert!(matches!(unfit.exit, Exit::Usage | Exit::Data));
+            assert!(!unfit.message.chars().any(char::is_control));
+            return;
+        }
+    };
+    assert_eq!(Some(answer.token()), token.to_str());
+    let value = value.to_str().unwrap();
+    let (key_authorization, digest) = match &answer {
+        hooks::Answer::Http01(given) => {
+            assert_eq!(*given, value);
+            assert!(given.strip_prefix(answer.token()).unwrap().starts_with('.'));
+            assert_eq!(hooks::key_authorization("VALUE", value), Ok(answer.clone()));
+            (Some(value.to_owned()), None)
+        }
+        hooks::Answer::TlsAlpn01 { token, sha256 } => {
+            assert_eq!(in_hexadecimal(sha256), value.to_ascii_lowercase());
+            let (token, sha256) = ((*token).to_owned(), sha256.clone());
+            (None, Some(DigestWord { token, sha256 }))
+        }
+    };
+    assert_eq!(
+        answer.challenge() == ChallengeName::TlsAlpn01,
+        digest.is_some()
+    );
+    let envelope = Envelope {
+        version: VERSION,
+        ask: Ask::AnswerAdd {
+            challenge: answer.challenge(),
+            identifier: "a".repeat(MAX_NAME_BYTES),
+            key_authorization,
+            digest,
+            milliseconds: None,
+        },
+        under: None,
+    };
+    let line = serde_json::to_vec(&envelope).unwrap();
+    assert!(line.len() < MAX_REQUEST_BYTES);
+    assert_eq!(parse_request(&line).unwrap(), envelope);
+}
+
+/// Base64url as octets in hexadecimal, colons between them.
+fn in_hexadecimal(base64url: &str) -> String {
+    let digits = base64url.bytes().map(|byte| match byte {
+        b'A'..=b'Z' => byte - b'A',
+        b'a'..=b'z' => byte - b'a' + 26,
+        b'0'..=b'9' => byte - b'0' + 52,
+        b'-' => 62,
+        _ => 63,
+    });
+    let bits: Vec<u8> = digits
+        .flat_map(|digit| (0..6).rev().map(move |bit| digit >> bit & 1))
+        .collect();
+    let octets = bits.chunks_exact(8);
+    let octets = octets.map(|bits| bits.iter().fold(0u8, |octet, bit| octet << 1 | bit));
+    let octets: Vec<String> = octets.map(|octet| format!("{octet:02x}")).collect();
+    octets.join(":")
+}
+
+/// What the check of the seals tells on its two streams: read alike when written anew, or one short line.
+pub fn seals(bytes: &[u8]) {
+    let text = String::from_utf8_lossy(bytes);
+    let (said, complained) = text.split_once('\0').unwrap_or((&text, ""));
+    match Attempt::read(said, complained) {
+        Ok(tried) => {
+            let anew = serde_json::to_string(&tried).unwrap();
+            assert_eq!(Attempt::read(&anew, ""), Ok(tried.clone()));
+            for one in &tried {
+                let is_told_bad = ["DOES NOT WORK", "NOT REFUSED"]
+                    .iter()
+                    .any(|word| one.to_string().contains(word));
+                assert!(is_told_bad || one.is_good());
+            }
+        }
+        Err(why) => {
+            assert!(!why.chars().any(char::is_control));
+            assert!(why.chars().count() < 400);
         }
     }
 }

@@ -4,6 +4,11 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
+use crate::observe::report::escape::short;
+
+/// The most that is told of a complaint.
+const MAX_COMPLAINT_CHARS: usize = 300;
+
 /// One attempt of one process, and what came of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
@@ -48,6 +53,7 @@ impl Attempt {
     pub fn read(said: &str, complained: &str) -> Result<Vec<Self>, String> {
         serde_json::from_str(said).map_err(|_| {
             let line = complained.lines().next().unwrap_or("it said nothing");
+            let line = short(line, MAX_COMPLAINT_CHARS);
             format!("the check of the seals failed: {line}")
         })
     }
@@ -71,5 +77,21 @@ impl std::fmt::Display for Attempt {
             Some(answer) if !self.is_good() => write!(f, ": {answer}"),
             _ => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_complaint_is_one_short_line() {
+        let told = |complained: &str| Attempt::read("", complained).unwrap_err();
+        assert_eq!(told(""), "the check of the seals failed: it said nothing");
+        assert_eq!(
+            told("no\x1b[2J\nmore"),
+            "the check of the seals failed: no\\u{1b}[2J"
+        );
+        assert!(told(&"x".repeat(9000)).len() < 400);
     }
 }

@@ -21,8 +21,10 @@ impl Answer {
         let (first, fields) = head.split_once("\r\n").unwrap_or((&head, ""));
         let mut words = first.split(' ');
         words.next()?.strip_prefix("HTTP/1.")?;
+        // Three digits of which the first is no nought (RFC 9110 §15).
+        let status = words.next().filter(|word| word.len() == 3)?.parse().ok();
         Some(Self {
-            status: words.next()?.parse().ok()?,
+            status: status.filter(|status| *status >= 100)?,
             fields: fields.to_owned(),
             content: bytes[at + 4..].to_vec(),
         })
@@ -59,5 +61,13 @@ mod tests {
         assert_eq!(theirs.field("location"), Some("https://a/"));
         assert_eq!(Answer::parse(b"HTTP/1.1 200 OK\r\nHalf: a head\r\n"), None);
         assert_eq!(Answer::parse(b"SSH-2.0-x\r\n\r\n"), None);
+    }
+
+    #[test]
+    fn a_status_has_three_digits() {
+        for status in ["+20", "020", "20", "2000", "2 00", ""] {
+            let text = format!("HTTP/1.1 {status} OK\r\n\r\n");
+            assert_eq!(Answer::parse(text.as_bytes()), None, "{status}");
+        }
     }
 }
