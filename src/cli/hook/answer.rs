@@ -60,6 +60,9 @@ impl Answer<'_> {
 }
 
 /// An argument of the contract as text.
+///
+/// # Errors
+/// [`Unfit`]: it is not UTF-8.
 pub fn text<'a>(what: &str, argument: &'a OsStr) -> Result<&'a str, Unfit> {
     argument.to_str().ok_or_else(|| {
         Unfit::of(
@@ -74,6 +77,9 @@ pub fn text<'a>(what: &str, argument: &'a OsStr) -> Result<&'a str, Unfit> {
 
 /// What a client calls the validation's value: for http-01 a key authorization, for dns-01 and
 /// tls-alpn-01 a digest.
+///
+/// # Errors
+/// [`Unfit`]: it is too long, or of another challenge.
 pub fn key_authorization<'a>(what: &str, value: &'a str) -> Result<Answer<'a>, Unfit> {
     bounded(what, value)?;
     match value.contains('.') {
@@ -88,6 +94,9 @@ pub fn key_authorization<'a>(what: &str, value: &'a str) -> Result<Answer<'a>, U
 }
 
 /// The same where the contract gives the token as well: both must mean one challenge.
+///
+/// # Errors
+/// [`Unfit`]: as [`key_authorization`], or they mean two.
 pub fn key_authorization_of<'a>(
     token: &OsStr,
     what: &str,
@@ -104,6 +113,9 @@ pub fn key_authorization_of<'a>(
 }
 
 /// The same where the value alone tells the challenge: the digest of tls-alpn-01 comes in hexadecimal.
+///
+/// # Errors
+/// [`Unfit`]: as [`key_authorization_of`].
 pub fn either_of<'a>(token: &'a OsStr, what: &str, value: &'a OsStr) -> Result<Answer<'a>, Unfit> {
     let Some(sha256) = sha256_of(value) else {
         return key_authorization_of(token, what, value);
@@ -119,6 +131,9 @@ pub fn token_of(text: &str) -> &str {
 }
 
 /// A value that a request has room for.
+///
+/// # Errors
+/// [`Unfit`]: it is longer than [`MAX_VALUE_BYTES`].
 pub fn bounded(what: &str, value: &str) -> Result<(), Unfit> {
     if value.len() <= MAX_VALUE_BYTES {
         return Ok(());
@@ -146,6 +161,27 @@ fn sha256_of(value: &OsStr) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_request_has_no_room_for_is_refused_for_either_challenge() {
+        let octet = "00".to_owned();
+        let digest = vec![octet; 32].join(":");
+        let long = "T".repeat(MAX_VALUE_BYTES + 1);
+        let of = |token: &str, value: &str| {
+            either_of(OsStr::new(token), "VALUE", OsStr::new(value))
+                .map(|answer| answer.challenge())
+                .map_err(|unfit| unfit.message)
+        };
+        assert_eq!(of("T", &digest), Ok(ChallengeName::TlsAlpn01));
+        assert_eq!(of("T", "T.x"), Ok(ChallengeName::Http01));
+        let said = |what: &str, bytes: usize| {
+            Err(format!(
+                "{what} is {bytes} bytes long: no key authorization is"
+            ))
+        };
+        assert_eq!(of(&long, &digest), said("TOKEN", 1025));
+        assert_eq!(of(&long, &format!("{long}.x")), said("VALUE", 1027));
+    }
 
     #[test]
     fn a_digest_in_hexadecimal_is_one_of_tls_alpn_01() {
