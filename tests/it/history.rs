@@ -17,7 +17,7 @@ use rusqlite::Connection;
 use rustix::process::Signal;
 
 use crate::lab::historian::{Historian, beside, config, ended, now, window};
-use crate::lab::{BINARY, Daemon, TempDir, send, wait_for};
+use crate::lab::{BINARY, Daemon, Numbers, TempDir, send, wait_for};
 
 /// What is promised to callers, and what a busy machine adds.
 const IN_TIME: Duration = DEADLINE.saturating_add(Duration::from_secs(1));
@@ -34,19 +34,11 @@ fn rounds() -> u64 {
     }
 }
 
-/// xorshift64: the same moments each time.
-fn random(seed: &mut u64) -> u64 {
-    *seed ^= *seed << 13;
-    *seed ^= *seed >> 7;
-    *seed ^= *seed << 17;
-    *seed
-}
-
 #[test]
 fn a_thousand_kills_during_writes_lose_nothing_that_was_acknowledged() {
     let directory = TempDir::new();
     let config = config(&directory, "max_bytes = \"1GiB\"");
-    let mut seed = 0x5eed_ac3e_9a7e_0005;
+    let mut numbers = Numbers(0x5eed_ac3e_9a7e_0005);
     let mut acknowledged: BTreeMap<u64, Record> = BTreeMap::new();
     let (mut opened_at, mut cut) = (now(), 0);
     for round in 0..rounds() {
@@ -59,7 +51,7 @@ fn a_thousand_kills_during_writes_lose_nothing_that_was_acknowledged() {
             let found = historian.find(Query::Number(*number)).records;
             assert_eq!(found.iter().collect::<Vec<_>>(), [record], "round {round}");
         }
-        let delay = Duration::from_micros(random(&mut seed) % 150_000);
+        let delay = Duration::from_micros(numbers.below(150_000));
         let pid = historian.child.id();
         let begun = Instant::now();
         let killing = std::thread::spawn(move || {
@@ -72,7 +64,7 @@ fn a_thousand_kills_during_writes_lose_nothing_that_was_acknowledged() {
         loop {
             opened_at += 1;
             let mut record = window("certbot", opened_at);
-            record.beside = vec!["x".repeat(300); 1 + (random(&mut seed) % 40) as usize];
+            record.beside = vec!["x".repeat(300); 1 + numbers.at(40)];
             let mut store =
                 |record: &Record| match historian.ask(Ask::Store(Box::new(record.clone()))) {
                     Ok(answer) => match answer.reply {

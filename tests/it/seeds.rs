@@ -8,6 +8,8 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::PathBuf;
 
+use crate::lab::Numbers;
+
 fn folder(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("fuzz")
@@ -20,18 +22,6 @@ fn names(name: &str) -> BTreeSet<String> {
         .map(|entry| entry.unwrap().path())
         .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
         .collect()
-}
-
-/// A small generator (xorshift64*), so that a failure comes back with the same numbers.
-struct Numbers(u64);
-
-impl Numbers {
-    fn below(&mut self, bound: usize) -> usize {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) as usize % bound
-    }
 }
 
 #[test]
@@ -146,7 +136,7 @@ fn the_properties_hold_for_every_seed_and_for_changed_ones() {
             for _ in 0..200 {
                 let mut bytes = seed.clone();
                 for _ in 0..=numbers.below(3) {
-                    let at = numbers.below(bytes.len() + 1);
+                    let at = numbers.at(bytes.len() + 1);
                     let byte = numbers.below(256) as u8;
                     match numbers.below(4) {
                         0 if at < bytes.len() => bytes[at] = byte,

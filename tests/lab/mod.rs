@@ -14,6 +14,7 @@ pub mod hasty;
 pub mod hello;
 pub mod historian;
 mod node;
+mod numbers;
 pub mod perspective;
 mod process;
 pub mod site;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 
 pub use daemon::{BINARY, Builder, Daemon, is_alive};
 pub use node::{Node, inside, inside_within, ip, nft, ruleset, run_nft};
+pub use numbers::Numbers;
 pub use process::{Output, Process, faketime_library, find, run, send};
 pub use temp::TempDir;
 

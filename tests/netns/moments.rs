@@ -15,7 +15,7 @@ use rustix::process::Signal;
 
 use crate::host::{Host, on_each_host};
 use crate::kernel::{SHUT, elements, elements_of, nft, open_ports};
-use crate::lab::{self, Daemon, inside, send, wait_for};
+use crate::lab::{self, Daemon, Numbers, inside, send, wait_for};
 use crate::scope::Way;
 
 /// The longest lease. The kernel's clock starts when it is written, so before the kill.
@@ -40,19 +40,6 @@ fn moments() -> usize {
         Some(number) => number,
         None if std::env::var_os("ACMEGATE_FULL").is_some() => 1000,
         None => 50,
-    }
-}
-
-/// A small generator (xorshift64*), so that a failure comes back with the same numbers.
-#[derive(Clone, Copy)]
-pub struct Numbers(pub u64);
-
-impl Numbers {
-    pub fn below(&mut self, bound: u64) -> u64 {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        (self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 33) % bound
     }
 }
 

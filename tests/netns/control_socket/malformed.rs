@@ -16,8 +16,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 
 use super::{ASKS, SOON, STRANGER, beside_as, descriptors, granting, socket};
 use crate::host::Host;
-use crate::lab::wait_for;
-use crate::moments::Numbers;
+use crate::lab::{Numbers, wait_for};
 use crate::users::inside_with_users;
 
 /// How many messages, by how many callers at the same time: all of one account that has no grant.

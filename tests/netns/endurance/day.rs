@@ -18,8 +18,7 @@ use crate::host::{HOST_4, HOST_6, Host, socket_address};
 use crate::kernel::elements;
 use crate::lab::perspective::{DIAL, Question};
 use crate::lab::tls::{Client, Version};
-use crate::lab::{self, Daemon, Process, TempDir, send, wait_for};
-use crate::moments::Numbers;
+use crate::lab::{self, Daemon, Numbers, Process, TempDir, send, wait_for};
 use crate::records::host_asked_from;
 
 /// What anything here may take that must come about, on a busy machine.
