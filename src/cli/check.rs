@@ -1,6 +1,7 @@
 //! `acmegate config check`: everything that is wrong with the file, and what to write instead. And the way to
 //! `config explain`.
 
+use std::fmt::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -8,7 +9,7 @@ use clap::Subcommand;
 
 use super::Failure;
 use super::explain_config::{self, ExplainConfigArgs};
-use super::terminal::plain;
+use super::terminal::{complain, plain, print};
 use crate::config::lists::Lists;
 use crate::config::{Config, Disk};
 use crate::control::protocol::Exit;
@@ -38,42 +39,46 @@ fn check(config: Option<&Path>) -> Result<ExitCode, Failure> {
                 Ok(lists) => lists,
                 Err(error) => {
                     for line in error.lines() {
-                        eprintln!("acmegate: error: {}", plain(line));
+                        complain(format_args!("acmegate: error: {}", plain(line)));
                     }
                     return Ok(ExitCode::from(Exit::Config as u8));
                 }
             };
             let missing = missing_programs(&config);
             for warning in config.warnings(&lists.list()).into_iter().chain(missing) {
-                eprintln!("acmegate: warning: {}", plain(&warning));
+                complain(format_args!("acmegate: warning: {}", plain(&warning)));
             }
-            match &config.source {
-                Some(path) => println!("{}: good", plain(&path.display().to_string())),
-                None => println!("no configuration file: the built-in defaults are good"),
-            }
-            tell(&lists);
-            Ok(ExitCode::SUCCESS)
+            let file = config
+                .source
+                .as_deref()
+                .map(|path| path.display().to_string());
+            let good = file.map_or_else(
+                || "no configuration file: the built-in defaults are good\n".to_owned(),
+                |path| format!("{}: good\n", plain(&path)),
+            );
+            print(&(good + &told(&lists)))
         }
         // Its text shows the file, line and caret, and is made fit for terminals where it is made.
         Err(error) => {
-            eprint!("{error}");
+            complain(error.to_string().trim_end_matches('\n'));
             Ok(ExitCode::from(Exit::Config as u8))
         }
     }
 }
 
 /// What the allow-list holds and from where, if any of it is read from files.
-fn tell(lists: &Lists) {
+fn told(lists: &Lists) -> String {
     let mut sources = lists.sources().peekable();
     if sources.peek().is_none() {
-        return;
+        return String::new();
     }
     let list = lists.list();
     let [v4, v6] = [list.v4().as_slice().len(), list.v6().as_slice().len()];
-    println!("the allow-list: {}", ranges(v4, v6));
+    let mut text = format!("the allow-list: {}\n", ranges(v4, v6));
     for (name, v4, v6) in sources {
-        println!("  {}: {}", plain(&name), ranges(v4, v6));
+        let _ = writeln!(text, "  {}: {}", plain(&name), ranges(v4, v6));
     }
+    text
 }
 
 fn ranges(v4: usize, v6: usize) -> String {

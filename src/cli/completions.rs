@@ -1,13 +1,13 @@
 //! `acmegate completions SHELL`: what a shell needs to complete the command line. A package is built
 //! with it.
 
-use std::io::Write;
+use std::process::ExitCode;
 
 use clap::{Args, Command, CommandFactory};
 use clap_complete::{Shell, generate};
 
+use super::terminal::print;
 use super::{Arguments, Failure};
-use crate::control::protocol::Exit;
 
 /// For which shell.
 #[derive(Debug, Args)]
@@ -21,13 +21,11 @@ pub struct CompletionsArgs {
 ///
 /// # Errors
 /// Standard output does not take it.
-pub fn run(args: &CompletionsArgs) -> Result<(), Failure> {
+pub fn run(args: &CompletionsArgs) -> Result<ExitCode, Failure> {
     let mut script = Vec::new();
     let mut shown = shown(&Arguments::command());
     generate(args.shell, &mut shown, "acmegate", &mut script);
-    let mut stdout = std::io::stdout().lock();
-    let written = stdout.write_all(&script).and_then(|()| stdout.flush());
-    written.map_err(|error| Failure::new(Exit::Os, error))
+    print(&String::from_utf8_lossy(&script))
 }
 
 /// The same command line without what is hidden: the generators do not ask.

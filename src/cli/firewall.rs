@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use clap::Subcommand;
 
+use super::terminal::{print, say};
 use super::{Failure, finish};
 use crate::config::lists::Lists;
 use crate::config::{Config, Unchecked};
@@ -46,8 +47,7 @@ pub fn run(
     };
     let ask = match command {
         FirewallCommand::Plan => {
-            print!("{}", settings()?.to_nft());
-            return Ok(ExitCode::SUCCESS);
+            return print(&settings()?.to_nft());
         }
         FirewallCommand::Apply => Ask::FirewallApply,
         FirewallCommand::Remove => Ask::FirewallRemove,
@@ -71,7 +71,7 @@ pub fn run(
             };
             Failure::new(exit, error)
         })?;
-    println!("{message}");
+    say(message);
     Ok(ExitCode::SUCCESS)
 }
 

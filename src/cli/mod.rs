@@ -1,5 +1,8 @@
 //! Asks: one file per subcommand. What a subcommand prints is for a person, one line where one is
-//! enough; what it exits with is sysexits.
+//! enough; what it exits with is sysexits. Nothing is printed by the macros of std, which end the program
+//! where nobody takes what they print: `terminal` has what does not.
+
+#![deny(clippy::print_stdout, clippy::print_stderr)]
 
 mod answer;
 mod caller;
@@ -37,6 +40,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use clap::{Args, Parser, Subcommand};
 
 use self::caller::Client;
+use self::terminal::{complain, say};
 use crate::config::parse_duration;
 use crate::control::client::ClientError;
 use crate::control::protocol::{Exit, RUNTIME_DIR, Response};
@@ -210,7 +214,7 @@ pub fn main() -> ExitCode {
     match refuse_file_capabilities().and_then(|()| dispatch(arguments)) {
         Ok(code) => code,
         Err(failure) => {
-            eprintln!("acmegate: {}", failure.message);
+            complain(format_args!("acmegate: {}", failure.message));
             if let Some(ending) = failure.ending {
                 ending.carry_out();
             }
@@ -231,7 +235,7 @@ fn dispatch(arguments: Arguments) -> Result<ExitCode, Failure> {
         })?,
         Command::Enforcer => daemon::enforcer::run(config.as_deref())?,
         Command::Runner => daemon::runner::run(config.as_deref())?,
-        Command::Completions(args) => completions::run(&args)?,
+        Command::Completions(args) => return completions::run(&args),
         Command::Historian => daemon::historian::run(config.as_deref())?,
         Command::SandboxCheck { json } => return sandbox_check::run(config.as_deref(), json),
         Command::Explain(args) => return explain::run(config.as_deref(), &args),
@@ -321,14 +325,14 @@ fn granted(response: Response) -> Result<Response, Failure> {
 /// Prints what the daemon said, and ends as it says.
 fn finish(response: &Response, quiet: bool) -> ExitCode {
     for warning in &response.warnings {
-        eprintln!("acmegate: warning: {warning}");
+        complain(format_args!("acmegate: warning: {warning}"));
     }
     if response.code != 0 {
-        eprintln!("acmegate: {}", response.message);
+        complain(format_args!("acmegate: {}", response.message));
     } else if !quiet {
-        println!("{}", response.message);
+        say(format_args!("{}", response.message));
         for line in &response.more {
-            println!("{line}");
+            say(line);
         }
     }
     ExitCode::from(response.code)

@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::Value;
 
-use super::terminal::{Color, plain, print};
+use super::terminal::{Color, complain, plain, print};
 use super::{Failure, finish, length, milliseconds, wall};
 use crate::control::client;
 use crate::control::protocol::{Ask, Exit, Opaque, ReportWord, Response};
@@ -49,7 +49,7 @@ pub fn run(runtime_dir: &Path, args: &ReportArgs) -> Result<ExitCode, Failure> {
         return Ok(finish(&response, false));
     }
     for warning in &response.warnings {
-        eprintln!("acmegate: warning: {}", plain(warning));
+        complain(format_args!("acmegate: warning: {}", plain(warning)));
     }
     let records = records(&response)?;
     let now = wall();

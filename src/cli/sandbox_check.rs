@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::Failure;
-use super::terminal::plain;
+use super::terminal::{plain, print};
 use crate::control::protocol::Exit;
 use crate::daemon::sandbox::{self, Attempt};
 
@@ -14,10 +14,10 @@ pub fn run(config: Option<&Path>, json: bool) -> Result<ExitCode, Failure> {
     if json {
         let text =
             serde_json::to_string(&tried).map_err(|error| Failure::new(Exit::Software, error))?;
-        println!("{text}");
+        print(&format!("{text}\n"))?;
     } else {
         for attempt in &tried {
-            println!("{}", plain(&attempt.to_string()));
+            print(&format!("{}\n", plain(&attempt.to_string())))?;
         }
     }
     Ok(match tried.iter().all(Attempt::is_good) {

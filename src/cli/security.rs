@@ -15,7 +15,7 @@ use serde::Serialize;
 
 use super::Failure;
 use super::process;
-use super::terminal::plain;
+use super::terminal::{plain, print};
 use crate::control::client;
 use crate::control::protocol::Exit;
 use crate::control::status::Status;
@@ -100,9 +100,9 @@ pub fn run(runtime_dir: &Path, json: bool) -> Result<(), Failure> {
     if json {
         let text = serde_json::to_string_pretty(&security)
             .map_err(|error| Failure::new(Exit::Software, error))?;
-        println!("{text}");
+        print(&format!("{text}\n"))?;
     } else {
-        print!("{}", render(&security));
+        print(&render(&security))?;
     }
     Ok(())
 }

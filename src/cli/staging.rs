@@ -19,7 +19,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::exec::{Tree, code_of};
-use super::terminal::plain;
+use super::terminal::{complain, plain};
 use super::{Failure, milliseconds, wall};
 use crate::control::client;
 use crate::control::protocol::{Ask, Exit, Opaque, ReportWord};
@@ -84,7 +84,7 @@ impl Trial {
     pub async fn run(self, runtime_dir: &Path) -> Result<Exam, Failure> {
         let system = |error: io::Error| Failure::new(Exit::Os, error);
         for word in &self.staged.words {
-            eprintln!("acmegate: {}", plain(word));
+            complain(format_args!("acmegate: {}", plain(word)));
         }
         if let Some((path, text)) = &self.staged.script {
             fs::write(path, text)

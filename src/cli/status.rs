@@ -7,7 +7,7 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use clap::Args;
 
-use super::terminal::{plain, seconds};
+use super::terminal::{plain, print, seconds};
 use super::{Failure, security};
 use crate::control::client;
 use crate::control::protocol::Exit;
@@ -33,11 +33,9 @@ pub fn run(runtime_dir: &Path, args: &StatusArgs) -> Result<ExitCode, Failure> {
     if args.json {
         let text = serde_json::to_string_pretty(&status)
             .map_err(|error| Failure::new(Exit::Software, error))?;
-        println!("{text}");
-    } else {
-        print!("{}", render(&status));
+        return print(&format!("{text}\n"));
     }
-    Ok(ExitCode::SUCCESS)
+    print(&render(&status))
 }
 
 fn render(status: &Status) -> String {

@@ -1,5 +1,6 @@
 //! What all subcommands print alike.
 
+use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -38,17 +39,32 @@ impl Color {
     }
 }
 
-/// Prints a text. Whoever reads no further, such as head(1), has what it wanted.
+/// Prints a text that was asked for. Whoever reads no further, such as head(1), has what it wanted.
 ///
 /// # Errors
 /// [`Failure`], if it cannot be written.
 pub fn print(text: &str) -> Result<ExitCode, Failure> {
-    match io::stdout().write_all(text.as_bytes()) {
+    let mut stdout = io::stdout().lock();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
             Err(Failure::new(Exit::Os, format!("cannot write: {error}")))
         }
         _ => Ok(ExitCode::SUCCESS),
     }
+}
+
+/// Prints a line about what was done. That nobody can read it, as where a hook's output goes to a full
+/// disk, undoes nothing of it: a window that is open is no failure of the hook that opened it.
+pub fn say(line: impl Display) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
+/// Prints a line to standard error, where that takes one. The exit status tells the same.
+pub fn complain(line: impl Display) {
+    let _ = writeln!(io::stderr(), "{line}");
 }
 
 /// A length for people: whole seconds, for nobody waits for the rest.

@@ -18,6 +18,7 @@ mod install_hooks;
 mod lab;
 mod manual;
 mod metrics;
+mod output;
 mod report;
 mod schema;
 mod seeds;

@@ -8,6 +8,7 @@ use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use crate::cli::terminal::complain;
 use crate::control::client::{self, ClientError, Staying};
 use crate::control::protocol::{Ask, Exit, MAX_REQUEST_BYTES, Open, Response};
 
@@ -101,9 +102,9 @@ impl Arming {
             }
         };
         if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
-            eprintln!(
+            complain(format_args!(
                 "acmegate: the daemon does not say that the window is shut; the kernel shuts it on time"
-            );
+            ));
         }
         refused
     }

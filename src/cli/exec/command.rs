@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_dea
 
 use crate::cli::Failure;
 use crate::cli::process::{Process, is_there, tree};
+use crate::cli::terminal::complain;
 use crate::control::protocol::{Exit, LEASE_VARIABLE};
 
 /// As env(1) has it: the command cannot be executed.
@@ -62,7 +63,10 @@ pub fn start(args: &StartArgs) -> Result<ExitCode, Failure> {
         return Err(Failure::new(Exit::Usage, "no command"));
     };
     let error = Command::new(program).args(arguments).exec();
-    eprintln!("acmegate: cannot run {}: {error}", program.display());
+    complain(format_args!(
+        "acmegate: cannot run {}: {error}",
+        program.display()
+    ));
     Ok(ExitCode::from(match error.kind() {
         io::ErrorKind::NotFound => NOT_FOUND,
         _ => CANNOT_EXECUTE,

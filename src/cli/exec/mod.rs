@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use self::arming::{Arming, News};
 use self::signals::{Heard, Signals};
 use super::open::Wanted;
+use super::terminal::complain;
 use super::{Failure, caller, finish};
 use crate::control::client;
 use crate::control::protocol::{Ask, Exit, Response};
@@ -108,10 +109,10 @@ async fn hold(
                         (Tree::terminate(child.id()), Instant::now() + PATIENCE)
                     });
                 }
-                News::Note(message) => eprintln!("acmegate: {message}"),
-                News::Lost(why) => eprintln!(
+                News::Note(message) => complain(format_args!("acmegate: {message}")),
+                News::Lost(why) => complain(format_args!(
                     "acmegate: {why}; {name} goes on, and what is open closes in the kernel by itself"
-                ),
+                )),
             },
             () = until(kill_at) => {
                 if let Some((tree, at)) = &mut ending {
@@ -133,10 +134,10 @@ async fn hold(
 }
 
 fn explain(name: &str, refused: &Response) {
-    eprintln!(
+    complain(format_args!(
         "acmegate: {name} was ended, because its window could not be opened: {}",
         refused.message
-    );
+    ));
 }
 
 async fn until(moment: Option<Instant>) {

@@ -17,7 +17,7 @@ use serde_json::Value;
 use super::answer::{Answer, either_of, text};
 use super::{Daemon, lease, say, told};
 use crate::cli::Failure;
-use crate::cli::terminal::plain;
+use crate::cli::terminal::{self, complain, plain};
 use crate::control::protocol::{Exit, Response};
 
 /// How long all the challenges of one call may take, for HOOK_CHAIN=yes brings a hundred at once.
@@ -36,18 +36,20 @@ pub fn run(daemon: Daemon<'_>, words: &[OsString]) -> Result<ExitCode, Failure> 
         Some("invalid_challenge") => {
             let [name, response] = shown(arguments);
             let detail = detail_of(&response);
-            eprintln!(
+            complain(format_args!(
                 "acmegate: the CA did not get the challenge of {}: {detail}{}; `acmegate status` and the log say who came",
                 plain(&name),
                 meaning(&detail)
-            );
+            ));
             Ok(ExitCode::SUCCESS)
         }
         Some("request_failure") => {
             let [status, reason, kind] = shown(arguments);
             let detail = detail_of(&reason);
             let (status, kind) = (plain(&status), plain(&kind));
-            eprintln!("acmegate: the CA answered {status} to a {kind} of dehydrated: {detail}");
+            complain(format_args!(
+                "acmegate: the CA answered {status} to a {kind} of dehydrated: {detail}"
+            ));
             Ok(ExitCode::SUCCESS)
         }
         Some("exit_hook") => Ok(say(vec![daemon.close(lease()?)?])),
@@ -85,7 +87,7 @@ fn deploy(daemon: Daemon<'_>, challenges: &[Challenge<'_>]) -> Result<ExitCode, 
         let _ = withdraw(daemon, &challenges[..done]);
         return Err(failure);
     }
-    println!("answering for {}", names(challenges));
+    terminal::say(format_args!("answering for {}", names(challenges)));
     Ok(ExitCode::SUCCESS)
 }
 
@@ -94,7 +96,10 @@ fn clean(daemon: Daemon<'_>, challenges: &[Challenge<'_>]) -> ExitCode {
     match withdraw(daemon, challenges) {
         Err((_, failure)) => told(&failure, "a pushed token ends by itself, within an hour"),
         Ok(()) => {
-            println!("no longer answering for {}", names(challenges));
+            terminal::say(format_args!(
+                "no longer answering for {}",
+                names(challenges)
+            ));
             ExitCode::SUCCESS
         }
     }

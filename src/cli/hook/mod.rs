@@ -21,6 +21,7 @@ use std::process::ExitCode;
 use clap::Subcommand;
 
 use self::answer::{Answer, Unfit};
+use super::terminal::complain;
 use super::{Failure, caller, finish, granted, open};
 use crate::control::client;
 use crate::control::protocol::{Ask, DigestWord, Exit, Open, Response, SaidWord};
@@ -195,7 +196,7 @@ fn say(mut responses: Vec<Response>) -> ExitCode {
 /// Tells of a failure that must not fail the hook, because its client would then throw away what
 /// it already has; the kernel closes by itself, and a token ends by itself.
 fn told(failure: &Failure, and_so: &str) -> ExitCode {
-    eprintln!("acmegate: {}; {and_so}", failure.message);
+    complain(format_args!("acmegate: {}; {and_so}", failure.message));
     ExitCode::SUCCESS
 }
 

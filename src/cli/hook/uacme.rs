@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use super::answer::{Answer, bounded, key_authorization_of, text};
 use super::{Daemon, lease, say};
 use crate::cli::Failure;
-use crate::cli::terminal::plain;
+use crate::cli::terminal::{complain, plain};
 use crate::control::protocol::{Exit, Response};
 
 pub fn run(daemon: Daemon<'_>, words: &[OsString]) -> Result<ExitCode, Failure> {
@@ -41,10 +41,10 @@ pub fn run(daemon: Daemon<'_>, words: &[OsString]) -> Result<ExitCode, Failure> 
         "begin" => begin(daemon, identifier, &answer),
         "done" => end(daemon, daemon.close(lease()?), identifier, &answer),
         "failed" => {
-            eprintln!(
+            complain(format_args!(
                 "acmegate: the CA did not get the challenge of {}; `acmegate status` and the log say who came",
                 plain(identifier)
-            );
+            ));
             let closed = daemon.close_failed(lease()?, identifier);
             end(daemon, closed, identifier, &answer)
         }

@@ -14,6 +14,7 @@ use clap::{Args, ValueEnum};
 use self::files::HookFile;
 use self::place::Found;
 use super::Failure;
+use super::terminal::{complain, print, say};
 use crate::control::protocol::Exit;
 use crate::gate::lease::LeaseName;
 
@@ -64,8 +65,7 @@ pub fn run(args: &InstallHooksArgs) -> Result<ExitCode, Failure> {
         }
         (true, None) => {
             let own = std::env::current_exe().unwrap_or_else(|_| "/usr/bin/acmegate".into());
-            print!("{}", files::lines_to_write(args.client, &own));
-            return Ok(ExitCode::SUCCESS);
+            return print(&files::lines_to_write(args.client, &own));
         }
         (false, Some(_)) => {
             return Err(usage(
@@ -118,9 +118,12 @@ fn show(root: &Path, files: &[HookFile]) -> Result<(), Failure> {
             Found::Ours => "would be updated",
             Found::Changed | Found::Foreign => "is there and is not ours: it would be refused",
         };
-        println!("==> {} (mode {:04o}) {state}", path.display(), file.mode);
-        print!("{}", file.text);
-        println!();
+        print(&format!(
+            "==> {} (mode {:04o}) {state}\n{}\n",
+            path.display(),
+            file.mode,
+            file.text
+        ))?;
     }
     Ok(())
 }
@@ -145,21 +148,21 @@ fn write(root: &Path, files: &[HookFile], client: HookClient) -> Result<(), Fail
     let mut is_new = false;
     for (file, (path, state)) in files.iter().zip(found) {
         match state {
-            Found::Same => println!("unchanged: {}", path.display()),
+            Found::Same => say(format_args!("unchanged: {}", path.display())),
             Found::Ours => {
                 place::replace(&path, file)?;
-                println!("updated: {}", path.display());
+                say(format_args!("updated: {}", path.display()));
                 is_new = true;
             }
             _ => {
                 place::create(&path, file)?;
-                println!("written: {}", path.display());
+                say(format_args!("written: {}", path.display()));
                 is_new = true;
             }
         }
     }
     if is_new {
-        println!("next: {}", files::next_step(client));
+        say(format_args!("next: {}", files::next_step(client)));
     }
     Ok(())
 }
@@ -179,23 +182,23 @@ fn remove(root: &Path, files: &[HookFile]) -> Result<ExitCode, Failure> {
         let path = place::below(root, file)?;
         let found = place::look(&path, file)?;
         match (found, refusal(found)) {
-            (Found::Absent, _) => println!("not there: {}", path.display()),
+            (Found::Absent, _) => say(format_args!("not there: {}", path.display())),
             (_, Some(why)) => {
-                eprintln!(
+                complain(format_args!(
                     "acmegate: left alone: {} {why}; remove it yourself if it is of no use",
                     path.display()
-                );
+                ));
                 code = ExitCode::from(Exit::Config as u8);
             }
             (_, None) => {
                 place::remove(&path, file)?;
-                println!("removed: {}", path.display());
+                say(format_args!("removed: {}", path.display()));
                 has_removed_unit |= file.is_drop_in();
             }
         }
     }
     if has_removed_unit {
-        println!("next: systemctl daemon-reload");
+        say(format_args!("next: systemctl daemon-reload"));
     }
     Ok(code)
 }

@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::session::Session;
 use super::setup::Setup;
-use crate::cli::terminal::plain;
+use crate::cli::terminal::{complain, plain};
 use crate::doctor::probe::letsdebug::{self, Problem, State};
 use crate::doctor::probe::mpic;
 use crate::doctor::probe::seen::{Here, Outcome, Service, Vantage, View};
@@ -343,7 +343,7 @@ fn tell(vantage: &Vantage) {
 }
 
 fn progress(text: &str) {
-    eprintln!("acmegate: {}", plain(text));
+    complain(format_args!("acmegate: {}", plain(text)));
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use self::session::Session;
 use self::setup::Setup;
 use super::doctor::identifier;
 use super::signals::Signals;
-use super::terminal::Color;
+use super::terminal::{Color, complain};
 use super::{Failure, length, milliseconds, wall};
 use crate::config::lists::Lists;
 use crate::config::{Config, Unchecked};
@@ -197,7 +197,10 @@ async fn probe(setup: Setup, args: &ProbeArgs) -> Result<Done, Failure> {
         ..Probe::default()
     };
     if let Some(url) = &setup.letsdebug {
-        eprintln!("acmegate: {}", letsdebug::leaving(url, &probe.names));
+        complain(format_args!(
+            "acmegate: {}",
+            letsdebug::leaving(url, &probe.names)
+        ));
     }
     let mut trace = match Trace::begin(PORT, setup.timeout + AROUND).await {
         Ok(trace) => Some(trace),
@@ -253,7 +256,9 @@ async fn probe(setup: Setup, args: &ProbeArgs) -> Result<Done, Failure> {
     }
     Ok(match interrupted {
         Some(code) => {
-            eprintln!("acmegate: interrupted: the window is closed and the tokens are withdrawn");
+            complain(format_args!(
+                "acmegate: interrupted: the window is closed and the tokens are withdrawn"
+            ));
             Done::Interrupted(code)
         }
         None => Done::Over(Box::new(probe)),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::setup::Setup;
+use crate::cli::terminal::complain;
 use crate::cli::{Failure, caller, granted, open};
 use crate::control::client;
 use crate::control::protocol::{Ask, ChallengeName, Exit, Open, ReportWord, Response};
@@ -89,7 +90,7 @@ impl Session {
                     .await;
             let opened = opened.map_err(|error| Failure::new(Exit::Software, error))??;
             for warning in &opened.warnings {
-                eprintln!("acmegate: warning: {warning}");
+                complain(format_args!("acmegate: warning: {warning}"));
             }
         }
         let pushes: Vec<Ask> = self
@@ -139,10 +140,10 @@ impl Session {
         });
         match ended.await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => eprintln!(
+            Ok(Err(error)) => complain(format_args!(
                 "acmegate: the window may stay open until its time is over, and tokens as long: {error}"
-            ),
-            Err(error) => eprintln!("acmegate: {error}"),
+            )),
+            Err(error) => complain(format_args!("acmegate: {error}")),
         }
     }
 
