@@ -1,8 +1,11 @@
 //! Loading: from a path to a checked configuration.
 
-use std::fs::File;
+use std::fs::OpenOptions;
 use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
+
+use rustix::fs::OFlags;
 
 use super::error::{ConfigError, Problem};
 use super::grant::Accounts;
@@ -11,8 +14,7 @@ use super::{Config, check, read};
 
 /// Where the configuration is looked for if no path is given.
 pub const DEFAULT_PATH: &str = "/etc/acmegate/acmegate.toml";
-/// The largest file that is read. Ten thousand sites are under 1 MiB; more is a mistake, such as
-/// an endless device.
+/// The largest file that is read. Ten thousand sites are under 1 MiB; more is a mistake.
 pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
 impl Config {
@@ -70,19 +72,23 @@ impl Config {
 
 enum ReadError {
     Missing,
+    NoFile,
     TooLarge,
     NotText { line: usize },
     System(io::Error),
 }
 
 fn read_text(file: &Path) -> Result<String, ReadError> {
+    // A pipe without a writer would hold up a start, or a reload and with it the stop, for ever; and what
+    // is read of a pipe is gone at the next reading, so that the processes would have unlike configurations.
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let opened = OpenOptions::new().read(true).custom_flags(flags).open(file);
+    let (file, about) = opened.and_then(|file| file.metadata().map(|about| (file, about)))?;
+    if !about.is_file() {
+        return Err(ReadError::NoFile);
+    }
     let mut bytes = Vec::new();
-    File::open(file)
-        .and_then(|file| file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes))
-        .map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => ReadError::Missing,
-            _ => ReadError::System(error),
-        })?;
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         return Err(ReadError::TooLarge);
     }
@@ -93,11 +99,22 @@ fn read_text(file: &Path) -> Result<String, ReadError> {
     })
 }
 
+impl From<io::Error> for ReadError {
+    fn from(error: io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::NotFound => Self::Missing,
+            _ => Self::System(error),
+        }
+    }
+}
+
 impl From<ReadError> for Problem {
     fn from(error: ReadError) -> Self {
         match error {
             ReadError::Missing => Self::of_file("there is no such file")
                 .fix("name another, or none: without a file the built-in defaults work"),
+            ReadError::NoFile => Self::of_file("this is no regular file")
+                .fix("name a file: every process reads it, and a reload again"),
             ReadError::TooLarge => Self::of_file("the file is larger than 1 MiB")
                 .fix("name a configuration of acmegate"),
             ReadError::NotText { line } => {

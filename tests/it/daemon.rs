@@ -307,6 +307,24 @@ fn a_bad_file_changes_nothing_and_is_told_loudly() {
 }
 
 #[test]
+fn a_pipe_is_no_configuration_and_holds_nothing_up() {
+    let mut daemon = Daemon::start(&config(""));
+    let path = daemon.config();
+    std::fs::remove_file(&path).expect("its own file");
+    rustix::fs::mkfifoat(rustix::fs::CWD, &path, 0o600.into()).expect("a pipe without a writer");
+    daemon.signal(Signal::HUP);
+    let problem = wait_for(SECONDS, "the status tells", || {
+        daemon.status()["problems"][0].as_str().map(str::to_owned)
+    });
+    assert!(problem.contains("this is no regular file"), "{problem}");
+    let check = daemon.cli(&["config", "check"]);
+    assert_eq!(check.code, 78, "{check}");
+    assert!(check.stderr.contains("this is no regular file"), "{check}");
+    daemon.cli(&["open", "--lease", "a"]).success();
+    assert_eq!(daemon.terminate(), 0, "{}", daemon.log());
+}
+
+#[test]
 fn every_log_line_is_an_object_if_that_is_wanted() {
     let mut daemon = Daemon::start(&format!("[log]\nformat = \"json\"\n{}", config("")));
     get(&daemon, "www.example.com", "/x");
