@@ -249,30 +249,29 @@ impl Desk {
         self.permit(caller, GateAsk::Open, "open a window")?;
         let (claim, identifiers) = self.claim(caller, &open)?;
         self.permit_lease(caller, &claim.name)?;
-        let is_new = !self.lives(&claim.name);
         // Who has a window already makes no new attempt by keeping it.
-        if is_new && !open.force {
+        if !self.lives(&claim.name) && !open.force {
             let pid = claim.holder.as_ref().map(|holder| holder.pid);
             let named = identifiers.as_deref();
             self.within_failures((&claim.name, pid), caller.uid, named, about)?;
         }
-        let acquired = (is_new && !open.dry_run).then(|| Box::new(claim.name.clone()));
-        let (what, ports) = (describe(&claim), claim.ports.clone());
-        let (found, message) = if open.dry_run {
+        let (what, ports, name) = (describe(&claim), claim.ports.clone(), claim.name.clone());
+        let (found, acquired, message) = if open.dry_run {
             let found = self
                 .leases
                 .check(claim, identifiers)
                 .await
                 .map_err(|error| self.explain(error))?;
-            (found, format!("would open: {what}"))
+            (found, None, format!("would open: {what}"))
         } else {
-            let found = self
+            let opened = self
                 .leases
                 .open(claim, identifiers)
                 .await
                 .map_err(|error| self.explain(error))?;
             self.early.follow(&self.leases.windows().borrow());
-            (found, format!("open: {what}"))
+            let acquired = opened.is_new.then(|| Box::new(name));
+            (opened.health, acquired, format!("open: {what}"))
         };
         let mut response = Response::done(message);
         if !found.note.is_empty() {

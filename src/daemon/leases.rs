@@ -30,6 +30,14 @@ use crate::runner::message as runner;
 /// How long the enforcer may take to read its configuration and lists; a million ranges are seconds.
 const READING: Duration = Duration::from_secs(60);
 
+/// What an opening came to.
+pub struct Opened {
+    /// What the enforcer says of itself and of the way.
+    pub health: Health,
+    /// The lease was acquired, not renewed.
+    pub is_new: bool,
+}
+
 /// The book.
 pub struct Leases {
     link: Link<Enforcing>,
@@ -163,7 +171,7 @@ impl Leases {
         }
     }
 
-    /// Acquires or renews a lease; the answer's note is what may still be in the way.
+    /// Acquires or renews a lease; the health's note is what may still be in the way.
     ///
     /// # Errors
     /// [`LeaseError`]; then nothing has changed.
@@ -171,7 +179,7 @@ impl Leases {
         &self,
         claim: Claim,
         identifiers: Option<Vec<Identifier>>,
-    ) -> Result<Health, LeaseError> {
+    ) -> Result<Opened, LeaseError> {
         let begun = now();
         let _turn = self.turn.lock().await;
         // Before the question, so that the gate shuts no later than the kernel.
@@ -183,6 +191,13 @@ impl Leases {
             Some(commands) => self.open_by(commands, &claim, begun).await,
         };
         let health = granted.map_err(|error| error.of(&lease))?;
+        // Not before the turn: what is being closed meanwhile is no lease to renew.
+        let is_new = {
+            let windows = self.windows.borrow();
+            !windows
+                .lease(&lease.name)
+                .is_some_and(|held| held.deadline > now)
+        };
         self.windows.send_modify(|windows| {
             let windows = Arc::make_mut(windows);
             windows.count(lease.caller, now);
@@ -190,7 +205,7 @@ impl Leases {
         });
         self.recorder.opened(&lease, now);
         self.watch_holder(&lease);
-        Ok(health)
+        Ok(Opened { health, is_new })
     }
 
     /// Bounds first, then the commands, which may make the way free, then the survey of that way

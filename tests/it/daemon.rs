@@ -424,6 +424,53 @@ fn who_does_not_wait_for_the_answer_has_no_lease() {
 }
 
 #[test]
+fn a_lease_that_is_being_closed_is_no_lease_to_renew() {
+    let daemon = Daemon::start(&config(""));
+    daemon.cli(&["open", "--lease", "a"]).success();
+    let socket = format!("{}/control.sock", daemon.runtime_dir());
+    let ask = |ask: Ask| {
+        let mut caller = UnixStream::connect(&socket).expect("it listens");
+        let envelope = Envelope {
+            version: VERSION,
+            ask,
+            under: None,
+        };
+        let line = serde_json::to_string(&envelope).expect("JSON");
+        writeln!(caller, "{line}").expect("it hears");
+        caller
+    };
+    let lease = "a".to_owned();
+    crate::lab::send(daemon.enforcer(), Signal::STOP);
+    let close = ask(Ask::Close {
+        lease: lease.clone(),
+        said: None,
+    });
+    wait_for(SECONDS, "the enforcer is asked to shut", || {
+        let problems = daemon.status()["problems"].to_string();
+        problems.contains("has owed an answer").then_some(())
+    });
+    let open = ask(Ask::Open(Open {
+        lease,
+        ..Open::default()
+    }));
+    // What is asked stands before the status, which is asked later.
+    daemon.status();
+    for gone in [close, open] {
+        gone.shutdown(std::net::Shutdown::Both).expect("a socket");
+    }
+    crate::lab::send(daemon.enforcer(), Signal::CONT);
+    wait_for(SECONDS, "the lease is withdrawn", || {
+        daemon
+            .log()
+            .contains("did not wait for the answer")
+            .then_some(())
+    });
+    wait_for(SECONDS, "no lease is left", || {
+        (daemon.status()["leases"] == serde_json::json!([])).then_some(())
+    });
+}
+
+#[test]
 fn a_hook_waits_for_a_daemon_that_restarts_but_not_for_ever() {
     let mut daemon = Daemon::start(&config(""));
     daemon.kill();
