@@ -76,6 +76,9 @@ use crate::observe;
 /// Open descriptors besides connections: the callers of two control sockets (192 each), watched lease
 /// holders (64), listeners, webroots, the runtime's own.
 const OTHER_DESCRIPTORS: u64 = 512;
+/// Below this nothing is started. The processes' own take some 30; who runs out of them half-way through a
+/// start, or with the first visitor, cannot say any more what is wrong.
+const LEAST_DESCRIPTORS: u64 = 64;
 
 /// What `acmegate run` was told.
 #[derive(Clone, Debug)]
@@ -135,7 +138,7 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
     name_process(c"acmegate");
 
     let _locks = lock::take(&options.runtime_dir, config.firewall.mode != Mode::GateOnly)?;
-    let room = raise_descriptor_limit(&config);
+    let room = raise_descriptor_limit(&config)?;
     let mut problems = Vec::new();
     let listeners = listeners(&config)?;
     problems.extend(unnamed_ports(
@@ -368,7 +371,7 @@ fn control_sockets(directory: &Path, config: &Config) -> Result<ControlSockets, 
 
 /// Asks for as many descriptors as connections are configured; says how many connections there is
 /// room for, so that the control sockets, which need descriptors too, never starve beside them.
-fn raise_descriptor_limit(config: &Config) -> Room {
+fn raise_descriptor_limit(config: &Config) -> Result<Room, Fatal> {
     let limit = getrlimit(Resource::Nofile);
     let http = u64::from(config.http.max_connections);
     // A visitor has one, and the site's server another.
@@ -396,6 +399,14 @@ fn raise_descriptor_limit(config: &Config) -> Room {
             Err(error) => tracing::warn!(%error, "cannot raise the limit of open files"),
         }
     }
+    if current < LEAST_DESCRIPTORS {
+        return Err(Fatal::new(
+            Exit::Os,
+            format!(
+                "the limit of open files is {current}: {LEAST_DESCRIPTORS} is the least, and {wanted} is what the configuration takes (LimitNOFILE= of the unit, `ulimit -n` of a shell)"
+            ),
+        ));
+    }
     if current < wanted {
         tracing::warn!(
             limit = current,
@@ -409,10 +420,10 @@ fn raise_descriptor_limit(config: &Config) -> Room {
         .max(current / 2)
         .min(http + tls);
     let share = |part: u64| usize::try_from(room * part / (http + tls)).unwrap_or(usize::MAX);
-    Room {
+    Ok(Room {
         http: share(http),
         tls: share(tls) / 2,
-    }
+    })
 }
 
 /// Starts the enforcer, if this process can give it what it needs.

@@ -608,6 +608,24 @@ fn nothing_that_a_peer_wrote_is_in_the_log() {
 }
 
 #[test]
+fn with_too_few_descriptors_it_does_not_start_and_says_so() {
+    for limit in ["63", "20", "16"] {
+        let script = format!("ulimit -n {limit}; exec \"$@\"");
+        let refused = Daemon::with(&config(""))
+            .under(&["sh", "-c", &script, "sh"])
+            .refuse();
+        assert_eq!(refused.code, 71, "{refused}");
+        let told = format!("acmegate: the limit of open files is {limit}: 64 is the least");
+        assert!(refused.stderr.contains(&told), "{refused}");
+    }
+    Daemon::with(&config(""))
+        .under(&["sh", "-c", "ulimit -n 64; exec \"$@\"", "sh"])
+        .start()
+        .cli(&["open", "--lease", "a"])
+        .success();
+}
+
+#[test]
 fn with_few_descriptors_some_are_kept_for_operators() {
     let few = ["sh", "-c", "ulimit -n 300; exec \"$@\"", "sh"];
     let daemon = Daemon::with(&config("")).under(&few).start();
