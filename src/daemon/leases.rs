@@ -194,9 +194,8 @@ impl Leases {
         // Not before the turn: what is being closed meanwhile is no lease to renew.
         let is_new = {
             let windows = self.windows.borrow();
-            !windows
-                .lease(&lease.name)
-                .is_some_and(|held| held.deadline > now)
+            let held = windows.lease(&lease.name);
+            held.is_none_or(|held| held.deadline <= now)
         };
         self.windows.send_modify(|windows| {
             let windows = Arc::make_mut(windows);

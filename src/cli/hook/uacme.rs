@@ -5,6 +5,7 @@
 
 use std::ffi::OsString;
 use std::process::ExitCode;
+use std::thread;
 
 use super::answer::{Answer, bounded, key_authorization_of, text};
 use super::{Daemon, lease, say};
@@ -39,14 +40,18 @@ pub fn run(daemon: Daemon<'_>, words: &[OsString]) -> Result<ExitCode, Failure> 
     let identifier = text("IDENT", identifier)?;
     match text("METHOD", method)? {
         "begin" => begin(daemon, identifier, &answer),
-        "done" => end(daemon, daemon.close(lease()?), identifier, &answer),
+        "done" => {
+            let lease = lease()?;
+            end(daemon, || daemon.close(lease), identifier, &answer)
+        }
         "failed" => {
             complain(format_args!(
                 "acmegate: the CA did not get the challenge of {}; `acmegate status` and the log say who came",
                 plain(identifier)
             ));
-            let closed = daemon.close_failed(lease()?, identifier);
-            end(daemon, closed, identifier, &answer)
+            let lease = lease()?;
+            let close = || daemon.close_failed(lease, identifier);
+            end(daemon, close, identifier, &answer)
         }
         other => Err(usage(format!("no method {}", other.escape_debug()))),
     }
@@ -64,14 +69,19 @@ fn begin(daemon: Daemon<'_>, identifier: &str, answer: &Answer<'_>) -> Result<Ex
     }
 }
 
-/// Both, whatever comes of the first.
+/// Both, whatever comes of either, and at once: a daemon that hangs takes the time of one answer.
 fn end(
     daemon: Daemon<'_>,
-    closed: Result<Response, Failure>,
+    close: impl FnOnce() -> Result<Response, Failure> + Send,
     identifier: &str,
     answer: &Answer<'_>,
 ) -> Result<ExitCode, Failure> {
-    let withdrawn = daemon.withdraw(identifier, answer);
+    let (closed, withdrawn) = thread::scope(|scope| {
+        let closing = scope.spawn(close);
+        let withdrawn = daemon.withdraw(identifier, answer);
+        (closing.join(), withdrawn)
+    });
+    let closed = closed.map_err(|_| Failure::new(Exit::Software, "closing ended by a panic"))?;
     Ok(say(vec![closed?, withdrawn?]))
 }
 

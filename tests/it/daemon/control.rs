@@ -8,8 +8,8 @@ use acmegate::control::client;
 use acmegate::control::protocol::{Ask, HolderWord, Open};
 use rustix::process::Signal;
 
-use super::{SECONDS, TOKEN, config};
-use crate::lab::{Daemon, TempDir, wait_for};
+use super::{SECONDS, THUMBPRINT, TOKEN, config};
+use crate::lab::{Daemon, Process, TempDir, wait_for};
 
 /// Asks for a lease as a client of this holder would.
 fn open(daemon: &Daemon, lease: &str, holder: u32, caller_pid: u32) {
@@ -146,6 +146,51 @@ fn a_daemon_that_hangs_hangs_no_hook() {
     assert!(output.stderr.contains("did not answer within"), "{output}");
     assert_eq!(output.stderr.lines().count(), 1, "one line: {output}");
     assert!(start.elapsed() < Duration::from_secs(15));
+    daemon.signal(Signal::CONT);
+}
+
+#[test]
+fn a_hook_that_asks_for_several_things_hangs_no_longer_than_one() {
+    let daemon = Daemon::start(&config(""));
+    daemon.signal(Signal::STOP);
+    let answer = format!("{TOKEN}.{THUMBPRINT}");
+    let name = "www.example.com";
+    let uacme = |method| vec!["uacme", method, "http-01", name, TOKEN, &answer];
+    let hooks = [
+        uacme("begin"),
+        uacme("done"),
+        uacme("failed"),
+        vec![
+            "dehydrated",
+            "deploy_challenge",
+            name,
+            TOKEN,
+            &answer,
+            name,
+            TOKEN,
+            &answer,
+        ],
+        vec!["dehydrated", "exit_hook"],
+        vec!["lego", "post"],
+    ];
+    let start = Instant::now();
+    let running: Vec<_> = hooks
+        .iter()
+        .map(|words| {
+            let mut hook = daemon.command();
+            hook.arg("hook").args(words);
+            Process::spawn(hook)
+        })
+        .collect();
+    for (mut hook, words) in running.into_iter().zip(&hooks) {
+        let code = hook.wait(Duration::from_secs(40));
+        assert_eq!(code, 75, "{words:?}: {}", hook.stderr());
+        assert!(
+            start.elapsed() < Duration::from_secs(17),
+            "{words:?}: {:?}",
+            start.elapsed()
+        );
+    }
     daemon.signal(Signal::CONT);
 }
 
