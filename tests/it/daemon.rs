@@ -322,6 +322,11 @@ fn a_pipe_is_no_configuration_and_holds_nothing_up() {
     assert!(check.stderr.contains("this is no regular file"), "{check}");
     daemon.cli(&["open", "--lease", "a"]).success();
     assert_eq!(daemon.terminate(), 0, "{}", daemon.log());
+    // What the package's scripts name where the host's own file is bad.
+    std::fs::remove_file(&path).expect("its own pipe");
+    std::os::unix::fs::symlink("/dev/null", &path).expect("a link");
+    daemon.cli(&["config", "check"]).success();
+    daemon.cli(&["firewall", "plan"]).success();
 }
 
 #[test]
