@@ -12,6 +12,7 @@ use super::{Failure, security};
 use crate::control::client;
 use crate::control::protocol::Exit;
 use crate::control::status::{History, Share, Status, Time};
+use crate::observe::report::words::many;
 
 /// How it is told.
 #[derive(Debug, Args)]
@@ -214,7 +215,7 @@ fn render(status: &Status) -> String {
         }
     }
     if status.pushed > 0 {
-        let _ = writeln!(out, "pushed    {} tokens", status.pushed);
+        let _ = writeln!(out, "pushed    {}", many(status.pushed, "token"));
     }
     if let Some(history) = status.history {
         let _ = writeln!(out, "history   {}", history_line(history));
@@ -244,8 +245,8 @@ fn history_line(history: History) -> String {
         unsaved => format!("; {unsaved} not written yet"),
     };
     format!(
-        "{} windows{since}, {} KiB{unsaved}",
-        history.records,
+        "{}{since}, {} KiB{unsaved}",
+        many(history.records, "window"),
         history.bytes.div_ceil(1024)
     )
 }

@@ -26,6 +26,7 @@ use crate::observe::history::message::{
     fitted,
 };
 use crate::observe::record::Record;
+use crate::observe::report::words::many;
 
 /// How long an answer may take.
 pub const DEADLINE: Duration = Duration::from_secs(2);
@@ -202,8 +203,8 @@ impl History {
         }
         if unsaved.lost > 0 {
             problems.push(format!(
-                "{} windows could not be kept, and are not remembered",
-                unsaved.lost
+                "{} could not be kept and will be in no report",
+                many(unsaved.lost, "window")
             ));
         }
         HistoryHealth {

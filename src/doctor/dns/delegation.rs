@@ -9,8 +9,9 @@ use super::ask::{Over, Silence};
 use super::codes::*;
 use super::servers::{Asked, Reply, Seen};
 use super::signatures::{ago, is_before};
-use super::words::{count, list, name, said};
+use super::words::{list, name, said};
 use crate::doctor::finding::{Code, Finding, Severity};
+use crate::observe::report::words::many;
 
 /// What was found, and what could not be examined.
 #[derive(Debug, Default)]
@@ -60,7 +61,7 @@ pub(super) fn judge(seen: &Seen, reaches_servers: bool, now: u32) -> Judged {
         let told = format!(
             "all servers of {} have it and answer by UDP and TCP, {} in all",
             zone.name,
-            count(near.len(), "address", "addresses")
+            many(near.len(), "address")
         );
         judged
             .findings
@@ -118,7 +119,7 @@ impl Zone<'_> {
         let finding = finding.seen(format!(
             "the referral to {} names {}, and no address of {}",
             self.name,
-            count(delegation.servers.len(), "server", "servers"),
+            many(delegation.servers.len(), "server"),
             list(&missing)
         ));
         Some(finding.remedy(format!(

@@ -56,6 +56,7 @@ use super::finding::{Area, Exam, Finding};
 use crate::config::Dns;
 use crate::gate::identifier::{Identifier, Pattern};
 use crate::gate::site::site_for;
+use crate::observe::report::words::many;
 
 /// How many names are looked up; more of them would tell nothing more of this host.
 const MAX_NAMES: usize = 100;
@@ -291,7 +292,7 @@ async fn names(means: &Means, subjects: &[Subject], end: Instant) -> Exam {
     exam.looked_at.push(format!(
         "A, AAAA, CAA, _acme-challenge and {} of {}",
         persist::LABEL,
-        words::count(count, "name", "names")
+        many(count, "name")
     ));
     exam
 }
@@ -350,7 +351,7 @@ async fn zones(means: &Means, subjects: &[Subject], end: Instant) -> Exam {
         exam.not_covered.extend(judged.not_covered);
         exam.looked_at.push(format!(
             "{} of the servers of {}, by UDP and TCP",
-            words::count(zone.asked.len(), "address", "addresses"),
+            many(zone.asked.len(), "address"),
             words::name(&zone.zone)
         ));
     }

@@ -43,11 +43,6 @@ pub(super) fn list<T: Display>(items: &[T]) -> String {
     shown.join(", ")
 }
 
-/// So many of a kind: `1 name`, `2 names`.
-pub(super) fn count(many: usize, one: &str, several: &str) -> String {
-    format!("{many} {}", if many == 1 { one } else { several })
-}
-
 /// The addresses among records.
 pub(super) fn addresses<'a>(data: impl Iterator<Item = &'a RData>) -> Vec<IpAddr> {
     let mut addresses: Vec<IpAddr> = data

@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::Letter;
 use crate::doctor::finding::{Area, Finding, Severity};
 use crate::observe::report::escape::plain;
+use crate::observe::report::words::many;
 use crate::observe::report::{Ink, Paint, wrap};
 
 /// How wide a screen is.
@@ -74,10 +75,6 @@ fn headline(letter: &Letter) -> String {
             .iter()
             .filter(|finding| finding.severity == severity);
         of.count()
-    };
-    let many = |count: usize, one: &str| match count {
-        1 => format!("1 {one}"),
-        _ => format!("{count} {one}s"),
     };
     match letter.severity {
         Severity::Fault => {

@@ -11,6 +11,7 @@ use crate::doctor::finding::{Area, Exam, Finding, Severity};
 use crate::doctor::path::End;
 use crate::findings;
 use crate::observe::quorum::{Rules, tolerated};
+use crate::observe::report::words::many;
 
 /// The gate's own table.
 const OURS: &str = "inet acmegate";
@@ -199,7 +200,7 @@ impl Probe {
         };
         let failed = counted - answered;
         let mut finding = match (holds, failed) {
-            (true, 0) => Finding::new(ANSWERED, Severity::Fine, format!("{} got the right answer", all(*counted))),
+            (true, 0) => Finding::new(ANSWERED, Severity::Fine, format!("{} got the right answer", many(*counted, "vantage point"))),
             (true, _) => Finding::new(
                 TOLERATED,
                 Severity::Doubt,
@@ -278,7 +279,7 @@ impl Probe {
                     Severity::Advice,
                     format!(
                         "{} asked, and a CA has {} remote perspectives besides its own today",
-                        all(*counted),
+                        many(*counted, "vantage point"),
                         quorum.remote_perspectives
                     ),
                 )
@@ -381,13 +382,6 @@ fn remedy(table: &str, chain: &str) -> String {
     format!(
         "let port 80 in where it is dropped: `nft -a list chain {table} {chain}` shows the rule; docs/firewalls.md has the mode that fits"
     )
-}
-
-fn all(count: u32) -> String {
-    match count {
-        1 => "1 vantage point".to_owned(),
-        count => format!("{count} vantage points"),
-    }
 }
 
 /// What came of it, in words.

@@ -30,6 +30,7 @@ use super::finding::{Area, Exam, Finding, Severity};
 use crate::config::Config;
 use crate::firewall::base_chains::{Culprit, Doubt, IpFamily, Path, Place, Transport};
 use crate::firewall::ruleset::Settings;
+use crate::observe::report::words::many;
 
 pub use self::answer::{Answer, Shut};
 pub use self::taken::Reading;
@@ -207,8 +208,8 @@ impl<'a> View<'a> {
         tables.dedup();
         let mut lines = vec![format!(
             "{} on the way in, of {}",
-            count(chains.len(), "base chain"),
-            count(tables.len(), "table")
+            many(chains.len(), "base chain"),
+            many(tables.len(), "table")
         )];
         lines.extend(chains.iter().map(|chain| {
             let drops = self.drops_alone(&chain.full_name());
@@ -306,10 +307,4 @@ fn culprits<'a>(answers: &[&'a Answer]) -> Vec<&'a Culprit> {
         }
     }
     found
-}
-
-/// `1 table`, `2 tables`
-fn count(number: usize, what: &str) -> String {
-    let s = if number == 1 { "" } else { "s" };
-    format!("{number} {what}{s}")
 }

@@ -10,7 +10,7 @@ mod html;
 pub mod since;
 mod text;
 mod verdict;
-mod words;
+pub mod words;
 
 pub use self::advice::{about_drop, about_refusal};
 pub use self::html::page;

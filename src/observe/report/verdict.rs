@@ -185,10 +185,7 @@ fn culprits(record: &Record) -> String {
         [] => String::new(),
         [one] => format!(" by {one}"),
         [first, others @ ..] => {
-            format!(
-                " by {first}, and {}",
-                many(others.len() as u64, "other rule")
-            )
+            format!(" by {first}, and {}", many(others.len(), "other rule"))
         }
     }
 }
@@ -265,7 +262,7 @@ pub fn regions(record: &Record) -> Option<String> {
         ),
         false => String::new(),
     };
-    let count = many(regions.len() as u64, "registry region");
+    let count = many(regions.len(), "registry region");
     Some(format!("Answered in {count} ({}){but}.", parts.join("; ")))
 }
 

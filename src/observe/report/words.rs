@@ -79,8 +79,8 @@ pub fn day(millis: u64) -> String {
 }
 
 /// `1 network`, `2 networks`.
-pub fn many(count: impl Into<u64>, one: &str) -> String {
-    let count = count.into();
+pub fn many(count: impl TryInto<u64>, one: &str) -> String {
+    let count = count.try_into().unwrap_or(u64::MAX);
     format!("{count} {}", plural(count, one))
 }
 

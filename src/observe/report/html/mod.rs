@@ -29,7 +29,7 @@ pub fn page(records: &[Record], summary: Option<&Summary>, made_at: u64) -> Stri
     let title = match (summary, records) {
         (Some(summary), _) => summary.headline(),
         (None, [record]) => format!("{}: {}", name(record), word(record)),
-        (None, records) => many(records.len() as u64, "window"),
+        (None, records) => many(records.len(), "window"),
     };
     let mut out = String::new();
     let _ = write!(
@@ -240,7 +240,7 @@ fn sources(out: &mut String, record: &Record) {
     if strays > 0 {
         let said = format!(
             "{} sent one first packet and never tried again: scans, or spoofed.",
-            many(strays as u64, "address")
+            many(strays, "address")
         );
         paragraph(out, "faint", &said);
     }

@@ -82,7 +82,7 @@ pub fn draw(out: &mut String, record: &Record, number: usize) {
         "<figure>\n<figcaption>{}</figcaption>\n<svg width=\"100%\" height=\"{height}\" role=\"img\" aria-labelledby=\"timeline-{number}\">\n\
          <title id=\"timeline-{number}\">Timeline of {}</title>\n",
         caption(record, &span, all, lanes.len()),
-        many(lanes.len() as u64, "address"),
+        many(lanes.len(), "address"),
     );
     if let Some(end) = record.end.filter(|end| span.holds(end.at)) {
         let x = span.at(end.at);
