@@ -550,8 +550,12 @@ fn a_file_that_is_named_must_be_there() {
    = name another, or none: without a file the built-in defaults work
 "
     );
-    let told = Config::load(Some(Path::new("/")), &Village).unwrap_err();
-    assert!(told.to_string().contains("the file cannot be read: "));
+    let told = |path| {
+        let refused = Config::load(Some(Path::new(path)), &Village).unwrap_err();
+        refused.to_string()
+    };
+    assert!(told("/").contains("this is no regular file"));
+    assert!(told("/etc/passwd/acmegate.toml").contains("the file cannot be read: "));
 }
 
 #[test]
