@@ -8,6 +8,8 @@ use std::ops::Range;
 
 /// The most columns of a source line that are shown; the rest is cut around the caret.
 const MAX_COLUMNS: usize = 100;
+/// So many characters are more than have room.
+const ENOUGH: usize = MAX_COLUMNS + 1;
 /// What is kept in front of the caret when a line is cut.
 const COLUMNS_BEFORE: usize = 40;
 
@@ -40,10 +42,13 @@ impl Snippet {
         let line_end = line_start + line.len();
         let (start, end) = (start.min(line_end), end.min(line_end));
 
-        let before: Vec<String> = text[line_start..start].chars().map(cell).collect();
-        let meant: Vec<String> = text[start..end].chars().map(cell).collect();
-        let after: Vec<String> = text[end..line_end].chars().map(cell).collect();
-        let column = before.len() + 1;
+        // A line can be as long as the file: no more of it is looked at than can be shown.
+        let in_front = || text[line_start..start].chars();
+        let column = in_front().count() + 1;
+        let mut before: Vec<String> = in_front().rev().take(ENOUGH).map(cell).collect();
+        before.reverse();
+        let meant: Vec<String> = text[start..end].chars().take(ENOUGH).map(cell).collect();
+        let after: Vec<String> = text[end..line_end].chars().take(ENOUGH).map(cell).collect();
 
         let cut_before = width(&before) + width(&meant) + width(&after) > MAX_COLUMNS;
         let mut shown = String::new();
