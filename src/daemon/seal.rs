@@ -435,8 +435,11 @@ const ENFORCER: &[i64] = &[libc::SYS_recvmsg, libc::SYS_sendto];
 const HISTORIAN: &[i64] = &[
     #[cfg(target_arch = "x86_64")]
     libc::SYS_access,
-    // While somebody else has the database.
+    // While somebody else has the database; musl's nanosleep(3) is another call than glibc's.
+    #[cfg(not(target_env = "musl"))]
     libc::SYS_clock_nanosleep,
+    #[cfg(target_env = "musl")]
+    libc::SYS_nanosleep,
     libc::SYS_faccessat,
     libc::SYS_fsync,
     libc::SYS_ftruncate,

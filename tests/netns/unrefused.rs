@@ -224,7 +224,11 @@ fn while_somebody_has_the_database(daemon: &Daemon, work: impl FnOnce()) {
         .execute_batch("BEGIN EXCLUSIVE")
         .expect("nobody else has it");
     work();
-    let waits = format!("{} ", libc::SYS_clock_nanosleep);
+    let call = match cfg!(target_env = "musl") {
+        true => libc::SYS_nanosleep,
+        false => libc::SYS_clock_nanosleep,
+    };
+    let waits = format!("{call} ");
     let does = format!("/proc/{}/syscall", daemon.historian());
     wait_for(SOON, "the historian waits for it", || {
         let does = fs::read_to_string(&does).expect("our own process");

@@ -177,7 +177,7 @@ fn each_has_the_calls_of_its_work_and_no_other() {
         // Files.
         (&[libc::SYS_fstat, libc::SYS_newfstatat, libc::SYS_openat, libc::SYS_statx], reads),
         (&[libc::SYS_openat2], &[Front]),
-        (&[libc::SYS_clock_nanosleep, libc::SYS_faccessat, libc::SYS_fsync, libc::SYS_ftruncate], &[Historian]),
+        (&[libc::SYS_faccessat, libc::SYS_fsync, libc::SYS_ftruncate], &[Historian]),
         (&[libc::SYS_pread64, libc::SYS_pwrite64, libc::SYS_renameat, libc::SYS_unlinkat], &[Historian]),
         // Connections, and pipes between them.
         (&[libc::SYS_accept4, libc::SYS_connect, libc::SYS_getpeername, libc::SYS_getsockname, libc::SYS_getsockopt, libc::SYS_pipe2, libc::SYS_shutdown, libc::SYS_splice], &[Front]),
@@ -185,6 +185,10 @@ fn each_has_the_calls_of_its_work_and_no_other() {
         (&[libc::SYS_epoll_create1, libc::SYS_eventfd2, libc::SYS_rseq, libc::SYS_sched_getaffinity, libc::SYS_set_robust_list], &[Front]),
         // Holders of leases; and the other processes, which end by themselves.
         (&[libc::SYS_pidfd_open, libc::SYS_wait4], &[Front]),
+        #[cfg(not(target_env = "musl"))]
+        (&[libc::SYS_clock_nanosleep], &[Historian]),
+        #[cfg(target_env = "musl")]
+        (&[libc::SYS_nanosleep], &[Historian]),
         #[cfg(target_arch = "x86_64")]
         (&[libc::SYS_epoll_wait], polls),
         #[cfg(target_arch = "x86_64")]
