@@ -270,9 +270,18 @@ pub struct Response {
     /// Whether the command that the lease was armed for is being ended because of this refusal.
     #[serde(default)]
     pub ends_client: bool,
-    /// The lease that this answer is about and that was not there before. Not sent.
+    /// The lease that this answer is about and that nobody had heard of before. Not sent.
     #[serde(skip)]
-    pub acquired: Option<Box<LeaseName>>,
+    pub acquired: Option<Box<Acquired>>,
+}
+
+/// A lease, and which opening of it an answer is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Acquired {
+    /// Its name.
+    pub lease: LeaseName,
+    /// The opening's number, which no other has while the daemon lives.
+    pub opening: u64,
 }
 
 /// sysexits(3), as far as they are used.

@@ -22,10 +22,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::protocol::{Ask, Envelope, Exit, MAX_REQUEST_BYTES, Open, Response, parse_request};
+use super::protocol::{
+    Acquired, Ask, Envelope, Exit, MAX_REQUEST_BYTES, Open, Response, parse_request,
+};
 use super::status::Status;
 use crate::gate::caller::Caller;
-use crate::gate::lease::LeaseName;
 
 /// How many callers of one account are heard at once: many clients with many names still fit.
 const MAX_CALLERS_OF_ONE: usize = 64;
@@ -70,8 +71,12 @@ pub trait Authority: Send + Sync + 'static {
     /// What whoever watches is told now.
     fn scene(&self) -> Response;
 
-    /// Ends a lease whose caller went away before it heard of it: it believes that it has none.
-    fn withdraw(&self, lease: LeaseName) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+    /// The caller has heard of the lease that it acquired.
+    fn told(&self, acquired: &Acquired);
+
+    /// Ends a lease whose caller went away before it heard of it: it believes that it has none. What
+    /// another opened since stays.
+    fn withdraw(&self, acquired: Acquired) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
     /// Tells everything: the status, and the metrics of the same moment as text.
     fn status(&self) -> Pin<Box<dyn Future<Output = (Status, String)> + Send + '_>>;
@@ -338,8 +343,10 @@ async fn hear(mut stream: UnixStream, authority: &dyn Authority, stop: watch::Re
         },
     };
     let is_told = tell(&mut stream, &response).await;
-    if let (false, Some(lease)) = (is_told, response.acquired) {
-        authority.withdraw(*lease).await;
+    match (is_told, response.acquired) {
+        (_, None) => {}
+        (true, Some(acquired)) => authority.told(&acquired),
+        (false, Some(acquired)) => authority.withdraw(*acquired).await,
     }
 }
 

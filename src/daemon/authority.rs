@@ -8,11 +8,10 @@ use tokio::sync::watch;
 
 use super::desk::Desk;
 use super::now;
-use crate::control::protocol::{Ask, Open, Response};
+use crate::control::protocol::{Acquired, Ask, Open, Response};
 use crate::control::server::{Arming, Authority};
 use crate::control::status::Status;
 use crate::gate::caller::{Ask as GateAsk, Caller};
-use crate::gate::lease::LeaseName;
 
 impl Authority for Desk {
     fn obey(
@@ -64,11 +63,23 @@ impl Authority for Desk {
         Desk::scene(self)
     }
 
-    fn withdraw(&self, lease: LeaseName) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    fn told(&self, acquired: &Acquired) {
+        self.leases.told(&acquired.lease);
+    }
+
+    fn withdraw(&self, acquired: Acquired) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
-            tracing::warn!(%lease, "whoever asked for a lease did not wait for the answer: released");
-            if let Err(error) = self.leases.close(&lease).await {
-                tracing::error!(%lease, %error, "it could not be released");
+            let lease = &acquired.lease;
+            match self.leases.withdraw(&acquired).await {
+                Ok(true) => {
+                    tracing::warn!(%lease, "whoever asked for a lease did not wait for the answer: released");
+                }
+                Ok(false) => {
+                    tracing::info!(%lease, "whoever asked for a lease did not wait for the answer: another has it, or nobody any more");
+                }
+                Err(error) => {
+                    tracing::error!(%lease, %error, "whoever asked for a lease did not wait for the answer, and it could not be released");
+                }
             }
         })
     }

@@ -255,7 +255,7 @@ impl Desk {
             let named = identifiers.as_deref();
             self.within_failures((&claim.name, pid), caller.uid, named, about)?;
         }
-        let (what, ports, name) = (describe(&claim), claim.ports.clone(), claim.name.clone());
+        let (what, ports) = (describe(&claim), claim.ports.clone());
         let (found, acquired, message) = if open.dry_run {
             let found = self
                 .leases
@@ -270,8 +270,7 @@ impl Desk {
                 .await
                 .map_err(|error| self.explain(error))?;
             self.early.follow(&self.leases.windows().borrow());
-            let acquired = opened.is_new.then(|| Box::new(name));
-            (opened.health, acquired, format!("open: {what}"))
+            (opened.health, opened.acquired, format!("open: {what}"))
         };
         let mut response = Response::done(message);
         if !found.note.is_empty() {
@@ -281,7 +280,7 @@ impl Desk {
             ));
         }
         response.surveyed = found.surveyed;
-        response.acquired = acquired;
+        response.acquired = acquired.map(Box::new);
         response.ports = ports;
         response.gate_ports = self.gate_ports();
         Ok(response)

@@ -5,6 +5,7 @@
 
 mod ends;
 mod repair;
+mod untold;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -13,12 +14,14 @@ use tokio::sync::{Mutex, mpsc, watch};
 
 pub use self::ends::{watch_deadlines, watch_holders};
 pub use self::repair::watch_commands;
+use self::untold::Untold;
 use super::commands::{Commands, prepare};
 use super::lease_error::LeaseError;
 use super::link::{Enforcing, Link, Lost, Running};
 use super::now;
 use super::recorder::Recorder;
 use crate::config::Config;
+use crate::control::protocol::Acquired;
 use crate::firewall::message::{Claim, Health, Reply, Request};
 use crate::gate::identifier::Identifier;
 use crate::gate::lease::{Holder, Lease, LeaseName, Scope};
@@ -34,8 +37,8 @@ const READING: Duration = Duration::from_secs(60);
 pub struct Opened {
     /// What the enforcer says of itself and of the way.
     pub health: Health,
-    /// The lease was acquired, not renewed.
-    pub is_new: bool,
+    /// The lease was acquired, not renewed: [`Leases::told`] or [`Leases::withdraw`] has to follow.
+    pub acquired: Option<Acquired>,
 }
 
 /// The book.
@@ -48,6 +51,7 @@ pub struct Leases {
     windows: watch::Sender<Arc<Windows>>,
     holders: mpsc::Sender<(LeaseName, Holder)>,
     recorder: Arc<Recorder>,
+    untold: Untold,
     /// One change at a time, from the question to the writing down.
     turn: Mutex<()>,
 }
@@ -75,6 +79,7 @@ impl Leases {
                 windows,
                 holders,
                 recorder,
+                untold: Untold::default(),
                 turn: Mutex::new(()),
             },
             to_watch,
@@ -192,11 +197,13 @@ impl Leases {
         };
         let health = granted.map_err(|error| error.of(&lease))?;
         // Not before the turn: what is being closed meanwhile is no lease to renew.
-        let is_new = {
+        let is_held = {
             let windows = self.windows.borrow();
             let held = windows.lease(&lease.name);
-            held.is_none_or(|held| held.deadline <= now)
+            held.is_some_and(|held| held.deadline > now)
         };
+        let is_new = !is_held || self.untold.has(&lease.name);
+        let acquired = is_new.then(|| self.untold.add(&lease.name));
         self.windows.send_modify(|windows| {
             let windows = Arc::make_mut(windows);
             windows.count(lease.caller, now);
@@ -204,7 +211,7 @@ impl Leases {
         });
         self.recorder.opened(&lease, now);
         self.watch_holder(&lease);
-        Ok(Opened { health, is_new })
+        Ok(Opened { health, acquired })
     }
 
     /// Bounds first, then the commands, which may make the way free, then the survey of that way
@@ -276,6 +283,24 @@ impl Leases {
         let begun = now();
         let _turn = self.turn.lock().await;
         self.release(name, EndedBy::Close, begun).await
+    }
+
+    /// Who acquired this lease has heard of it, or stays to be told.
+    pub fn told(&self, name: &LeaseName) {
+        self.untold.told(name);
+    }
+
+    /// Releases a lease of which nobody has heard; `false` where another opened it since, or it is over.
+    ///
+    /// # Errors
+    /// [`LeaseError`].
+    pub async fn withdraw(&self, acquired: &Acquired) -> Result<bool, LeaseError> {
+        let begun = now();
+        let _turn = self.turn.lock().await;
+        match self.untold.take(acquired) {
+            true => self.release(&acquired.lease, EndedBy::Close, begun).await,
+            false => Ok(false),
+        }
     }
 
     async fn release(

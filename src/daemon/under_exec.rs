@@ -117,6 +117,8 @@ impl Desk {
         open.lease = lease;
         let opened = self.open(caller, open, Some(identifier)).await?;
         self.recorder.opened_for_token(&name);
+        // Whoever armed it stays for its end, whether or not the answer is heard.
+        self.leases.told(&name);
         Ok(Some(opened))
     }
 

@@ -475,6 +475,57 @@ fn a_lease_that_is_being_closed_is_no_lease_to_renew() {
     });
 }
 
+/// The first of two that open one lease gives up while the enforcer hangs, and then both.
+#[test]
+fn who_gives_up_takes_no_lease_from_whoever_opened_it_after_him() {
+    let daemon = Daemon::start(&config(""));
+    let socket = format!("{}/control.sock", daemon.runtime_dir());
+    let ask = || {
+        let mut caller = UnixStream::connect(&socket).expect("it listens");
+        let envelope = Envelope {
+            version: VERSION,
+            ask: Ask::Open(Open {
+                lease: "a".to_owned(),
+                ..Open::default()
+            }),
+            under: None,
+        };
+        let line = serde_json::to_string(&envelope).expect("JSON");
+        writeln!(caller, "{line}").expect("it hears");
+        // What is asked stands before the status, which is asked later.
+        daemon.status();
+        caller
+    };
+    let give_up = |caller: UnixStream| {
+        caller.shutdown(std::net::Shutdown::Both).expect("a socket");
+    };
+    let gave_up = |count: usize| {
+        wait_for(SECONDS, "who gave up is noticed", || {
+            let log = daemon.log();
+            (log.matches("did not wait for the answer").count() == count).then_some(())
+        });
+    };
+    crate::lab::send(daemon.enforcer(), Signal::STOP);
+    give_up(ask());
+    let mut stays = ask();
+    crate::lab::send(daemon.enforcer(), Signal::CONT);
+    let mut answer = String::new();
+    stays.read_to_string(&mut answer).expect("an answer");
+    assert!(answer.contains("open: tcp"), "{answer}");
+    gave_up(1);
+    assert_eq!(daemon.status()["leases"][0]["name"], "a");
+    daemon.cli(&["close", "--lease", "a"]).success();
+
+    crate::lab::send(daemon.enforcer(), Signal::STOP);
+    give_up(ask());
+    give_up(ask());
+    crate::lab::send(daemon.enforcer(), Signal::CONT);
+    gave_up(3);
+    wait_for(SECONDS, "no lease is left", || {
+        (daemon.status()["leases"] == serde_json::json!([])).then_some(())
+    });
+}
+
 #[test]
 fn a_hook_waits_for_a_daemon_that_restarts_but_not_for_ever() {
     let mut daemon = Daemon::start(&config(""));
