@@ -9,8 +9,8 @@ use std::io;
 use std::path::PathBuf;
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, LandlockStatus, NetPort, PathBeneath, PathFd, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope,
+    ABI, Access, AccessFs, AccessNet, BitFlags, LandlockStatus, NetPort, PathBeneath, PathFd,
+    Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetStatus, Scope, make_bitflags,
 };
 use rustix::thread::{
     CapabilitySet, CapabilitySets, clear_ambient_capability_set,
@@ -70,6 +70,22 @@ const LAYERS: [(u32, &str); 4] = [
     (5, "device ioctls"),
     (6, "signals and abstract sockets"),
 ];
+
+/// The version of landlock all of whose rights are restricted: what no rule below grants is refused.
+const NEWEST: ABI = ABI::V6;
+
+/// What may be done with a file of [`Seal::readable`].
+const FILE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile});
+
+/// What may be done beneath a directory of it. A reload opens each webroot, to see that it may be read, and opens
+/// what stands in a list's place, to say that it is a directory; to list one there is no system call.
+const DIRECTORY: BitFlags<AccessFs> = make_bitflags!(AccessFs::{ReadFile | ReadDir});
+
+/// What may be done beneath [`Seal::writable`]. SQLite opens the directory itself, to have a name that came or went
+/// on the disk.
+const WRITABLE: BitFlags<AccessFs> = make_bitflags!(AccessFs::{
+    ReadFile | ReadDir | WriteFile | Truncate | MakeReg | RemoveFile
+});
 
 impl Landlocked {
     /// What the status calls it.
@@ -148,14 +164,12 @@ impl Seal {
         Ok(landlocked)
     }
 
-    fn landlock(&self) -> io::Result<Landlocked> {
-        const NEWEST: ABI = ABI::V6;
-        let reading = AccessFs::ReadFile | AccessFs::ReadDir;
-        let writing = reading
-            | AccessFs::WriteFile
-            | AccessFs::Truncate
-            | AccessFs::MakeReg
-            | AccessFs::RemoveFile;
+    /// The part of it that is landlock: files, ports, signals and abstract sockets. It binds the calling thread and
+    /// those that it starts.
+    ///
+    /// # Errors
+    /// A directory to write in that is not there, or the kernel's refusal.
+    pub fn landlock(&self) -> io::Result<Landlocked> {
         let rules = || -> Result<_, Box<dyn std::error::Error + Send + Sync>> {
             let mut ruleset = Ruleset::default()
                 .handle_access(AccessFs::from_all(NEWEST))?
@@ -165,16 +179,12 @@ impl Seal {
             for path in &self.readable {
                 // What is not there cannot be read; it is no reason to start without a seal.
                 if let Ok(handle) = PathFd::new(path) {
-                    let access = if path.is_dir() {
-                        reading
-                    } else {
-                        AccessFs::ReadFile.into()
-                    };
+                    let access = if path.is_dir() { DIRECTORY } else { FILE };
                     ruleset = ruleset.add_rule(PathBeneath::new(handle, access))?;
                 }
             }
             for path in &self.writable {
-                ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(path)?, writing))?;
+                ruleset = ruleset.add_rule(PathBeneath::new(PathFd::new(path)?, WRITABLE))?;
             }
             for &port in &self.connect_ports {
                 ruleset = ruleset.add_rule(NetPort::new(port, AccessNet::ConnectTcp))?;

@@ -42,6 +42,7 @@ mod kernel;
 mod killed;
 #[path = "../lab/mod.rs"]
 mod lab;
+mod landlock;
 mod leases;
 mod list_files;
 mod lists;

@@ -22,6 +22,41 @@ fn what_an_older_kernel_does_not_restrict_is_named_and_can_be_fatal() {
     );
 }
 
+/// Of all that landlock has a name for, by right: whether it is there for a file to read, beneath a directory to
+/// read, and beneath one to write.
+#[test]
+fn a_path_has_the_rights_of_its_use_and_no_other() {
+    let (granted, refused) = (true, false);
+    let table = [
+        (AccessFs::Execute, refused, refused, refused),
+        (AccessFs::WriteFile, refused, refused, granted),
+        (AccessFs::ReadFile, granted, granted, granted),
+        (AccessFs::ReadDir, refused, granted, granted),
+        (AccessFs::RemoveDir, refused, refused, refused),
+        (AccessFs::RemoveFile, refused, refused, granted),
+        (AccessFs::MakeChar, refused, refused, refused),
+        (AccessFs::MakeDir, refused, refused, refused),
+        (AccessFs::MakeReg, refused, refused, granted),
+        (AccessFs::MakeSock, refused, refused, refused),
+        (AccessFs::MakeFifo, refused, refused, refused),
+        (AccessFs::MakeBlock, refused, refused, refused),
+        (AccessFs::MakeSym, refused, refused, refused),
+        (AccessFs::Refer, refused, refused, refused),
+        (AccessFs::Truncate, refused, refused, granted),
+        (AccessFs::IoctlDev, refused, refused, refused),
+    ];
+    let found = AccessFs::from_all(NEWEST).iter();
+    let found = found.map(|right| {
+        let [file, directory, written] = [FILE, DIRECTORY, WRITABLE].map(|all| all.contains(right));
+        (right, file, directory, written)
+    });
+    assert_eq!(found.collect::<Vec<_>>(), table);
+    let ports = AccessNet::BindTcp | AccessNet::ConnectTcp;
+    assert_eq!(AccessNet::from_all(NEWEST), ports);
+    let others = Scope::AbstractUnixSocket | Scope::Signal;
+    assert_eq!(Scope::from_all(NEWEST), others);
+}
+
 #[test]
 fn every_filter_compiles() {
     for (calls, count) in [
