@@ -302,7 +302,7 @@ pub(super) fn open_findings(exam: &mut Exam, runs: &Runs<'_>) {
                 ),
             ),
             (false, Some(_)) => {
-                let is_fatal = stopped.len() * FORGIVEN > world.len() && !is_uncertain;
+                let is_fatal = stopped.len() * FORGIVEN > world.len();
                 let severity = if is_fatal { fault } else { Severity::Doubt };
                 let mut regions: Vec<&str> =
                     stopped.iter().filter_map(|one| one.visit.region).collect();
@@ -419,3 +419,6 @@ fn shut_findings(exam: &mut Exam, runs: &Runs<'_>, settings: &Settings) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
