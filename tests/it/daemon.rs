@@ -1,6 +1,7 @@
 //! The daemon as a whole, without privileges: mode `gate-only`, loopback, two real processes.
 
 mod control;
+mod lock;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::host::Host;
-use crate::lab::{Daemon, Process, inside, ruleset, wait_for};
+use crate::lab::{Daemon, Process, TempDir, inside, ruleset, wait_for};
 use crate::managers::life::leaves_nothing;
 use crate::users::inside_with_users;
 
@@ -64,6 +64,18 @@ time.sleep(600)";
         with_the_name_taken_by("21003", &|| {
             let daemon = Daemon::start("");
             assert!(daemon.log().contains("holds the host's lock"), "it is told");
+        });
+        // A daemon of an account of its own finds another of that account.
+        let state = TempDir::new();
+        let (path, nobody) = (state.at("state"), "65534");
+        let config = format!("[daemon]\nuser = \"nobody\"\nstate_dir = \"{path}\"\n");
+        with_the_name_taken_by(nobody, &|| {
+            let refused = Daemon::with(&config).refuse();
+            assert_eq!(refused.code, 75, "{refused}");
+            assert!(
+                refused.stderr.contains("of this host's ruleset"),
+                "{refused}"
+            );
         });
     });
 }
