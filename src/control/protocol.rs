@@ -429,6 +429,16 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_record_is_carried_as_it_was_written() {
+        let written = r#"{"b":1.50, "a" : [ ]}"#;
+        let answer = format!(r#"{{"version":1,"code":0,"message":"","report":[{written}]}}"#);
+        let response: Response = serde_json::from_str(&answer).unwrap();
+        assert_eq!(response.report[0].bytes(), written.len());
+        let again = serde_json::to_string(&response).unwrap();
+        assert!(again.contains(written), "{again}");
+    }
+
+    #[test]
     fn a_request_reads_back() {
         let open = Open {
             lease: "certbot-812".to_owned(),
