@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use super::places::{ANSWERED, ASKED, CAME};
+use super::places::{ANSWERED, ASKED, CAME, make_room, place_of};
 use crate::gate::challenge::ChallengeType;
 use crate::gate::event::{Ended, Sight, Sighting, Tally};
 use crate::gate::identifier::Identifier;
@@ -205,15 +205,21 @@ impl Open {
             (false, true) => ASKED,
             (false, false) => CAME,
         };
-        if self.source(event.peer, at, own).is_none() {
+        if place_of(&mut self.record, &mut self.validations, event.peer, at, own).is_none() {
             self.is_changed = true;
             return;
         }
         if is_validation && self.validations >= MAX_VALIDATIONS {
-            self.make_room(event.peer, is_answer);
+            make_room(
+                &mut self.record,
+                &mut self.validations,
+                event.peer,
+                is_answer,
+            );
         }
         let is_full = self.validations >= MAX_VALIDATIONS;
-        let Some(source) = self.source(event.peer, at, own) else {
+        let place = place_of(&mut self.record, &mut self.validations, event.peer, at, own);
+        let Some(source) = place else {
             return;
         };
         source.reached = true;
@@ -253,7 +259,14 @@ impl Open {
             Sight::Seen { ago, .. } => self.offset(now).saturating_sub(millis(*ago)),
             _ => self.offset(now),
         };
-        let Some(source) = self.source(sighting.source, first, CAME) else {
+        let place = place_of(
+            &mut self.record,
+            &mut self.validations,
+            sighting.source,
+            first,
+            CAME,
+        );
+        let Some(source) = place else {
             self.is_changed = true;
             return;
         };
