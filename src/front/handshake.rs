@@ -279,6 +279,10 @@ impl Handshake {
         if self.peer.has_alerted && kind != ALERT {
             return not_handshake("a record after the peer's alert");
         }
+        // RFC 8446 §5.1 has no other record amid a message; and what passes would overtake the part that waits.
+        if !self.second.is_empty() && kind != HANDSHAKE {
+            return not_handshake("a record amid the second ClientHello");
+        }
         match (kind, self.protocol) {
             (ALERT, _) => self.judge_clear_alert(payload),
             (_, Protocol::Open) => not_handshake("a record before the server's answer"),

@@ -436,6 +436,31 @@ fn a_second_hello_passes_where_the_server_wants_one() {
     );
 }
 
+/// What passes at once would overtake the part of the hello that waits for the rest.
+#[test]
+fn nothing_comes_between_the_parts_of_a_second_hello() {
+    let flights = captured!("openssl-tls13-retry");
+    let second = &flights[2].1;
+    let begin = second.windows(2).position(|at| at == [22, 3]).unwrap();
+    let (changed, hello) = second.split_at(begin);
+    let (one, other) = hello[RECORD_HEADER_BYTES..].split_at(100);
+    let (one, other) = (record(22, one), record(22, other));
+    // In parts, and with the ChangeCipherSpec in front or behind, it passes as it came.
+    for parts in [[changed, &one, &other], [&one, &other, changed]] {
+        let (mut handshake, mut pass) = (answered(flights.clone()), Vec::new());
+        handshake.hear_peer(&parts.concat(), &mut pass).unwrap();
+        assert_eq!(pass, parts.concat());
+    }
+    for between in [changed, &record(21, &[1, 0])] {
+        let mut handshake = answered(flights.clone());
+        let said = [&one, between, &other].concat();
+        assert_eq!(
+            refused(&mut handshake, &said),
+            "a record amid the second ClientHello"
+        );
+    }
+}
+
 /// A server that answers the second hello must not be told another name or protocol by it.
 #[test]
 fn a_second_hello_says_what_the_first_one_said() {
