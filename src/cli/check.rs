@@ -48,14 +48,10 @@ fn check(config: Option<&Path>) -> Result<ExitCode, Failure> {
             for warning in config.warnings(&lists.list()).into_iter().chain(missing) {
                 complain(format_args!("acmegate: warning: {}", plain(&warning)));
             }
-            let file = config
-                .source
-                .as_deref()
-                .map(|path| path.display().to_string());
-            let good = file.map_or_else(
-                || "no configuration file: the built-in defaults are good\n".to_owned(),
-                |path| format!("{}: good\n", plain(&path)),
-            );
+            let good = match &config.source {
+                Some(path) => format!("{}: good\n", plain(&path.display().to_string())),
+                None => "no configuration file: the built-in defaults are good\n".to_owned(),
+            };
             print(&(good + &told(&lists)))
         }
         // Its text shows the file, line and caret, and is made fit for terminals where it is made.

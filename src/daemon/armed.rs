@@ -5,10 +5,11 @@
 //! may not ask for its leases can have a command ended through it.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::mpsc;
 
+use super::locked;
 use crate::control::protocol::{Open, Response};
 use crate::gate::caller::Caller;
 use crate::gate::challenge::ChallengeType;
@@ -260,8 +261,7 @@ impl Armed {
     }
 
     fn lock(&self) -> MutexGuard<'_, Book> {
-        // No code in here can leave the book half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 }
 

@@ -4,12 +4,12 @@
 //! before it gives up, and what takes longer is done when nobody waits.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::lease_error::LeaseError;
 use super::link::{Link, Lost, Running};
-use super::now;
+use super::{locked, now};
 use crate::firewall::message::Claim;
 use crate::gate::lease::LeaseName;
 use crate::gate::window::Windows;
@@ -51,7 +51,7 @@ impl Commands {
 
     /// Whether a command is run once more for what somebody shut; not for ever.
     pub fn may_repair(&self, lease: &LeaseName, why: &str) -> bool {
-        let mut repairs = lock(&self.repairs);
+        let mut repairs = locked(&self.repairs);
         let (count, last) = repairs.entry(lease.clone()).or_default();
         *count += 1;
         why.clone_into(last);
@@ -60,12 +60,12 @@ impl Commands {
 
     /// A lease was acquired, renewed or released: what was before is over.
     pub fn forgive(&self, lease: &LeaseName) {
-        lock(&self.repairs).remove(lease);
+        locked(&self.repairs).remove(lease);
     }
 
     /// What keeps being shut, so that it is no longer opened again, of leases that live.
     pub fn fight(&self, windows: &Windows) -> Option<String> {
-        let mut repairs = lock(&self.repairs);
+        let mut repairs = locked(&self.repairs);
         repairs.retain(|lease, _| windows.lease(lease).is_some());
         let (lease, (_, why)) = repairs
             .iter()
@@ -199,7 +199,7 @@ impl Commands {
     /// [`LeaseError::Command`] when something may still be open.
     pub async fn close_all(&self) -> Result<(), LeaseError> {
         self.openings().clear();
-        lock(&self.repairs).clear();
+        locked(&self.repairs).clear();
         done(self.ask(Request::CloseAll { within: CLOSING }).await?)
     }
 
@@ -212,7 +212,7 @@ impl Commands {
     }
 
     fn openings(&self) -> MutexGuard<'_, HashMap<LeaseName, u16>> {
-        lock(&self.openings)
+        locked(&self.openings)
     }
 }
 
@@ -225,10 +225,6 @@ pub async fn prepare(runner: &Link<Running>) -> Result<(), LeaseError> {
         Some(Reply::Failed(fault, text)) => Err(LeaseError::Command(fault, text)),
         _ => Ok(()),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn done(reply: Reply) -> Result<(), LeaseError> {

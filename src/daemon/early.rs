@@ -5,15 +5,15 @@
 
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Instant;
 
 use tokio::sync::Notify;
 
 use super::leases::Leases;
-use super::now;
 use super::rate_limit::RateLimit;
 use super::recorder::Recorder;
+use super::{locked, now};
 use crate::config::{Config, Source};
 use crate::gate::Reason;
 use crate::gate::allow_list::AllowList;
@@ -115,8 +115,7 @@ impl EarlyClose {
     }
 
     fn lock(&self) -> MutexGuard<'_, Book> {
-        // Nothing in here panics half-way through a change.
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.book)
     }
 }
 

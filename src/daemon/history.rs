@@ -10,7 +10,7 @@ use std::fmt;
 use std::io;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process::Child;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::net::UnixStream;
@@ -20,6 +20,7 @@ use tokio::time::timeout;
 
 use super::child::reap;
 use super::framed;
+use super::locked;
 use crate::observe::history::Health;
 use crate::observe::history::message::{
     Answer, Ask, Found, MAX_ANSWER_BYTES, MAX_QUESTION_BYTES, Query, Question, Reply, decode,
@@ -460,10 +461,6 @@ fn failure(reply: Reply) -> HistoryError {
             HistoryError::Failed("its answer is none to what was asked".to_owned())
         }
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::desk::Desk;
+use super::locked;
 use crate::config::lists::{ListError, Lists, Look, Trust};
 use crate::config::{Allow, Config};
 use crate::front::Rules;
@@ -119,15 +120,9 @@ fn use_list(rules: &watch::Sender<Arc<Rules>>, lists: &Lists) {
 impl Desk {
     /// How old lists are and what is wrong with them, in place of what was; each new line is logged.
     pub fn tell_of_lists(&self, lists: &Lists) {
-        *self
-            .oldest_list
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner) = lists.oldest();
+        *locked(&self.oldest_list) = lists.oldest();
         let problems = lists.problems();
-        let mut told = self
-            .list_problems
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut told = locked(&self.list_problems);
         for problem in problems.iter().filter(|problem| !told.contains(problem)) {
             tracing::warn!("{problem}");
         }

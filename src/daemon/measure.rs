@@ -1,13 +1,13 @@
 //! The metrics of the moment: what every part knows, put together. Nothing is changed here.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::desk::Desk;
-use super::now;
 use super::tell::tell;
+use super::{locked, now};
 use crate::control::protocol::END_OF_METRICS;
 use crate::control::status::{Status, Time};
 use crate::firewall::message::List;
@@ -69,15 +69,8 @@ fn moment(desk: &Desk, status: &Status) -> Moment {
             (Family::V4, status.allow.ipv4_ranges),
             (Family::V6, status.allow.ipv6_ranges),
         ],
-        list_problems: desk
-            .list_problems
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .len(),
-        oldest_list: *desk
-            .oldest_list
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner),
+        list_problems: locked(&desk.list_problems).len(),
+        oldest_list: *locked(&desk.oldest_list),
         budget: Budget {
             openings: status.budget.used,
             openings_limit: status.budget.per_hour,

@@ -6,7 +6,7 @@
 
 use std::collections::VecDeque;
 use std::pin::pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Full, Limited};
@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::link::{Link, Running};
+use super::locked;
 use crate::config::{Config, Webhook, When};
 use crate::gate::command::Notice;
 use crate::gate::lease::LeaseName;
@@ -109,8 +110,7 @@ impl Notices {
     }
 
     fn told(&self) -> MutexGuard<'_, Told> {
-        // No code in here can leave it half changed.
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.told)
     }
 }
 

@@ -3,12 +3,13 @@
 use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use nlink::netlink::nftables::Family as NftFamily;
 
 use super::confine::{self, Account};
+use super::locked;
 use crate::answer::{Answers, Pushed, Source, Upstream, Webroot};
 use crate::config::{self, Accounts, Config, Group};
 use crate::firewall::enforcer::Orders;
@@ -296,10 +297,6 @@ impl<Host: Accounts> Remembered<Host> {
         known.insert(name.to_owned(), found.clone());
         Some(found)
     }
-}
-
-fn locked<Value>(mutex: &Mutex<Value>) -> MutexGuard<'_, Value> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl<Host: Accounts> Accounts for Remembered<Host> {

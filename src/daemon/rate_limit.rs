@@ -13,10 +13,10 @@
 //! the window names its identifier.
 
 use std::collections::{BTreeSet, VecDeque};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::now;
+use super::{locked, now};
 use crate::gate::Reason;
 use crate::gate::event::{Ended, Witness};
 use crate::gate::failures::{Attempt, Failures, Refusal};
@@ -119,11 +119,6 @@ impl Witness for RateLimit {
             self.lock().answered(identifier);
         }
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // No code in here can leave either book half changed.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// For which identifiers a window failed, where for some of them tokens were pushed and nobody answered.

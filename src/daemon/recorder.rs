@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
@@ -15,9 +15,9 @@ use tokio::sync::{mpsc, watch};
 
 use super::history::{History, HistoryError};
 use super::notices::Notices;
-use super::now;
 use super::rate_limit::RateLimit;
 use super::wall_clock;
+use super::{locked, now};
 use crate::config::Config;
 use crate::gate::event::{Ended, Evidence, Witness};
 use crate::gate::identifier::Identifier;
@@ -221,11 +221,6 @@ impl Recorder {
     fn lock(&self) -> MutexGuard<'_, Book> {
         locked(&self.book)
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing in here panics half-way through a change.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Witness for Recorder {

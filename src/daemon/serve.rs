@@ -19,6 +19,7 @@ use super::lease_error::LeaseError;
 use super::leases::{Leases, watch_commands, watch_deadlines, watch_holders};
 use super::link::{Link, Lost};
 use super::lists::{FrontLists, watch_lists};
+use super::locked;
 use super::measure::watch_exposure;
 use super::notices::{Notices, send_notices};
 use super::notify::{Notify, keep_alive};
@@ -330,9 +331,7 @@ async fn keep_records(recorder: &Recorder) {
 
 impl Desk {
     pub(super) fn problems(&self) -> std::sync::MutexGuard<'_, Vec<String>> {
-        self.problems
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        locked(&self.problems)
     }
 
     fn line(&self) -> String {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::commands::Commands;
 use super::desk::Desk;
-use super::now;
+use super::{locked, now};
 use crate::config::{Config, Source};
 use crate::control::protocol::VERSION;
 use crate::control::status::{self, Status};
@@ -32,18 +32,8 @@ pub fn tell(desk: &Desk) -> Status {
     let windows = desk.leases.windows().borrow().clone();
     let health = desk.leases.health();
     let left = |until: Instant| millis(until.saturating_duration_since(now));
-    let mut problems = desk
-        .problems
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner)
-        .clone();
-    problems.extend(
-        desk.list_problems
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .iter()
-            .cloned(),
-    );
+    let mut problems = locked(&desk.problems).clone();
+    problems.extend(locked(&desk.list_problems).iter().cloned());
     problems.extend(desk.notices.problem());
     if !health.note.is_empty() {
         problems.push(format!("shut: {}", health.note));

@@ -429,22 +429,25 @@ fn who_does_not_wait_for_the_answer_has_no_lease() {
     assert_eq!(names, ["another", "stays"], "{answer}");
 }
 
+/// A caller who has asked this, and not heard yet.
+fn asked(daemon: &Daemon, ask: Ask) -> UnixStream {
+    let socket = format!("{}/control.sock", daemon.runtime_dir());
+    let mut caller = UnixStream::connect(socket).expect("it listens");
+    let envelope = Envelope {
+        version: VERSION,
+        ask,
+        under: None,
+    };
+    let line = serde_json::to_string(&envelope).expect("JSON");
+    writeln!(caller, "{line}").expect("it hears");
+    caller
+}
+
 #[test]
 fn a_lease_that_is_being_closed_is_no_lease_to_renew() {
     let daemon = Daemon::start(&config(""));
     daemon.cli(&["open", "--lease", "a"]).success();
-    let socket = format!("{}/control.sock", daemon.runtime_dir());
-    let ask = |ask: Ask| {
-        let mut caller = UnixStream::connect(&socket).expect("it listens");
-        let envelope = Envelope {
-            version: VERSION,
-            ask,
-            under: None,
-        };
-        let line = serde_json::to_string(&envelope).expect("JSON");
-        writeln!(caller, "{line}").expect("it hears");
-        caller
-    };
+    let ask = |ask| asked(&daemon, ask);
     let lease = "a".to_owned();
     crate::lab::send(daemon.enforcer(), Signal::STOP);
     let close = ask(Ask::Close {
@@ -480,19 +483,12 @@ fn a_lease_that_is_being_closed_is_no_lease_to_renew() {
 #[test]
 fn who_gives_up_takes_no_lease_from_whoever_opened_it_after_him() {
     let daemon = Daemon::start(&config(""));
-    let socket = format!("{}/control.sock", daemon.runtime_dir());
     let ask = || {
-        let mut caller = UnixStream::connect(&socket).expect("it listens");
-        let envelope = Envelope {
-            version: VERSION,
-            ask: Ask::Open(Open {
-                lease: "a".to_owned(),
-                ..Open::default()
-            }),
-            under: None,
+        let open = Open {
+            lease: "a".to_owned(),
+            ..Open::default()
         };
-        let line = serde_json::to_string(&envelope).expect("JSON");
-        writeln!(caller, "{line}").expect("it hears");
+        let caller = asked(&daemon, Ask::Open(open));
         // What is asked stands before the status, which is asked later.
         daemon.status();
         caller

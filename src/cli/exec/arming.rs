@@ -102,9 +102,9 @@ impl Arming {
             }
         };
         if tokio::time::timeout(FAREWELL, farewell).await.is_err() {
-            complain(format_args!(
-                "acmegate: the daemon does not say that the window is shut; the kernel shuts it on time"
-            ));
+            complain(
+                "acmegate: the daemon does not say that the window is shut; the kernel shuts it on time",
+            );
         }
         refused
     }

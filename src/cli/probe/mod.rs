@@ -256,9 +256,7 @@ async fn probe(setup: Setup, args: &ProbeArgs) -> Result<Done, Failure> {
     }
     Ok(match interrupted {
         Some(code) => {
-            complain(format_args!(
-                "acmegate: interrupted: the window is closed and the tokens are withdrawn"
-            ));
+            complain("acmegate: interrupted: the window is closed and the tokens are withdrawn");
             Done::Interrupted(code)
         }
         None => Done::Over(Box::new(probe)),

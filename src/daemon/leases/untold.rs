@@ -1,9 +1,10 @@
 //! Leases whose openers have not heard of them yet. It decides nothing about windows.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use crate::control::protocol::Acquired;
+use crate::daemon::locked;
 use crate::gate::lease::LeaseName;
 
 /// Which, and by which opening last. A lease that nobody has heard of is nobody's: whoever opens it meanwhile
@@ -51,7 +52,7 @@ impl Untold {
     }
 
     fn lock(&self) -> MutexGuard<'_, Openings> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 }
 
