@@ -17,8 +17,9 @@
 //! **Dependency rule.** `gate` uses nothing of ours. `config`, `answer`, `front`, `firewall`,
 //! `runner`, `control` and `observe` may use `gate`, not each other; `firewall` and `runner` share
 //! the octets of their frames, [`wire`], `front` and `answer` those of the PROXY protocol,
-//! [`proxy_protocol`]. `daemon` alone knows them all; `doctor` looks at what they made of a host, from outside, and may use
-//! them; `cli` starts these or talks to them.
+//! [`proxy_protocol`]; whoever has a lock takes it by [`locked`]. `daemon` alone knows them all;
+//! `doctor` looks at what they made of a host, from outside, and may use them; `cli` starts these
+//! or talks to them.
 #![forbid(unsafe_code)]
 
 pub mod answer;
@@ -30,6 +31,7 @@ pub mod doctor;
 pub mod firewall;
 pub mod front;
 pub mod gate;
+pub mod locked;
 pub mod observe;
 pub mod proxy_protocol;
 pub mod runner;

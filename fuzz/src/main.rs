@@ -20,6 +20,8 @@ pub mod firewall;
 pub mod front;
 #[path = "../../src/gate/mod.rs"]
 pub mod gate;
+#[path = "../../src/locked.rs"]
+pub mod locked;
 #[path = "../../src/observe/mod.rs"]
 pub mod observe;
 #[path = "../../src/proxy_protocol.rs"]

@@ -8,12 +8,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::hash::Hash;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crate::gate::challenge::ChallengeType;
 use crate::gate::identifier::Identifier;
 use crate::gate::token::{KeyAuthorization, TlsAnswer, Token};
+use crate::locked::locked;
 
 /// The most entries that live at once, of all types: forty orders of 100 names, at some 300 octets
 /// each.
@@ -213,8 +214,7 @@ impl Pushed {
     }
 
     fn lock(&self) -> MutexGuard<'_, Store> {
-        // No code in here can leave the store half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 }
 

@@ -11,7 +11,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener as StdUnixListener;
 use std::path::Path;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rustix::fs::Mode;
@@ -27,6 +27,7 @@ use super::protocol::{
 };
 use super::status::Status;
 use crate::gate::caller::Caller;
+use crate::locked::locked;
 
 /// How many callers of one account are heard at once: many clients with many names still fit.
 const MAX_CALLERS_OF_ONE: usize = 64;
@@ -292,7 +293,7 @@ impl Places {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<u32, usize>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 }
 

@@ -9,12 +9,12 @@ use std::sync::{Mutex, MutexGuard};
 
 use tokio::sync::mpsc;
 
-use super::locked;
 use crate::control::protocol::{Open, Response};
 use crate::gate::caller::Caller;
 use crate::gate::challenge::ChallengeType;
 use crate::gate::identifier::Identifier;
 use crate::gate::lease::LeaseName;
+use crate::locked::locked;
 
 /// How many leases one account may arm at once: of its 64 places among the callers most stay free
 /// for what the commands ask.

@@ -9,10 +9,11 @@ use std::time::{Duration, Instant};
 
 use super::lease_error::LeaseError;
 use super::link::{Link, Lost, Running};
-use super::{locked, now};
+use super::now;
 use crate::firewall::message::Claim;
 use crate::gate::lease::LeaseName;
 use crate::gate::window::Windows;
+use crate::locked::locked;
 use crate::runner::book;
 use crate::runner::message::{Fault, Health, Reply, Request};
 use crate::runner::serve::MARGIN;

@@ -11,9 +11,9 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use super::leases::Leases;
+use super::now;
 use super::rate_limit::RateLimit;
 use super::recorder::Recorder;
-use super::{locked, now};
 use crate::config::{Config, Source};
 use crate::gate::Reason;
 use crate::gate::allow_list::AllowList;
@@ -23,6 +23,7 @@ use crate::gate::identifier::Identifier;
 use crate::gate::site::{Site, site_for};
 use crate::gate::token::Token;
 use crate::gate::window::Windows;
+use crate::locked::locked;
 
 /// The watch over leases that may end early.
 pub struct EarlyClose {

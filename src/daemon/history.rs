@@ -20,7 +20,7 @@ use tokio::time::timeout;
 
 use super::child::reap;
 use super::framed;
-use super::locked;
+use crate::locked::locked;
 use crate::observe::history::Health;
 use crate::observe::history::message::{
     Answer, Ask, Found, MAX_ANSWER_BYTES, MAX_QUESTION_BYTES, Query, Question, Reply, decode,

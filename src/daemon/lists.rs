@@ -10,11 +10,11 @@ use tokio::sync::{Mutex, MutexGuard, watch};
 use tokio::time::MissedTickBehavior;
 
 use super::desk::Desk;
-use super::locked;
 use crate::config::lists::{ListError, Lists, Look, Trust};
 use crate::config::{Allow, Config};
 use crate::front::Rules;
 use crate::gate::Gate;
+use crate::locked::locked;
 
 /// How often list files are looked at, with one stat(2) for each: they change once a day or a week, and
 /// who has just replaced one does not want to look at the status for longer.

@@ -6,13 +6,14 @@ use std::time::Duration;
 use tokio::sync::watch;
 
 use super::desk::Desk;
+use super::now;
 use super::tell::tell;
-use super::{locked, now};
 use crate::control::protocol::END_OF_METRICS;
 use crate::control::status::{Status, Time};
 use crate::firewall::message::List;
 use crate::gate::lease::Family;
 use crate::gate::window::Windows;
+use crate::locked::locked;
 use crate::observe::Observer;
 use crate::observe::metrics::{Budget, History, Moment, Span, Window};
 

@@ -54,7 +54,7 @@ use std::os::unix::fs::lchown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, RwLock};
 use std::time::SystemTime;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -475,11 +475,6 @@ fn start_beside(name: &str, config: &Config) -> Result<(UnixStream, Child), Fata
 /// Now, by the clock that tests can pause. Wall-clock time moves; this does not.
 fn now() -> std::time::Instant {
     tokio::time::Instant::now().into_std()
-}
-
-/// What a lock guards, whoever panicked with it: nothing that holds one of ours can leave it half changed.
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Now, by the clock on the wall.

@@ -21,10 +21,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::link::{Link, Running};
-use super::locked;
 use crate::config::{Config, Webhook, When};
 use crate::gate::command::Notice;
 use crate::gate::lease::LeaseName;
+use crate::locked::locked;
 use crate::observe::record::Outcome;
 use crate::observe::record::Record;
 use crate::observe::report::{escape, two_lines};

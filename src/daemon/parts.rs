@@ -9,7 +9,6 @@ use std::time::Duration;
 use nlink::netlink::nftables::Family as NftFamily;
 
 use super::confine::{self, Account};
-use super::locked;
 use crate::answer::{Answers, Pushed, Source, Upstream, Webroot};
 use crate::config::{self, Accounts, Config, Group};
 use crate::firewall::enforcer::Orders;
@@ -17,6 +16,7 @@ use crate::firewall::ruleset::{Closed, Divert, ForeignChain, ForeignSet, Mode, S
 use crate::front::{self, Limits, RedirectStatus, Refusal, Rules, Servers};
 use crate::gate::allow_list::AllowList;
 use crate::gate::command::Commands;
+use crate::locked::locked;
 use crate::runner;
 
 /// What the enforcer holds itself to, with the allow-list that `[allow]` led to, and the account that the

@@ -16,13 +16,14 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
-use super::{locked, now};
+use super::now;
 use crate::gate::Reason;
 use crate::gate::event::{Ended, Witness};
 use crate::gate::failures::{Attempt, Failures, Refusal};
 use crate::gate::identifier::Identifier;
 use crate::gate::lease::LeaseName;
 use crate::gate::site::{Site, site_for};
+use crate::locked::locked;
 use crate::observe::record::Record;
 
 /// How long before a window's opening its token may have been pushed: uacme's hook pushes first, and a

@@ -15,15 +15,16 @@ use tokio::sync::{mpsc, watch};
 
 use super::history::{History, HistoryError};
 use super::notices::Notices;
+use super::now;
 use super::rate_limit::RateLimit;
 use super::wall_clock;
-use super::{locked, now};
 use crate::config::Config;
 use crate::gate::event::{Ended, Evidence, Witness};
 use crate::gate::identifier::Identifier;
 use crate::gate::lease::{Lease, LeaseName};
 use crate::gate::token::Token;
 use crate::gate::window::Windows;
+use crate::locked::locked;
 use crate::observe::Observer;
 use crate::observe::book::{Book, Draft, judge};
 use crate::observe::history::message::Query;

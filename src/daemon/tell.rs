@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::commands::Commands;
 use super::desk::Desk;
-use super::{locked, now};
+use super::now;
 use crate::config::{Config, Source};
 use crate::control::protocol::VERSION;
 use crate::control::status::{self, Status};
@@ -18,6 +18,7 @@ use crate::gate::lease::{Door, Entrance, Family, Trigger};
 use crate::gate::site::site_for;
 use crate::gate::usage::{Account, Kind};
 use crate::gate::window::Windows;
+use crate::locked::locked;
 
 /// How long the enforcer may think before an operator hears of it.
 const PATIENCE: Duration = Duration::from_secs(2);

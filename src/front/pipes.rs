@@ -5,11 +5,13 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use rustix::pipe::{PipeFlags, SpliceFlags, fcntl_setpipe_size, pipe_with, splice};
 use tokio::io::Interest;
 use tokio::net::TcpStream;
+
+use crate::locked::locked;
 
 /// How much one pipe holds. Four times the kernel's own measure: a call moves as much as a socket's
 /// buffer usually holds.
@@ -88,8 +90,7 @@ impl Pipes {
     }
 
     fn stock(&self) -> MutexGuard<'_, Stock> {
-        // Nothing panics while it is locked, and both fields are true at every point.
-        self.stock.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.stock)
     }
 }
 

@@ -5,10 +5,11 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::{Front, Limits, Settings, Speaks};
 use crate::gate::Reason;
+use crate::locked::locked;
 
 /// Who counts as one source: an IPv4 address, or the /64 that an IPv6 host chooses from freely
 /// (RFC 4291 §2.5.4).
@@ -52,8 +53,7 @@ impl Sources {
     }
 
     fn lock(&self) -> MutexGuard<'_, Table> {
-        // No code in here can leave the table half changed.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.0)
     }
 }
 

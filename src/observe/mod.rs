@@ -26,6 +26,7 @@ use crate::gate::Reason;
 use crate::gate::event::{Ended, Witness};
 use crate::gate::identifier::Identifier;
 use crate::gate::token::{Thumbprint, Token};
+use crate::locked::locked;
 
 /// Counts and writes down how connections end.
 pub struct Observer {
@@ -86,10 +87,7 @@ impl Observer {
     }
 
     fn told(&self) -> std::sync::MutexGuard<'_, Told> {
-        // Nothing in here panics half-way through a change.
-        self.told
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        locked(&self.told)
     }
 }
 

@@ -10,7 +10,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::message::Fault;
 use crate::gate::command::Run;
+use crate::locked::locked;
 
 /// Where programs are looked for, and the PATH that they get: the system's default, whatever the
 /// service manager or an operator's shell has.
@@ -171,10 +172,6 @@ async fn end(child: &mut Child) {
 async fn is_hung_up(hung_up: &mut watch::Receiver<bool>) {
     // Nobody is left to hang up when this fails.
     let _ = hung_up.wait_for(|hung_up| *hung_up).await;
-}
-
-fn locked(kept: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
-    kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Reads a stream to its end and keeps the end of it.

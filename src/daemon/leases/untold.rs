@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
 
 use crate::control::protocol::Acquired;
-use crate::daemon::locked;
 use crate::gate::lease::LeaseName;
+use crate::locked::locked;
 
 /// Which, and by which opening last. A lease that nobody has heard of is nobody's: whoever opens it meanwhile
 /// acquires it as well, and who has given up withdraws no more than its own opening.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use hickory_net::dnssec::DnssecDnsHandle;
 use hickory_net::proto::dnssec::{Proof, TrustAnchors};
@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio_stream::StreamExt;
 
 use super::ask::{Silence, ask, question};
+use crate::locked::locked;
 
 /// How many questions are under way at once, to whomever.
 const MAX_AT_ONCE: usize = 32;
@@ -95,7 +96,7 @@ impl Resolvers {
     /// What the resolvers say, the first one first; not validated.
     pub(super) async fn ask(&self, name: &Name, kind: RecordType) -> Result<Message, Silence> {
         let slot = {
-            let mut answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut answers = locked(&self.answers);
             Arc::clone(answers.entry((name.to_lowercase(), kind)).or_default())
         };
         slot.get_or_init(|| self.ask_servers(name, kind))

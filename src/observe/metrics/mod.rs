@@ -7,7 +7,7 @@
 mod moment;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
 pub use self::moment::{Budget, History, Moment, Span, Window};
@@ -15,6 +15,7 @@ use super::book::Draft;
 use super::record::Outcome;
 use super::record::{EndedBy, Record, Why};
 use crate::gate::challenge::ChallengeType;
+use crate::locked::locked;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry,
     TextEncoder,
@@ -242,8 +243,7 @@ impl Metrics {
     }
 
     fn exposure(&self) -> MutexGuard<'_, Exposure> {
-        // Nothing in here panics half-way through a change.
-        self.exposure.lock().unwrap_or_else(PoisonError::into_inner)
+        locked(&self.exposure)
     }
 }
 
