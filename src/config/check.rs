@@ -149,10 +149,14 @@ fn http(section: &Section<file::Http>, problems: &mut Vec<Problem>) -> (Http, bo
     let keys = &section.keys;
     let default = Http::default();
     let before = problems.len();
-    let (listen, divert) = match &keys.listen {
-        Some(key) => listen::listen(key, &keys.divert_port, listen::HTTP, problems),
-        None => (default.listen, None),
-    };
+    let listening = listen::listen(
+        &keys.listen,
+        &keys.divert_port,
+        section.is_whole,
+        listen::HTTP,
+        problems,
+    );
+    let (listen, divert) = listening.unwrap_or((default.listen, None));
     // A `listen` of the wrong type has been taken out: what it said is not known.
     let is_known = problems.len() == before && (keys.listen.is_some() || section.is_whole);
     let redirect_status = match &keys.redirect_status {

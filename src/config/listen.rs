@@ -39,13 +39,21 @@ pub(super) const METRICS: Usual = Usual {
     address: "127.0.0.1",
 };
 
-/// Reads where to listen: the addresses, and the loopback port that peers are diverted to.
+/// Reads where to listen: the addresses, and the loopback port that peers are diverted to. `None` where
+/// nothing says it, which a table that `is_whole` means so.
 pub(super) fn listen(
-    key: &Spanned<Listen>,
+    key: &Key<Listen>,
     divert_port: &Key<i64>,
+    is_whole: bool,
     usual: Usual,
     problems: &mut Vec<Problem>,
-) -> (Vec<SocketAddr>, Option<u16>) {
+) -> Option<(Vec<SocketAddr>, Option<u16>)> {
+    let Some(key) = key else {
+        if is_whole {
+            problems.extend(divert_port.as_ref().map(unused));
+        }
+        return None;
+    };
     let before = problems.len();
     let port = match divert_port {
         None => usual.divert_port,
@@ -58,7 +66,7 @@ pub(super) fn listen(
             }
         },
     };
-    match key.get_ref() {
+    Some(match key.get_ref() {
         Listen::Word(word) if word == "divert" => {
             // Loopback alone: from outside nobody reaches the port by its own number.
             let loopback: [IpAddr; 2] = [Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()];
@@ -77,18 +85,18 @@ pub(super) fn listen(
             (Vec::new(), None)
         }
         Listen::Addresses(entries) => {
-            if let (Some(port), true) = (divert_port, problems.len() == before) {
-                problems.push(
-                    Problem::new(
-                        port.span(),
-                        "`divert_port` is for listen = \"divert\" alone",
-                    )
-                    .fix("leave it out, or write listen = \"divert\""),
-                );
+            if problems.len() == before {
+                problems.extend(divert_port.as_ref().map(unused));
             }
             (addresses(entries, usual, problems), None)
         }
-    }
+    })
+}
+
+/// A port to divert to where nothing is diverted.
+fn unused(divert_port: &Spanned<i64>) -> Problem {
+    let message = "`divert_port` is for listen = \"divert\" alone";
+    Problem::new(divert_port.span(), message).fix("leave it out, or write listen = \"divert\"")
 }
 
 /// The addresses of an array, no two of which overlap.

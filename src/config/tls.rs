@@ -22,21 +22,14 @@ pub(super) fn tls(
     let keys = &section.keys;
     let default = Tls::default();
     let before = problems.len();
-    let (listen, divert) = match &keys.listen {
-        Some(key) => listen::listen(key, &keys.divert_port, listen::TLS, problems),
-        None => {
-            if let (Some(port), true) = (&keys.divert_port, section.is_whole) {
-                problems.push(
-                    Problem::new(
-                        port.span(),
-                        "`divert_port` is for listen = \"divert\" alone",
-                    )
-                    .fix("leave it out, or write listen = \"divert\""),
-                );
-            }
-            (default.listen.clone(), None)
-        }
-    };
+    let listening = listen::listen(
+        &keys.listen,
+        &keys.divert_port,
+        section.is_whole,
+        listen::TLS,
+        problems,
+    );
+    let (listen, divert) = listening.unwrap_or((default.listen, None));
     if let Some(key) = &keys.listen {
         apart(key, &listen, http, problems);
     }
