@@ -184,7 +184,6 @@ fn http(section: &Section<file::Http>, problems: &mut Vec<Problem>) -> (Http, bo
         &keys.redirect_for,
         "value of redirect_for",
         &everybody_or_list,
-        &[],
         problems,
     );
     let max_connections = whole(
@@ -235,14 +234,8 @@ fn window(section: &Section<file::Window>, problems: &mut Vec<Problem>) -> Windo
             problems,
         ),
         early: Rule {
-            when: one_of(
-                &keys.close_early,
-                "value of close_early",
-                &words,
-                &[],
-                problems,
-            )
-            .unwrap_or(default.early.when),
+            when: one_of(&keys.close_early, "value of close_early", &words, problems)
+                .unwrap_or(default.early.when),
             settle: duration(
                 &keys.settle,
                 "settle",
@@ -383,9 +376,8 @@ fn log(section: &Section<file::Log>, problems: &mut Vec<Problem>) -> Log {
         ("trace", Level::Trace),
     ];
     Log {
-        format: one_of(&section.keys.format, "format", &formats, &[], problems)
+        format: one_of(&section.keys.format, "format", &formats, problems)
             .unwrap_or(default.format),
-        level: one_of(&section.keys.level, "level", &levels, &[], problems)
-            .unwrap_or(default.level),
+        level: one_of(&section.keys.level, "level", &levels, problems).unwrap_or(default.level),
     }
 }

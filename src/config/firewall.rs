@@ -70,7 +70,7 @@ pub(super) fn firewall(
         ("attach", ModeWord::Attach),
         ("gate-only", ModeWord::GateOnly),
     ];
-    let word = one_of(&keys.mode, "mode", &words, &[], problems);
+    let word = one_of(&keys.mode, "mode", &words, problems);
     let mode = word.unwrap_or(ModeWord::Guard);
     // What was taken out or misspelled may have made the rest right.
     let is_whole = section.is_whole && problems.len() == before;
@@ -92,7 +92,6 @@ pub(super) fn firewall(
         &keys.owner,
         "owner",
         &[("auto", true), ("never", false)],
-        &[],
         problems,
     );
     let words = [
@@ -100,7 +99,7 @@ pub(super) fn firewall(
         ("upstreams", Egress::Upstreams),
         ("any", Egress::Any),
     ];
-    let egress = one_of(&keys.egress, "egress", &words, &[], problems);
+    let egress = one_of(&keys.egress, "egress", &words, problems);
     if let (Some(key), Some(Egress::Upstreams), ModeWord::GateOnly) = (&keys.egress, egress, mode) {
         let message = "mode \"gate-only\" has no table that could limit it";
         problems.push(Problem::new(key.span(), message).fix("leave it out"));

@@ -156,7 +156,7 @@ fn verbs(section: &Section<file::Grant>, problems: &mut Vec<Problem>) -> Vec<Ver
         ),
         Some(entries) => {
             for entry in entries.get_ref() {
-                match word_of(entry, &words, &[]) {
+                match word_of(entry, &words) {
                     Ok(verb) if may.contains(&verb) => {
                         let message = format!("`{}` stands here twice", verb.as_str());
                         problems.push(Problem::new(entry.span(), message).fix("leave one out"));

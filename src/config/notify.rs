@@ -121,7 +121,7 @@ fn when(key: &Key<Vec<Spanned<String>>>, problems: &mut Vec<Problem>) -> When {
     ];
     let mut when = When::default();
     for entry in key.get_ref() {
-        match word_of(entry, &words, &[]) {
+        match word_of(entry, &words) {
             Ok(named) => {
                 when = When {
                     failed: when.failed || named.failed,

@@ -97,7 +97,7 @@ pub(super) fn proxy_protocol(
         ("v1", Some(ProxyVersion::V1)),
         ("v2", Some(ProxyVersion::V2)),
     ];
-    one_of(key, "version of the PROXY protocol", &words, &[], problems).flatten()
+    one_of(key, "version of the PROXY protocol", &words, problems).flatten()
 }
 
 fn address(

@@ -148,7 +148,7 @@ fn challenges(key: &Key<Vec<Spanned<String>>>, problems: &mut Vec<Problem>) -> V
     let words = ChallengeType::ALL.map(|challenge| (challenge.as_str(), challenge));
     let mut challenges = Vec::new();
     for entry in key.get_ref() {
-        match word_of(entry, &words, &[]) {
+        match word_of(entry, &words) {
             Ok(challenge) if challenges.contains(&challenge) => {
                 let message = format!("`{challenge}` stands here twice");
                 problems.push(Problem::new(entry.span(), message).fix("leave one out"));

@@ -46,7 +46,7 @@ pub(super) fn tls(
     let tls = Tls {
         server: server(&keys.server, &all, problems),
         divert,
-        refuse: one_of(&keys.refuse, "way to refuse", &refusals, &[], problems)
+        refuse: one_of(&keys.refuse, "way to refuse", &refusals, problems)
             .unwrap_or(default.refuse),
         hello_timeout: duration(
             &keys.hello_timeout,

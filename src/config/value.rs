@@ -10,17 +10,15 @@ use super::duration::{DurationError, format_duration, parse_duration};
 use super::error::{Problem, nearest};
 use super::file::{Key, Word};
 
-/// The meaning of a word out of a few. `later` are words that the design has but this version has
-/// not.
+/// The meaning of a word out of a few.
 pub(super) fn one_of<T: Copy>(
     key: &Key<String>,
     name: &str,
     words: &[(&'static str, T)],
-    later: &[&str],
     problems: &mut Vec<Problem>,
 ) -> Option<T> {
     let key = key.as_ref()?;
-    match word_of(key, words, later) {
+    match word_of(key, words) {
         Ok(meaning) => Some(meaning),
         Err(fix) => {
             let message = format!("`{}` is no {name}", key.get_ref());
@@ -34,7 +32,6 @@ pub(super) fn one_of<T: Copy>(
 pub(super) fn word_of<T: Copy>(
     word: &Spanned<String>,
     words: &[(&'static str, T)],
-    later: &[&str],
 ) -> Result<T, String> {
     let word = word.get_ref().as_str();
     if let Some((_, meaning)) = words.iter().find(|(known, _)| *known == word) {
@@ -44,13 +41,10 @@ pub(super) fn word_of<T: Copy>(
         .iter()
         .map(|(known, _)| format!("\"{known}\""))
         .collect();
-    let known = known.join(", ");
-    Err(if later.contains(&word) {
-        format!("not in this version; there are {known}")
-    } else if let Some(meant) = nearest(word, words.iter().map(|(known, _)| *known)) {
-        format!("did you mean \"{meant}\"?")
-    } else {
-        format!("write one of {known}")
+    let meant = nearest(word, words.iter().map(|(known, _)| *known));
+    Err(match meant {
+        Some(meant) => format!("did you mean \"{meant}\"?"),
+        None => format!("write one of {}", known.join(", ")),
     })
 }
 
