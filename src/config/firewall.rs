@@ -199,7 +199,7 @@ fn default_ports(
         );
     } else if ports.len() > MAX_PORTS {
         let message = format!(
-            "listening on {} ports, of which a window opens 4",
+            "listening on {} ports, of which a window opens {MAX_PORTS}",
             ports.len()
         );
         problems.push(

@@ -12,8 +12,9 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use super::error::{Problem, nearest};
 use super::file::{
-    Allow, AnswerTable, Budget, Daemon, Dns, File, Firewall, Grant, Group, Http, Log, Metrics,
-    NamedGroup, Notify, Proxy, Report, Section, ServerTable, Site, Tls, TlsAnswerTable, Window,
+    Allow, AnswerTable, Budget, ClosedTable, Daemon, Dns, File, Firewall, Grant, Group, Http, Log,
+    Metrics, NamedGroup, Notify, Proxy, Report, Section, ServerTable, Site, Tls, TlsAnswerTable,
+    Window,
 };
 
 /// The tables that may stand in a file, and the keys of each.
@@ -194,6 +195,7 @@ fn section<T: DeserializeOwned + Default>(
         ("answer", keys::<AnswerTable>()),
         ("tls_answer", keys::<TlsAnswerTable>()),
         ("server", keys::<ServerTable>()),
+        ("closed", keys::<ClosedTable>()),
     ] {
         if let Some(DeValue::Table(inner)) = table.get_mut(key).map(Spanned::get_mut) {
             take_unknown(known, inner, problems);
