@@ -438,15 +438,16 @@ async fn read_line(stream: &mut UnixStream) -> io::Result<Vec<u8>> {
         if count == 0 {
             return Err(io::Error::other("the request ends without a line end"));
         }
-        line.extend_from_slice(&part[..count]);
-        if let Some(end) = line.iter().position(|byte| *byte == b'\n') {
-            line.truncate(end);
-            return Ok(line);
-        }
-        if line.len() > MAX_REQUEST_BYTES {
+        let end = part[..count].iter().position(|byte| *byte == b'\n');
+        line.extend_from_slice(&part[..end.unwrap_or(count)]);
+        // With its end, which is not kept, it is one octet longer.
+        if line.len() >= MAX_REQUEST_BYTES {
             return Err(io::Error::other(format!(
                 "the request is longer than {MAX_REQUEST_BYTES} bytes"
             )));
+        }
+        if end.is_some() {
+            return Ok(line);
         }
     }
 }
@@ -490,5 +491,16 @@ mod tests {
         assert!(Places::take(&places, 1002).is_some());
         drop((taken, roots));
         assert!(places.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_request_is_as_long_as_it_may_be_and_no_longer() {
+        for (length, fits) in [(MAX_REQUEST_BYTES, true), (MAX_REQUEST_BYTES + 1, false)] {
+            let (mut caller, mut served) = UnixStream::pair().unwrap();
+            let mut line = vec![b'x'; length - 1];
+            line.push(b'\n');
+            let (_, heard) = tokio::join!(caller.write_all(&line), read_line(&mut served));
+            assert_eq!(heard.is_ok(), fits, "{length} octets with their line end");
+        }
     }
 }
