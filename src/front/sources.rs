@@ -65,6 +65,11 @@ impl Table {
         self.has_room(source, limits)
     }
 
+    /// Whether three quarters of all places are taken.
+    fn is_pressed(&self, limits: Limits) -> bool {
+        self.total * 4 >= limits.total * 3
+    }
+
     fn has_room(&self, source: Option<Source>, limits: Limits) -> Result<(), Reason> {
         let held = source.and_then(|source| self.held.get(&source));
         match held {
@@ -113,7 +118,7 @@ impl Ticket {
         table.admit(source, limits)?;
         table.total += 1;
         table.count(source);
-        let is_pressed = table.total >= limits.total / 4 * 3;
+        let is_pressed = table.is_pressed(limits);
         drop(table);
         let ticket = Self {
             front: Arc::clone(front),
@@ -179,6 +184,27 @@ mod tests {
         table.total = 2;
         for anybody in [Some(b), None] {
             assert_eq!(table.admit(anybody, limits), Err(Reason::TotalLimit));
+        }
+    }
+
+    #[test]
+    fn three_quarters_are_no_less_whatever_the_total_is() {
+        for (total, least) in [(16, 12), (17, 13), (18, 14), (19, 15), (20, 15)] {
+            let limits = Limits {
+                total,
+                per_source: total,
+            };
+            let is_pressed = |taken| {
+                let table = Table {
+                    total: taken,
+                    ..Table::default()
+                };
+                table.is_pressed(limits)
+            };
+            assert!(
+                is_pressed(least) && !is_pressed(least - 1),
+                "{least} of {total}"
+            );
         }
     }
 }
