@@ -85,16 +85,16 @@ impl Failures {
             caller,
             at,
         };
-        let is_same = |other: &&Failure| other.is_of(&failure.identifier, caller);
-        let known = self.failures.iter().filter(is_same).count();
+        let is_same = |other: &Failure| other.is_of(&failure.identifier, caller);
+        let known = self.failures.iter().filter(|other| is_same(other)).count();
+        let after = self.failures.partition_point(|other| other.at <= at);
+        self.failures.insert(after, failure.clone());
         if known >= MAX_LIMIT as usize {
-            self.forget_first(|other| other.is_of(&failure.identifier, caller));
+            self.forget_first(is_same);
         }
-        if self.failures.len() >= MAX_FAILURES {
+        if self.failures.len() > MAX_FAILURES {
             self.forget_of_whoever_has_most();
         }
-        let after = self.failures.partition_point(|other| other.at <= at);
-        self.failures.insert(after, failure);
     }
 
     /// Whether an attempt is refused where `limit` failures in an hour are too many: by the identifier

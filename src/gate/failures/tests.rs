@@ -115,6 +115,17 @@ fn the_book_is_bounded_and_who_floods_it_loses_his_own() {
 }
 
 #[test]
+fn where_there_is_no_room_an_older_failure_drives_out_no_newer_one() {
+    let (mut book, now) = (Failures::default(), Instant::now());
+    let minutes: Vec<u32> = (1..=MAX_LIMIT).collect();
+    failed(&mut book, "a.test", 0, now, &minutes);
+    // As a history tells it.
+    failed(&mut book, "a.test", 0, now, &[0]);
+    let first = book.failures.front().unwrap();
+    assert_eq!((book.failures.len(), first.at), (100, now + MINUTE));
+}
+
+#[test]
 fn a_push_is_told_once_and_to_its_caller_alone() {
     let (mut book, now) = (Failures::default(), Instant::now());
     let (a, b) = (identifier("a.test"), identifier("b.test"));
