@@ -48,6 +48,8 @@ pub enum ClientError {
     TooSlow,
     /// The daemon ended while it was asked.
     HungUp,
+    /// Too many ask for the status at the same time, in the daemon's own words.
+    Busy(String),
     /// The environment names a lease that is none.
     NoLease(NoName),
     /// The system refused, or the answer cannot be read.
@@ -60,7 +62,7 @@ impl ClientError {
         match self {
             Self::NotRunning(_) | Self::Stranger { .. } => Exit::Unavailable,
             Self::NotPermitted(_) => Exit::NoPerm,
-            Self::TooSlow | Self::HungUp => Exit::TempFail,
+            Self::TooSlow | Self::HungUp | Self::Busy(_) => Exit::TempFail,
             Self::NoLease(_) => Exit::Usage,
             Self::System(_) => Exit::Os,
         }
@@ -94,6 +96,7 @@ impl std::fmt::Display for ClientError {
             Self::HungUp => f.write_str(
                 "acmegate ended before it answered, so this may not be done; try again: `systemctl status acmegate` says how it is",
             ),
+            Self::Busy(message) => f.write_str(message),
             Self::NoLease(error) => error.fmt(f),
             Self::System(error) => write!(f, "cannot talk to acmegate: {error}"),
         }
@@ -195,7 +198,8 @@ fn request(ask: Ask) -> Result<Vec<u8>, ClientError> {
 pub fn status(runtime_dir: &Path) -> Result<Status, ClientError> {
     let path = runtime_dir.join(OBSERVE_SOCKET);
     let bytes = exchange(&path, b"", Duration::ZERO, has_line)?;
-    parse(&bytes[..line_length(&bytes)])
+    let line = &bytes[..line_length(&bytes)];
+    parse(line).map_err(|error| busy(line).unwrap_or(error))
 }
 
 /// Reads the metrics, which stand behind the status.
@@ -206,15 +210,16 @@ pub fn metrics(runtime_dir: &Path) -> Result<String, ClientError> {
     let path = runtime_dir.join(OBSERVE_SOCKET);
     let mut bytes = exchange(&path, b"", Duration::ZERO, |_| false)?;
     let text = bytes.split_off(line_length(&bytes));
-    if text.is_empty()
-        && let Ok(refusal) = parse::<Response>(&bytes)
-    {
-        return Err(ClientError::System(io::Error::other(refusal.message)));
-    }
     match String::from_utf8(text) {
         Ok(text) if text.ends_with(END_OF_METRICS) => Ok(text),
-        _ => Err(ClientError::HungUp),
+        _ => Err(busy(&bytes).unwrap_or(ClientError::HungUp)),
     }
+}
+
+/// What whoever finds no place at the observe socket is told in the place of the status.
+fn busy(line: &[u8]) -> Option<ClientError> {
+    let refusal = parse::<Response>(line).ok()?;
+    Some(ClientError::Busy(refusal.message))
 }
 
 /// Whether a daemon serves this directory.
@@ -273,8 +278,14 @@ fn check(bytes: &[u8], sent: io::Result<()>, read: io::Result<()>) -> Result<(),
     Ok(())
 }
 
+/// Reads an answer. One that ends too early was cut off by the daemon's own end, unless it is longer than any.
 fn parse<Answer: DeserializeOwned>(bytes: &[u8]) -> Result<Answer, ClientError> {
-    serde_json::from_slice(bytes).map_err(|error| ClientError::System(io::Error::other(error)))
+    serde_json::from_slice(bytes).map_err(|error| {
+        match error.is_eof() && (bytes.len() as u64) < MAX_RESPONSE_BYTES {
+            true => ClientError::HungUp,
+            false => ClientError::System(io::Error::other(error)),
+        }
+    })
 }
 
 /// Connects; while a socket is there that nobody serves, tries again: its daemon was not stopped,
@@ -380,6 +391,8 @@ fn peer(stream: &UnixStream) -> io::Result<UnixCredentials> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixListener;
+
     use super::*;
 
     #[test]
@@ -392,5 +405,44 @@ mod tests {
             let credentials = peer(&one).unwrap();
             assert_eq!(credentials.uid(), rustix::process::geteuid().as_raw());
         });
+    }
+
+    /// A directory with a socket in it, whose first caller is told this and nothing else.
+    fn served<Answer>(name: &str, told: Vec<u8>, call: impl FnOnce(&Path) -> Answer) -> Answer {
+        let directory = format!("acmegate-{}-{}", name.replace('.', "-"), std::process::id());
+        let directory = std::env::temp_dir().join(directory);
+        std::fs::create_dir(&directory).unwrap();
+        let socket = UnixListener::bind(directory.join(name)).unwrap();
+        let daemon = thread::spawn(move || {
+            let (mut caller, _) = socket.accept().unwrap();
+            caller.write_all(&told).unwrap();
+        });
+        let answer = call(&directory);
+        daemon.join().unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+        answer
+    }
+
+    #[test]
+    fn an_answer_that_is_cut_off_is_none_and_may_be_asked_for_again() {
+        let mut told = serde_json::to_vec(&Response::done("open")).unwrap();
+        told.truncate(told.len() / 2);
+        let answer = served(CONTROL_SOCKET, told, |directory| {
+            ask(directory, Ask::FirewallApply)
+        });
+        assert!(matches!(answer, Err(ClientError::HungUp)), "{answer:?}");
+    }
+
+    #[test]
+    fn who_finds_no_place_for_the_status_is_told_to_try_again() {
+        let refusal = Response::refused(Exit::TempFail, "too many: try again");
+        let mut told = serde_json::to_vec(&refusal).unwrap();
+        told.push(b'\n');
+        let error = served(OBSERVE_SOCKET, told.clone(), status).unwrap_err();
+        assert_eq!(error.to_string(), "too many: try again");
+        assert_eq!(error.exit(), Exit::TempFail);
+        let error = served(OBSERVE_SOCKET, told, metrics).unwrap_err();
+        assert_eq!(error.to_string(), "too many: try again");
+        assert_eq!(error.exit(), Exit::TempFail);
     }
 }
