@@ -71,7 +71,7 @@ pub fn find(program: &str) -> Option<PathBuf> {
 }
 
 /// Runs a program to its end. When the deadline passes, or `hung_up` becomes true, its group is
-/// asked to end, and killed after [`TERMINATION`].
+/// asked to end, and killed after [`TERMINATION`]. Where `hung_up` is true already nothing is started.
 ///
 /// # Errors
 /// [`Failure`]: anything but an exit with 0.
@@ -82,6 +82,11 @@ pub async fn run(
     mut hung_up: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
     let name = run.program.escape_debug();
+    if *hung_up.borrow() {
+        // To be ended half-way would be worse than not to begin, and would take its time for each.
+        let text = format!("`{name}` was not started: acmegate is ending");
+        return Err(Failure::new(Fault::Slow, text));
+    }
     let program = find(&run.program).ok_or_else(|| {
         let text = match run.program.starts_with('/') {
             true => format!("`{name}` is no program on this host"),
@@ -214,12 +219,15 @@ mod tests {
 
     async fn sh(script: &str, deadline: Duration) -> Result<(), Failure> {
         let (_front, hung_up) = watch::channel(false);
-        let line = Run {
+        run(&shell(script), "{}", Instant::now() + deadline, hung_up).await
+    }
+
+    fn shell(script: &str) -> Run {
+        Run {
             program: "sh".to_owned(),
             arguments: vec!["-c".to_owned(), script.to_owned()],
             port: None,
-        };
-        run(&line, "{}", Instant::now() + deadline, hung_up).await
+        }
     }
 
     const LONG: Duration = Duration::from_secs(30);
@@ -290,14 +298,34 @@ mod tests {
     #[tokio::test]
     async fn when_the_front_hangs_up_the_program_ends() {
         let (front, hung_up) = watch::channel(false);
-        let line = Run {
-            program: "sleep".to_owned(),
-            arguments: vec!["100".to_owned()],
-            port: None,
+        let (begun, told) = (Instant::now(), mark("ends"));
+        let line = shell(&format!("echo >'{}'; sleep 100", told.display()));
+        let hanging_up = async {
+            while !told.exists() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                assert!(begun.elapsed() < LONG, "it never started");
+            }
+            front.send_replace(true);
         };
+        let (ended, ()) = tokio::join!(run(&line, "", begun + LONG, hung_up), hanging_up);
+        std::fs::remove_file(&told).unwrap();
+        assert_eq!(ended.unwrap_err().fault, Fault::Slow);
+        assert!(begun.elapsed() < LONG);
+    }
+
+    #[tokio::test]
+    async fn for_a_front_that_has_hung_up_nothing_is_started() {
+        let (_front, hung_up) = watch::channel(true);
+        let told = mark("starts");
+        let line = shell(&format!("echo >'{}'", told.display()));
         let begun = Instant::now();
-        let running = run(&line, "", begun + LONG, hung_up);
-        front.send_replace(true);
-        assert!(running.await.is_err() && begun.elapsed() < LONG);
+        let ended = run(&line, "", begun + LONG, hung_up).await;
+        assert_eq!(ended.unwrap_err().fault, Fault::Slow);
+        assert!(!told.exists() && begun.elapsed() < TERMINATION);
+    }
+
+    /// A file by which a program tells that it ran.
+    fn mark(name: &str) -> PathBuf {
+        std::env::temp_dir().join(format!("acmegate-program-{name}-{}", std::process::id()))
     }
 }
