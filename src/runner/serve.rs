@@ -50,7 +50,8 @@ pub struct Runner {
     reload: Reload,
     prepared: Option<Orders>,
     book: Book,
-    saved: Vec<Opening>,
+    /// What the state file holds; `None` once it could not be written.
+    saved: Option<Vec<Opening>>,
     /// What is wrong with the state file; empty if nothing.
     state: String,
     /// The last failure of a command; empty if there was none.
@@ -135,7 +136,7 @@ impl Runner {
         };
         Self {
             book: Book::recover(saved.clone(), &orders.commands),
-            saved,
+            saved: Some(saved),
             state,
             orders,
             reload,
@@ -327,17 +328,21 @@ impl Runner {
         done
     }
 
-    /// Writes down what may be open by now. A file that cannot be written stops nothing: it is told.
+    /// Writes down what may be open by now. A file that cannot be written stops nothing: it is told, and
+    /// tried again at the next occasion.
     fn save(&mut self) {
         let openings = self.book.openings();
-        if openings == self.saved {
+        if self.saved.as_ref() == Some(&openings) {
             return;
         }
-        self.saved = openings;
         let file = &self.orders.state_file;
-        self.state = match state::save(file, &self.saved) {
-            Ok(()) => String::new(),
+        self.state = match state::save(file, &openings) {
+            Ok(()) => {
+                self.saved = Some(openings);
+                String::new()
+            }
             Err(error) => {
+                self.saved = None;
                 let text = format!(
                     "a restart would not know what to close: {} cannot be written ({error})",
                     file.display()
@@ -372,3 +377,59 @@ fn now() -> std::time::Instant {
 /// What a caller of the runner adds to the time that it gives, so that a program that has to be
 /// killed is still answered for.
 pub const MARGIN: Duration = program::TERMINATION.saturating_add(Duration::from_millis(500));
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::command::Command;
+    use crate::gate::lease::{Families, Trigger};
+    use crate::gate::usage::TimeLimits;
+    use crate::gate::window::Budget;
+
+    #[tokio::test]
+    async fn what_could_not_be_written_down_is_written_as_soon_as_it_can_be() {
+        let directory = std::env::temp_dir().join(format!("acmegate-late-{}", std::process::id()));
+        let orders = Orders {
+            commands: Arc::new(Commands {
+                open: None,
+                close: Some(Command::new("true".to_owned(), Vec::new())),
+                timeout: Duration::from_secs(5),
+                net_admin: false,
+            }),
+            notifier: None,
+            limits: Limits {
+                ports: vec![80],
+                max: Duration::from_secs(600),
+                budget: Budget {
+                    per_hour: 50,
+                    per_caller: 20,
+                    reserve: 10,
+                    time: TimeLimits::default(),
+                },
+            },
+            state_file: directory.join(state::FILE),
+        };
+        let (_front, hung_up) = watch::channel(false);
+        let reload: Reload = Box::new(|| Err("nothing to read".to_owned()));
+        let mut runner = Runner::recover(orders, reload, hung_up);
+        let claim = Claim {
+            lease: LeaseName::parse("a").unwrap(),
+            caller: 0,
+            trigger: Trigger::Asked,
+            ports: vec![80],
+            families: Families::BOTH,
+            length: Duration::from_secs(60),
+        };
+        runner
+            .open(claim, Instant::now() + Duration::from_secs(5))
+            .await
+            .unwrap();
+        assert!(runner.health().problem.contains("cannot be written"));
+        std::fs::create_dir(&directory).unwrap();
+        runner.work().await;
+        let written = state::load(&directory.join(state::FILE)).unwrap();
+        std::fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(written, runner.book.openings());
+        assert_eq!((written.len(), runner.health().problem.as_str()), (1, ""));
+    }
+}
