@@ -125,7 +125,7 @@ pub fn words(families: Families) -> Vec<String> {
 /// Replaces the file; one that would hold nothing is removed.
 ///
 /// # Errors
-/// Any of the system's; then the earlier file stands.
+/// Any of the system's; then the earlier file may stand.
 pub fn save(path: &Path, openings: &[Opening]) -> io::Result<()> {
     if openings.is_empty() {
         return match fs::remove_file(path) {
@@ -142,9 +142,10 @@ pub fn save(path: &Path, openings: &[Opening]) -> io::Result<()> {
         .custom_flags(libc::O_NOFOLLOW)
         .open(&beside)?;
     file.write_all(render(openings).as_bytes())?;
-    // A cloud's group outlives a power cut of this host.
+    // A cloud's group outlives a power cut of this host; a file does where its directory, too, is on the disk.
     file.sync_all()?;
-    fs::rename(beside, path)
+    fs::rename(beside, path)?;
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
 #[cfg(test)]

@@ -503,6 +503,32 @@ fn a_state_file_that_nobody_can_use_is_told_and_stops_nothing() {
     });
 }
 
+/// A cloud's group outlives a power cut of this host, and must be known of afterwards.
+#[test]
+fn what_a_command_opens_is_on_the_disk_by_its_name_before() {
+    inside(|| {
+        let _host = Host::new();
+        let (script, ground) = (Script::new(""), TempDir::new());
+        let trace = ground.at("trace");
+        let calls = "trace=fsync,/^rename,execve";
+        let daemon = Daemon::with(&script.config())
+            .under(&["strace", "-f", "-y", "-qq", "-e", calls, "-o", &trace])
+            .start();
+        daemon.cli(&["open", "--lease", "a"]).success();
+        let trace = fs::read_to_string(&trace).expect("a trace");
+        let mut lines = trace.lines();
+        for (call, about) in [
+            ("fsync(", "/commands.new>".to_owned()),
+            ("rename", "/commands.json\"".to_owned()),
+            ("fsync(", format!("<{}>", daemon.state_dir())),
+            ("execve(", "\"open\", \"80\"".to_owned()),
+        ] {
+            let is_next = |line: &str| line.contains(call) && line.contains(&about);
+            assert!(lines.any(is_next), "{call} {about} in its order:\n{trace}");
+        }
+    });
+}
+
 #[test]
 fn a_reload_changes_the_commands_for_what_is_opened_from_then_on() {
     inside(|| {
