@@ -72,10 +72,7 @@ impl Writer {
 
     /// As much of a text as `max` octets hold.
     pub(crate) fn text_of(self, text: &str, max: usize) -> Self {
-        let mut end = text.len().min(max);
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
+        let end = text.floor_char_boundary(max);
         self.bytes(&(end as u16).to_be_bytes())
             .bytes(&text.as_bytes()[..end])
     }

@@ -270,11 +270,7 @@ fn number(opening: Option<u16>) -> u32 {
 }
 
 fn brief(text: &str) -> &str {
-    let mut end = text.len().min(MAX_NOTE_BYTES);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    &text[..end]
+    &text[..text.floor_char_boundary(MAX_NOTE_BYTES)]
 }
 
 impl Reader<'_> {
