@@ -118,7 +118,7 @@ pub(super) fn lease_name(text: &str) -> Result<LeaseName, Refused> {
     LeaseName::parse(text).ok_or_else(|| {
         Refused::new(
             Exit::Data,
-            "a lease name is 1 to 40 of letters, digits and . _ : @ + -",
+            "a lease name is 1 to 40 of letters, digits and . _ : @ + -, and begins with no hyphen",
         )
     })
 }

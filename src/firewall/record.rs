@@ -290,7 +290,7 @@ mod tests {
     proptest! {
         #[test]
         fn every_record_reads_back(
-            name in "[A-Za-z0-9._:@+-]{1,40}", caller in any::<u32>(), automatic in any::<bool>(),
+            name in "[A-Za-z0-9._:@+][A-Za-z0-9._:@+-]{0,39}", caller in any::<u32>(), automatic in any::<bool>(),
             ports in prop::collection::vec(1u16.., 1..=4), family in 0usize..3, some in any::<bool>(),
             holder in prop::option::of((1..=MAX_PID, any::<u32>(), "[!-~]{0,15}")), seconds in 0u64..100,
             entrance in 0usize..3, interface in "[a-z][a-z0-9.@-]{0,14}", number in any::<u32>(), address in any::<u128>(),

@@ -21,7 +21,8 @@ pub const MAX_PID: u32 = 1 << 22;
 /// The latest start of a process, in clock ticks after boot: three hundred years at 100 a second.
 pub const MAX_START_TICKS: u64 = 999_999_999_999;
 
-/// A lease's name: 1 to 40 of `A-Z a-z 0-9 . _ : @ + -`.
+/// A lease's name: 1 to 40 of `A-Z a-z 0-9 . _ : @ + -`, the first of them no hyphen, so that no program
+/// that an operator hands it to takes it for an option.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LeaseName(String);
 
@@ -29,6 +30,7 @@ impl LeaseName {
     /// Parses a name; anything else than the alphabet above is `None`.
     pub fn parse(text: &str) -> Option<Self> {
         let fits = (1..=MAX_LEASE_NAME_BYTES).contains(&text.len())
+            && !text.starts_with('-')
             && text.bytes().all(|byte| {
                 byte.is_ascii_alphanumeric()
                     || matches!(byte, b'.' | b'_' | b':' | b'@' | b'+' | b'-')
@@ -306,5 +308,20 @@ impl Lease {
     /// Whether root itself asked for it.
     pub(super) fn is_roots(&self) -> bool {
         self.caller == 0 && self.trigger == Trigger::Asked
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_never_taken_for_an_option() {
+        for name in ["a", "certbot-812", "+a", "@x:1.2_3", &"a".repeat(40)] {
+            assert!(LeaseName::parse(name).is_some(), "{name}");
+        }
+        for name in ["", "a b", "a/b", "ä", "-", "-a", "--help", &"a".repeat(41)] {
+            assert!(LeaseName::parse(name).is_none(), "{name}");
+        }
     }
 }

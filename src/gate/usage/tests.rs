@@ -142,7 +142,6 @@ fn every_run_of_a_client_is_counted_as_one() {
         ("certbot-812", 812, "certbot"),
         ("certbot-812", 12, "certbot-812"),
         ("a-b-7", 7, "a-b"),
-        ("-7", 7, "-7"),
         ("7", 7, "7"),
         ("a7", 7, "a7"),
     ] {
