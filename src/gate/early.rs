@@ -150,7 +150,7 @@ struct Evidence {
     last_answer: Option<Instant>,
     /// Somebody may have made up a token that was answered: no quorum means anything.
     is_spoiled: bool,
-    /// There were more tokens than are followed.
+    /// There were more tokens than are followed, or some that may be another lease's.
     is_lost: bool,
 }
 
@@ -172,8 +172,8 @@ impl Early {
         }
     }
 
-    /// Which leases live. A renewed one begins anew, and so does one without identifiers that is
-    /// no longer alone.
+    /// Which leases live. A renewed one begins anew; one without identifiers that was not always alone is
+    /// left alone until then.
     pub fn follow<'lease>(&mut self, leases: impl Iterator<Item = &'lease Lease>, now: Instant) {
         if self.rule.when == When::Off {
             return;
@@ -193,7 +193,10 @@ impl Early {
         if self.watched.len() > 1 {
             for watched in self.watched.values_mut() {
                 if watched.identifiers.is_none() {
-                    watched.evidence = Evidence::default();
+                    watched.evidence = Evidence {
+                        is_lost: true,
+                        ..Evidence::default()
+                    };
                 }
             }
         }
