@@ -3,13 +3,17 @@
 //! The same book is kept twice: by the enforcer, whose copy decides what the kernel is told, and
 //! by the front, whose copy decides whom it serves. Neither reads a clock; `now` is an argument.
 
+mod bounds;
+mod time;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::time::{Duration, Instant};
 
+pub use self::bounds::{BUDGET_SPAN, Budget, Limits, Opening, Refusal};
+pub use self::time::Time;
 use super::identifier::Identifier;
 use super::lease::{Door, Entrance, Lease, LeaseName, MAX_PORTS};
-use super::usage::{Account, Allowance, Horizons, Shortage, Slot, Span, TimeLimits, Usage};
+use super::usage::{Account, Slot, Usage};
 
 /// The most leases that may live at once, and so the size of the kernel's sets.
 pub const MAX_LEASES: usize = 64;
@@ -18,112 +22,6 @@ pub const MAX_LEASES_OF_OTHERS: usize = 48;
 /// How long what a window admitted may live on. A transfer in flight is 200 bytes; five seconds
 /// forgive a retransmission or two.
 pub const GRACE: Duration = Duration::from_secs(5);
-/// The span that a budget counts.
-pub const BUDGET_SPAN: Duration = Duration::from_secs(3600);
-
-/// What nobody gets more of, whatever a hook asks.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// The ports that may be opened.
-    pub ports: Vec<u16>,
-    /// The longest lease.
-    pub max: Duration,
-    /// The openings that are left to whom.
-    pub budget: Budget,
-}
-
-/// How many openings an hour may see, and for how long windows may be open. A renewal of a lease
-/// counts as an opening.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Budget {
-    /// All callers together.
-    pub per_hour: u32,
-    /// One caller, unless it is root.
-    pub per_caller: u32,
-    /// How many of `per_hour` are kept for root's own askings, and as large a share of the time of
-    /// all windows.
-    pub reserve: u32,
-    /// For how long windows may be open. Root has no more than that either: a hook that runs wild
-    /// is mostly root's.
-    pub time: TimeLimits,
-}
-
-impl Budget {
-    /// What time somebody has who asks for a lease.
-    fn time_for(&self, lease: &Lease) -> TimeLimits {
-        match lease.is_roots() {
-            true => self.time,
-            false => TimeLimits {
-                total: self.time.total.without(self.reserve, self.per_hour),
-                ..self.time
-            },
-        }
-    }
-}
-
-/// One opening that the budget remembers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Opening {
-    /// Its number among the kernel's elements.
-    pub id: u32,
-    /// Who asked.
-    pub caller: u32,
-    /// When it stops to count.
-    pub forgotten_at: Instant,
-}
-
-/// What one account has used.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Time {
-    /// Whose.
-    pub account: Account,
-    /// Of the last day.
-    pub day: Duration,
-    /// Of the last month.
-    pub month: Duration,
-    /// Whether a lease of the length that was asked about fits.
-    pub fits: Result<(), Shortage>,
-}
-
-/// Why a lease was not given.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refusal {
-    /// No port, too many, or one that the configuration does not name.
-    Port,
-    /// No family at all, or an address of another one.
-    Family,
-    /// No interface of this host has that address or that name.
-    Entrance,
-    /// Longer than the cap, or no time at all.
-    Length,
-    /// [`MAX_LEASES`] live already.
-    TooMany,
-    /// The hour's openings are used up, for this caller or for all.
-    Budget,
-    /// The time in which windows may be open is used up.
-    Time(Shortage),
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Port => f.write_str("a port that [firewall] ports does not name"),
-            Self::Family => f.write_str("no address family, or an address of another family"),
-            Self::Entrance => f.write_str(
-                "an address or an interface that this host does not have (`ip address` shows them)",
-            ),
-            Self::Length => f.write_str("a length that [window] max does not allow"),
-            Self::TooMany => write!(
-                f,
-                "{MAX_LEASES} leases live already, or {MAX_LEASES_OF_OTHERS} that are not root's own: \
-                 `acmegate status` shows them, `acmegate close --lease NAME` ends one"
-            ),
-            Self::Budget => f.write_str("the budget of openings per hour is used up"),
-            Self::Time(_) => f.write_str("too little is left of the time that windows may be open"),
-        }
-    }
-}
-
 /// Every living lease, the openings of the last hour, the time of the last month, and what recently
 /// closed.
 #[derive(Clone, Debug, Default)]
@@ -261,60 +159,6 @@ impl Windows {
         self.openings.push(opening);
         self.write_down(lease, now);
         Ok(opening)
-    }
-
-    /// Whether the time that a lease would take is left, in each of its accounts.
-    ///
-    /// # Errors
-    /// The first account that has too little, and what there is of it.
-    pub fn within_time(
-        &self,
-        lease: &Lease,
-        limits: TimeLimits,
-        now: Instant,
-    ) -> Result<(), (Account, Shortage)> {
-        let horizons = self.horizons();
-        let length = lease.deadline.saturating_duration_since(now);
-        for account in accounts_of(lease) {
-            let until = horizons.get(&account).copied();
-            let fits = self.fits(&account, until, limits.of(&account), length, now);
-            fits.map_err(|shortage| (account, shortage))?;
-        }
-        Ok(())
-    }
-
-    fn fits(
-        &self,
-        account: &Account,
-        charged_until: Option<Instant>,
-        allowance: Allowance,
-        length: Duration,
-        now: Instant,
-    ) -> Result<(), Shortage> {
-        // What is open for another lease in any case costs nothing more.
-        let from = charged_until.map_or(now, |until| until.max(now));
-        let more = (now + length).saturating_duration_since(from);
-        self.usage.fits(account, allowance, more, length, now)
-    }
-
-    /// Until when the time of each account is charged.
-    fn horizons(&self) -> Horizons {
-        let mut horizons = Horizons::new();
-        for lease in self.leases.values() {
-            for account in accounts_of(lease) {
-                let until = horizons.entry(account).or_insert(lease.deadline);
-                *until = lease.deadline.max(*until);
-            }
-        }
-        horizons
-    }
-
-    /// Changes leases, and charges or gives back the time that this makes.
-    fn settling(&mut self, now: Instant, change: impl FnOnce(&mut Self)) {
-        let before = self.horizons();
-        change(self);
-        let after = self.horizons();
-        self.usage.settle(&before, &after, now);
     }
 
     fn within_budget(&self, lease: &Lease, budget: Budget) -> bool {
@@ -466,45 +310,11 @@ impl Windows {
         &self.usage
     }
 
-    /// What every account has used up to now, that of all windows first, and whether a lease of
-    /// `length` fits into what `limits` leave of it.
-    pub fn times(&self, limits: TimeLimits, length: Duration, now: Instant) -> Vec<Time> {
-        let horizons = self.horizons();
-        let accounts = self.usage.accounts().map(|(account, _)| account);
-        let others = accounts.filter(|account| **account != Account::Total);
-        [&Account::Total]
-            .into_iter()
-            .chain(others)
-            .map(|account| {
-                let until = horizons.get(account).copied();
-                let to_come = until.map_or(Duration::ZERO, |at| at.saturating_duration_since(now));
-                let spent = |span| {
-                    let used = self.usage.used(account, span, now);
-                    used.saturating_sub(to_come)
-                };
-                Time {
-                    day: spent(Span::Day),
-                    month: spent(Span::Month),
-                    fits: self.fits(account, until, limits.of(account), length, now),
-                    account: account.clone(),
-                }
-            })
-            .collect()
-    }
-
     /// When anything changes by itself next.
     pub fn next_change(&self) -> Option<Instant> {
         let leases = self.leases.values().map(|lease| lease.deadline);
         leases.chain(self.graces.values().copied()).min()
     }
-}
-
-/// Whose time a lease takes.
-fn accounts_of(lease: &Lease) -> impl Iterator<Item = Account> + '_ {
-    let identifiers = lease.scope.identifiers.iter().flatten();
-    [Account::Total, Account::of(lease)]
-        .into_iter()
-        .chain(identifiers.cloned().map(Account::Identifier))
 }
 
 /// A number that is not among `taken`, which are all living ones.

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::super::lease::{Families, Family, Interface, Scope, Trigger};
+use super::super::usage::{Span, TimeLimits};
 use super::*;
 
 const MINUTE: Duration = Duration::from_secs(60);
