@@ -3,9 +3,9 @@
 //!
 //! What it is for: asking one question in our own words and believing one kind of answer. What it
 //! never does: forward anything of the peer's (method, fields, the bytes of the path), tell who the
-//! peer is unless the configuration says so, relay
-//! anything that is not the key authorization of that very token, follow a redirect, keep a
-//! connection, or ask without a bound on time, bytes and questions in flight.
+//! peer is unless the configuration says so, relay anything that is not the key authorization of that
+//! very token, follow a redirect, keep a connection, or ask without a bound on time, bytes and questions
+//! in flight.
 //!
 //! Hyper speaks the protocol; what real responders do to it is in `FrankStream`.
 

@@ -32,7 +32,8 @@ use self::site::{Redirect, Site, SiteId, site_for};
 use self::token::{KeyAuthorization, Token};
 use self::window::Windows;
 
-/// The longest request line of a challenge: prefix, token, method and version are under 200.
+/// The longest target behind the challenge prefix that is refused for its token, and longer ones for their
+/// length: with a token it has under 200 octets.
 pub const MAX_CHALLENGE_TARGET_BYTES: usize = 1024;
 /// The longest target that is redirected (RFC 9112 §3 advises 8000 for the request line).
 pub const MAX_TARGET_BYTES: usize = 8000;
