@@ -9,13 +9,12 @@ use toml::Spanned;
 use super::command::commands;
 use super::error::{Problem, nearest};
 use super::file::{self, Key, Section, Word};
+use super::names;
 use super::value::one_of;
-use super::{ChainName, Closed, Egress, Firewall, Mode, SetFamily, SetName, Shut};
+use super::{ChainName, Closed, Egress, Firewall, Mode, SetName, Shut};
 use crate::gate::challenge::ChallengeType;
 use crate::gate::lease::MAX_PORTS;
 
-/// The longest name of nftables (NFT_NAME_MAXLEN without its NUL).
-const MAX_NAME_BYTES: usize = 255;
 /// The most chains of mode `attach`; input and forward of three families and a geo-blocker or two
 /// are eight.
 const MAX_CHAINS: usize = 16;
@@ -216,7 +215,7 @@ fn set_name(
     problems: &mut Vec<Problem>,
 ) -> Option<SetName> {
     match &keys.set {
-        Some(key) => match parse_set(key.get_ref()) {
+        Some(key) => match names::set(key.get_ref()) {
             Ok(set) => {
                 if mode != ModeWord::Set && is_whole {
                     problems.push(
@@ -274,20 +273,12 @@ fn chain_names(
         problems.push(Problem::new(key.span(), message).fix("name those that drop"));
     }
     for entry in key.get_ref() {
-        match parse_name(entry.get_ref(), "chain", "input") {
-            Ok((family, table, chain)) => {
-                let name = ChainName {
-                    family,
-                    table,
-                    chain,
-                };
-                if chains.contains(&name) {
-                    let message = format!("`{name}` stands here twice");
-                    problems.push(Problem::new(entry.span(), message).fix("leave one out"));
-                } else {
-                    chains.push(name);
-                }
+        match names::chain(entry.get_ref()) {
+            Ok(name) if chains.contains(&name) => {
+                let message = format!("`{name}` stands here twice");
+                problems.push(Problem::new(entry.span(), message).fix("leave one out"));
             }
+            Ok(name) => chains.push(name),
             Err((message, fix)) => problems.push(Problem::new(entry.span(), message).fix(fix)),
         }
     }
@@ -343,66 +334,6 @@ fn closed(
     }
 }
 
-/// Reads `family table set`.
-fn parse_set(text: &str) -> Result<SetName, (String, String)> {
-    parse_name(text, "set", "acmegate").map(|(family, table, set)| SetName { family, table, set })
-}
-
-/// Reads a name of three words; `what` it names, and a last word as an example.
-fn parse_name(
-    text: &str,
-    what: &str,
-    example: &str,
-) -> Result<(SetFamily, String, String), (String, String)> {
-    let like = format!("write family, table and {what}: \"inet filter {example}\"");
-    let parts: Vec<&str> = text.split_whitespace().collect();
-    let [family, table, name] = parts[..] else {
-        let count = parts.len();
-        return Err((
-            format!("a {what} is named by three words, not {count}"),
-            like,
-        ));
-    };
-    let families = [
-        ("ip", SetFamily::Ip),
-        ("ip6", SetFamily::Ip6),
-        ("inet", SetFamily::Inet),
-    ];
-    let Some((_, family)) = families.iter().find(|(word, _)| *word == family) else {
-        let fix = match nearest(family, ["inet", "ip6", "ip"]) {
-            Some(meant) => format!("did you mean \"{meant} {table} {name}\"?"),
-            None => "the family is inet, ip or ip6".to_owned(),
-        };
-        return Err((
-            format!("`{family}` is no family that sees ports of this host"),
-            fix,
-        ));
-    };
-    for word in [table, name] {
-        if !is_name(word) {
-            return Err((format!("`{word}` is no name of nftables"), like));
-        }
-    }
-    if *family == SetFamily::Inet && table == "acmegate" {
-        return Err((
-            "table `inet acmegate` is acmegate's own".to_owned(),
-            "name the table that your own rules stand in".to_owned(),
-        ));
-    }
-    Ok((*family, table.to_owned(), name.to_owned()))
-}
-
-/// What nft(8) reads as an identifier.
-fn is_name(name: &str) -> bool {
-    let mut bytes = name.bytes();
-    name.len() <= MAX_NAME_BYTES
-        && bytes
-            .next()
-            .is_some_and(|byte| byte.is_ascii_alphabetic() || matches!(byte, b'_' | b'.'))
-        && bytes
-            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-' | b'/'))
-}
-
 fn mark(key: &Key<Word>, default: u32, problems: &mut Vec<Problem>) -> u32 {
     let Some(key) = key else {
         return default;
@@ -431,27 +362,4 @@ fn mark(key: &Key<Word>, default: u32, problems: &mut Vec<Problem>) -> u32 {
     };
     problems.push(Problem::new(key.span(), message).fix(fix));
     default
-}
-
-impl SetFamily {
-    /// The family's word in nft(8).
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Ip => "ip",
-            Self::Ip6 => "ip6",
-            Self::Inet => "inet",
-        }
-    }
-}
-
-impl std::fmt::Display for ChainName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {} {}", self.family.as_str(), self.table, self.chain)
-    }
-}
-
-impl std::fmt::Display for SetName {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {} {}", self.family.as_str(), self.table, self.set)
-    }
 }

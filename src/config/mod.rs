@@ -1,7 +1,8 @@
 //! Reads: the operator's words into values that cannot be wrong.
 //!
 //! `file` follows the TOML and `read` finds every key that it does not know; `check`, `allow`, `firewall`,
-//! `command`, `tls`, `metrics`, `server`, `site`, `grant`, `report`, `notify` and `dns` turn words into the types of this page; `error` says what to write instead.
+//! `names`, `command`, `tls`, `metrics`, `server`, `site`, `grant`, `report`, `notify` and `dns` turn words
+//! into the types of this page; `error` says what to write instead.
 //! `defaults` has what counts where the file is silent; `lists` reads the files that `[allow]` names, now and again.
 //! Nothing here acts on what it reads, and nothing is silently corrected: a file with a mistake is
 //! refused as a whole, with every mistake in it shown at once.
@@ -21,6 +22,7 @@ mod listen;
 pub mod lists;
 mod load;
 mod metrics;
+mod names;
 mod notify;
 mod prefix;
 mod proxy;

@@ -9,6 +9,7 @@
 //! | file | |
 //! | --- | --- |
 //! | `accept.rs` | one task per listener; whole requests are answered without any other |
+//! | `shortage.rs` | what a failed accept leads to |
 //! | `connection.rs` | what could not be answered at once: slow heads, look-ups, lingering |
 //! | `arrival.rs` | who came, by the kernel's word or a balancer's |
 //! | `forwarded.rs` | whom a reverse proxy's fields name; pure |
@@ -44,6 +45,7 @@ mod place;
 mod relay;
 mod report;
 mod responder;
+mod shortage;
 mod sources;
 mod tls;
 
