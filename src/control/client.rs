@@ -288,8 +288,23 @@ fn parse<Answer: DeserializeOwned>(bytes: &[u8]) -> Result<Answer, ClientError> 
     })
 }
 
-/// Connects; while a socket is there that nobody serves, tries again: its daemon was not stopped,
-/// it died, and may be about to start again.
+/// How long somebody tries to connect.
+struct Patience {
+    until: Instant,
+    /// There was a socket that nobody served: its daemon was not stopped, it died, and may be about to
+    /// start again.
+    was_there: bool,
+}
+
+impl Patience {
+    /// Whether it is tried again. A daemon that starts takes the old socket away before it makes its own.
+    fn goes_on(&mut self, is_there: bool, now: Instant) -> bool {
+        self.was_there |= is_there;
+        self.was_there && now < self.until
+    }
+}
+
+/// Connects; where nobody serves the socket, again and again for as long as that has a meaning.
 #[expect(
     clippy::disallowed_methods,
     reason = "a command of one thread, with a deadline; a socket that nobody serves cannot wake it"
@@ -299,9 +314,13 @@ fn connect_patiently(
     deadline: Instant,
     patient_until: Instant,
 ) -> Result<UnixStream, ClientError> {
+    let mut patience = Patience {
+        until: patient_until,
+        was_there: false,
+    };
     loop {
         match connect(path, deadline) {
-            Err(ClientError::NotRunning(_)) if path.exists() && Instant::now() < patient_until => {
+            Err(ClientError::NotRunning(_)) if patience.goes_on(path.exists(), Instant::now()) => {
                 thread::sleep(RETRY);
             }
             done => return done,
@@ -405,6 +424,20 @@ mod tests {
             let credentials = peer(&one).unwrap();
             assert_eq!(credentials.uid(), rustix::process::geteuid().as_raw());
         });
+    }
+
+    #[test]
+    fn a_daemon_that_is_just_taking_its_old_socket_away_is_waited_for() {
+        let now = Instant::now();
+        let patience = || Patience {
+            until: now + PATIENCE,
+            was_there: false,
+        };
+        assert!(!patience().goes_on(false, now), "it was stopped");
+        let mut restarting = patience();
+        assert!(restarting.goes_on(true, now));
+        assert!(restarting.goes_on(false, now + RETRY));
+        assert!(!restarting.goes_on(false, now + PATIENCE));
     }
 
     /// A directory with a socket in it, whose first caller is told this and nothing else.
