@@ -15,6 +15,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use rustix::fs::Mode;
+use rustix::net::{SendFlags, send};
 use socket2::{Domain, SockAddr, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -324,7 +325,9 @@ fn turn_away(stream: &UnixStream, uid: u32) {
     );
     if let Ok(mut line) = serde_json::to_vec(&refusal) {
         line.push(b'\n');
-        let _ = stream.try_write(&line);
+        // Not by the reactor, which does not know this socket yet and would send nothing. Whoever takes no word is
+        // not waited for.
+        let _ = send(stream, &line, SendFlags::NOSIGNAL | SendFlags::DONTWAIT);
     }
 }
 
@@ -473,6 +476,9 @@ async fn give(stream: &mut UnixStream, bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::os::unix::net::UnixStream as StdUnixStream;
+
     use super::*;
 
     #[test]
@@ -491,6 +497,18 @@ mod tests {
         assert!(Places::take(&places, 1002).is_some());
         drop((taken, roots));
         assert!(places.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_is_turned_away_hears_why_at_once() {
+        let (mut caller, accepted) = StdUnixStream::pair().unwrap();
+        accepted.set_nonblocking(true).unwrap();
+        let accepted = UnixStream::from_std(accepted).unwrap();
+        turn_away(&accepted, 1000);
+        drop(accepted);
+        let mut heard = String::new();
+        caller.read_to_string(&mut heard).unwrap();
+        assert!(heard.contains("(uid 1000): try again"), "{heard:?}");
     }
 
     #[tokio::test]
