@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{MissedTickBehavior, timeout};
 
 use super::child::reap;
 use super::framed;
@@ -316,6 +316,8 @@ async fn carry(
 ) {
     let (mut from, mut to) = historian.into_split();
     let mut retry = tokio::time::interval(RETRY);
+    // What could not be asked for a while is asked once.
+    retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut id = 0;
     // Where one that waited could be written, the next can.
     let mut catches_up = false;
@@ -331,11 +333,13 @@ async fn carry(
                     Some(Asked::End) | None => break None,
                 },
                 error = unasked(&from) => break Some(error),
-                () = turn(catches_up, &mut retry) => match again(&state) {
-                    Some(ask) => (ask, None),
-                    None => {
-                        catches_up = false;
-                        continue;
+                () = turn(catches_up, &mut retry) => {
+                    let ask = again(&state);
+                    // What is only looked at has no next one, and may stay wrong for days.
+                    catches_up &= matches!(ask, Some(Ask::Store(_)));
+                    match ask {
+                        Some(ask) => (ask, None),
+                        None => continue,
                     }
                 },
             },
@@ -423,12 +427,12 @@ async fn turn(is_now: bool, retry: &mut tokio::time::Interval) {
 /// What is to be handed over again.
 fn again(state: &State) -> Option<Ask> {
     let oldest = locked(&state.unsaved).waiting.front().cloned();
-    match oldest {
-        Some(record) => Some(Ask::Store(Box::new(record))),
-        // What is wrong may have become right.
-        None if locked(&state.heard).health.problems.is_empty() => None,
-        None => Some(Ask::Look),
+    if let Some(record) = oldest {
+        return Some(Ask::Store(Box::new(record)));
     }
+    let heard = locked(&state.heard);
+    // What is wrong may have become right; and only an answer lifts that it was late.
+    (heard.is_late || !heard.health.problems.is_empty()).then_some(Ask::Look)
 }
 
 /// Reads an answer; a long one beside the threads that serve.
