@@ -192,7 +192,7 @@ fn what_is_beyond_bounds_is_refused_and_the_next_is_kept() {
     bad[1].families = vec!["ipv4".to_owned(); 3];
     bad[2].holder = Some("x".repeat(5000));
     bad[3].opened_at = u64::MAX;
-    bad[4].number = Some(99);
+    bad[4].number = Some(u64::MAX);
     bad[5].beside = vec![String::new(); 2000];
     let visit = Visit {
         at: 0,
@@ -217,6 +217,22 @@ fn what_is_beyond_bounds_is_refused_and_the_next_is_kept() {
         assert!(matches!(reply, Reply::Refused(_)), "{reply:?}");
     }
     assert_eq!(historian.store(&good).number, Some(1));
+}
+
+#[test]
+fn open_windows_go_on_in_the_file_that_takes_a_damaged_ones_place() {
+    let directory = TempDir::new();
+    let mut historian = Historian::start(&config(&directory, ""));
+    let [a, b] = ["a", "b"].map(|lease| historian.store(&window(lease, now())));
+    assert_eq!((a.number, b.number), (Some(1), Some(2)));
+    let file = directory.path().join("state/history/history.db");
+    fs::write(file, "no database at all".repeat(1000)).expect("our own file");
+    // The first number of the new file is b's then, which a brings from the old one.
+    let [b, a] = [b, a].map(|record| historian.store(&record));
+    assert_eq!((b.number, a.number), (Some(1), Some(2)));
+    let kept = historian.find(Query::Open).records;
+    let leases: Vec<&str> = kept.iter().map(|record| record.lease.as_str()).collect();
+    assert_eq!(leases, ["b", "a"]);
 }
 
 #[test]

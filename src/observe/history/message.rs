@@ -43,7 +43,7 @@ pub struct Question {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum Ask {
-    /// To keep a record: a new one if it has no number, or what became of that one.
+    /// To keep a record: a new one if it has no number that the history gave it, or what became of that one.
     Store(Box<Record>),
     /// For records.
     Query(Query),

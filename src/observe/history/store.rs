@@ -287,28 +287,36 @@ fn begin(connection: &mut Connection) -> Result<Transaction<'_>, StoreError> {
     Ok(connection.transaction_with_behavior(TransactionBehavior::Immediate)?)
 }
 
-/// Which number a record has, if one of it is kept.
+/// Which number a record has, if one of it was kept. The number that it brings counts only if this file gave it to
+/// this window: of a window that is open while a damaged file is put aside, it is the old file's.
 fn number_of(change: &Transaction<'_>, record: &Record) -> Result<Option<u64>, StoreError> {
-    let Some(number) = record.number else {
+    let Record {
+        lease, opened_at, ..
+    } = record;
+    let (opened_at, caller) = (signed(*opened_at), record.caller);
+    if let Some(number) = record.number {
         let sql =
-            "SELECT max(number) FROM windows WHERE lease = ?1 AND opened_at = ?2 AND caller = ?3";
-        let known: Option<i64> = change.query_row(
-            sql,
-            (&record.lease, signed(record.opened_at), record.caller),
-            |row| row.get(0),
-        )?;
-        return Ok(known.and_then(|number| u64::try_from(number).ok()));
-    };
-    let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'windows'";
-    let last = change
-        .query_row(sql, [], |row| unsigned(row, 0))
-        .optional()?;
-    match last.is_some_and(|last| (1..=last).contains(&number)) {
-        true => Ok(Some(number)),
-        false => Err(StoreError::Refused(format!(
-            "the number {number} was never given"
-        ))),
+            "SELECT lease = ?2 AND opened_at = ?3 AND caller = ?4 FROM windows WHERE number = ?1";
+        let is_its: Option<bool> = change
+            .query_row(sql, (signed(number), lease, opened_at, caller), |row| {
+                row.get(0)
+            })
+            .optional()?;
+        // One that was let go of is nobody else's.
+        if is_its.unwrap_or(number <= last_given(change)? && number > 0) {
+            return Ok(Some(number));
+        }
     }
+    let sql = "SELECT max(number) FROM windows WHERE lease = ?1 AND opened_at = ?2 AND caller = ?3";
+    let known: Option<i64> = change.query_row(sql, (lease, opened_at, caller), |row| row.get(0))?;
+    Ok(known.and_then(|number| u64::try_from(number).ok()))
+}
+
+/// The last number that this file gave; 0 if none.
+fn last_given(change: &Transaction<'_>) -> Result<u64, StoreError> {
+    let sql = "SELECT seq FROM sqlite_sequence WHERE name = 'windows'";
+    let last = change.query_row(sql, [], |row| unsigned(row, 0));
+    Ok(last.optional()?.unwrap_or_default())
 }
 
 /// Writes a record and its perspectives; one without a number gets the next.

@@ -164,20 +164,24 @@ fn perspectives(store: &Store) -> Vec<(u64, String)> {
 }
 
 #[test]
-fn a_number_that_was_never_given_is_refused() {
+fn a_number_of_another_file_is_none_and_takes_no_other_windows_place() {
     let ground = Ground::new("number");
     let mut store = ground.open();
-    for number in [1, u64::MAX, 0] {
-        let record = Record {
-            number: Some(number),
-            ..window("a", NOW)
-        };
-        assert!(matches!(
-            store.store(&record, at(NOW)),
-            Err(StoreError::Refused(_))
-        ));
+    let with = |number, lease| Record {
+        number: Some(number),
+        ..window(lease, NOW)
+    };
+    for number in [1, u64::MAX, 0, 1] {
+        assert_eq!(store.store(&with(number, "a"), at(NOW)), Ok(1), "{number}");
     }
-    assert_eq!(store.store(&window("a", NOW), at(NOW)), Ok(1));
+    assert_eq!(store.store(&with(1, "b"), at(NOW)), Ok(2));
+    let found = store.find(&Query::Since(0)).unwrap().records;
+    let leases: Vec<&str> = found.iter().map(|record| record.lease.as_str()).collect();
+    assert_eq!(leases, ["a", "b"]);
+    // What was let go of keeps its number.
+    let sql = "DELETE FROM windows WHERE number = 1";
+    store.connection.execute(sql, []).unwrap();
+    assert_eq!(store.store(&with(1, "a"), at(NOW)), Ok(1));
 }
 
 #[test]
