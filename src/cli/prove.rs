@@ -155,10 +155,10 @@ fn wanted(settings: &Settings, opening: &Opening, response: &Response) -> Option
 
 /// What was proved before; nothing that anybody but root could have written is believed.
 fn read(runtime_dir: &Path) -> Vec<Proved> {
-    let nofollow = rustix::fs::OFlags::NOFOLLOW.bits().cast_signed();
     let file = OpenOptions::new()
         .read(true)
-        .custom_flags(nofollow)
+        // The directory is the daemon's account's: no link is followed, and no pipe's other end waited for.
+        .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(runtime_dir.join(NOTE));
     let read = |file: File| {
         let about = file.metadata().ok()?;
@@ -214,4 +214,28 @@ fn in_one_line(finding: &Finding) -> String {
     let remedy = finding.remedy.first();
     let remedy = remedy.map_or(String::new(), |remedy| format!("; {remedy}"));
     format!("{}{seen}{remedy}", finding.finding)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use rustix::fs::{CWD, FileType, Mode, mknodat};
+
+    use super::*;
+
+    #[test]
+    fn a_pipe_in_the_notes_place_keeps_no_hook_waiting() {
+        let name = format!("acmegate-proved-{}", std::process::id());
+        let directory = std::env::temp_dir().join(name);
+        fs::create_dir(&directory).unwrap();
+        let note = directory.join(NOTE);
+        mknodat(CWD, &note, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
+        let (done, is_done) = mpsc::channel();
+        let place = directory.clone();
+        std::thread::spawn(move || done.send(read(&place)));
+        let read = is_done.recv_timeout(Duration::from_secs(10));
+        fs::remove_dir_all(&directory).unwrap();
+        assert_eq!(read, Ok(Vec::new()));
+    }
 }
