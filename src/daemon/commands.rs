@@ -64,6 +64,14 @@ impl Commands {
         locked(&self.repairs).remove(lease);
     }
 
+    /// Forgets leases that ended by their deadlines: what they had opened the runner closes by itself. Only in the turn of
+    /// who changes the book: an opening that counts is here before its lease is there.
+    pub fn forget_ended(&self, windows: &Windows) {
+        let lives = |lease: &LeaseName| windows.lease(lease).is_some();
+        self.openings().retain(|lease, _| lives(lease));
+        locked(&self.repairs).retain(|lease, _| lives(lease));
+    }
+
     /// What keeps being shut, so that it is no longer opened again, of leases that live.
     pub fn fight(&self, windows: &Windows) -> Option<String> {
         let mut repairs = locked(&self.repairs);
@@ -242,4 +250,41 @@ fn done(reply: Reply) -> Result<(), LeaseError> {
 fn left(begun: Instant) -> Duration {
     let waited = now().saturating_duration_since(begun);
     ANSWERED.saturating_sub(waited).saturating_sub(MARGIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::gate::lease::{Entrance, Families, Lease, Scope, Trigger};
+
+    #[tokio::test]
+    async fn what_ended_by_its_deadline_is_not_kept_for_ever() {
+        let (front, _runner) = tokio::net::UnixStream::pair().unwrap();
+        let (link, _, _carried) = Link::new(front);
+        let commands = Commands::new(Arc::new(link));
+        let [living, ended] = ["living", "ended"].map(|name| LeaseName::parse(name).unwrap());
+        for lease in [&living, &ended] {
+            commands.openings().insert(lease.clone(), 1);
+            assert!(commands.may_repair(lease, "a reload"));
+        }
+        let mut windows = Windows::default();
+        windows.adopt(Lease {
+            id: 1,
+            name: living.clone(),
+            holder: None,
+            caller: 0,
+            trigger: Trigger::Asked,
+            scope: Scope {
+                ports: vec![80],
+                families: Families::BOTH,
+                entrance: Entrance::Any,
+                identifiers: None,
+            },
+            deadline: now() + Duration::from_secs(60),
+        });
+        commands.forget_ended(&windows);
+        let openings: Vec<LeaseName> = commands.openings().keys().cloned().collect();
+        let repairs: Vec<LeaseName> = locked(&commands.repairs).keys().cloned().collect();
+        assert_eq!((openings, repairs), (vec![living.clone()], vec![living]));
+    }
 }

@@ -223,6 +223,7 @@ impl Leases {
         begun: Instant,
     ) -> Result<Health, LeaseError> {
         self.confirmed(Request::Bounds(claim.clone())).await?;
+        commands.forget_ended(&self.windows.borrow());
         let renewed = self.windows.borrow().lease(&claim.name).cloned();
         let renewed = renewed.filter(|lease| lease.deadline > now());
         let opening = commands.open(claim, begun).await?;
@@ -310,6 +311,8 @@ impl Leases {
         begun: Instant,
     ) -> Result<bool, LeaseError> {
         self.confirmed(Request::Close(name.clone())).await?;
+        // Whoever acquired it has nothing to withdraw any more.
+        self.untold.told(name);
         let mut was_there = false;
         self.windows.send_modify(|windows| {
             was_there = Arc::make_mut(windows).release(name, now()).is_some();

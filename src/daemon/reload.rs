@@ -7,6 +7,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 
 use super::desk::Desk;
+use super::history::HistoryError;
 use super::lease_error::LeaseError;
 use super::lists::{FrontLists, refreshed};
 use super::parts::{self, Remembered, Room};
@@ -103,8 +104,11 @@ impl Reloader {
         *held = lists;
         self.rules.send_replace(Arc::new(rules));
         self.config.send_replace(Arc::new(config));
-        // Last, because it may wait for a disk. What it cannot do stands in the status.
-        let _ = self.desk.history.reload().await;
+        // Last, because it may wait for a disk, and keeps nobody from anything.
+        match self.desk.history.reload().await {
+            Ok(()) | Err(HistoryError::Off) => {}
+            Err(error) => tracing::warn!("[report] may not be followed yet: {error}"),
+        }
         Ok(())
     }
 

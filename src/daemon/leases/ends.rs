@@ -41,8 +41,15 @@ pub async fn watch_holders(leases: Arc<Leases>, mut to_watch: mpsc::Receiver<(Le
             Some(ended) = watched.join_next() => {
                 // One that was called off has nothing to say.
                 let Ok((name, holder)) = ended else { continue };
-                if let Ok(true) = leases.close_of(&name, &holder).await {
-                    tracing::info!(lease = %name, holder = %holder.command, "the holder of a lease is gone: released");
+                let (lease, command) = (&name, &holder.command);
+                match leases.close_of(&name, &holder).await {
+                    Ok(true) => {
+                        tracing::info!(%lease, holder = %command, "the holder of a lease is gone: released");
+                    }
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::error!(%lease, holder = %command, %error, "the holder of a lease is gone");
+                    }
                 }
             }
             // An ended lease needs no watch, nor the descriptor that a watch takes.
