@@ -13,7 +13,7 @@ use super::reader::ReaderThread;
 use super::seal::{Calls, Seal};
 use super::{Fatal, parts};
 use crate::config::lists::Lists;
-use crate::config::{Config, Mode, Unchecked};
+use crate::config::{Config, Mode};
 use crate::control::protocol::Exit;
 use crate::firewall::enforcer::Enforcer;
 use crate::firewall::error::KernelError;
@@ -27,7 +27,7 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
     // Killing the front at any moment ends this process too, even between two frames.
     set_parent_process_death_signal(Some(Signal::KILL))
         .map_err(|error| Fatal::new(Exit::Os, error))?;
-    let config = load(config_path).map_err(|error| Fatal::new(Exit::Config, error))?;
+    let config = parts::load(config_path).map_err(|error| Fatal::new(Exit::Config, error))?;
     super::start_log(&config);
     super::name_process(c"acmegate-enf");
     let lists = Lists::read(&config.allow).map_err(|error| Fatal::new(Exit::Config, error))?;
@@ -86,10 +86,6 @@ pub fn enforcer_seal(config: &Config) -> Seal {
         connect_ports: Vec::new(),
         calls: Calls::Enforcer,
     }
-}
-
-fn load(path: Option<&Path>) -> Result<Config, String> {
-    Config::load_with(path, &parts::AnyAccount, &Unchecked).map_err(|error| error.to_string())
 }
 
 fn fatal(error: KernelError) -> Fatal {

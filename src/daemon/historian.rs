@@ -19,7 +19,7 @@ use super::child::{by_run_alone, front};
 use super::enforcer::hear_no_signal;
 use super::seal::{Calls, Seal};
 use super::{Fatal, framed, parts};
-use crate::config::{Config, Unchecked};
+use crate::config::Config;
 use crate::control::protocol::Exit;
 use crate::observe::history::Settings;
 use crate::observe::history::keeper::{Keeper, Reload, TICK, prepare};
@@ -36,7 +36,7 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
     let os = |error: io::Error| Fatal::new(Exit::Os, error);
     let front = front()?;
     front.set_nonblocking(true).map_err(by_run_alone)?;
-    let config = load(config_path).map_err(|error| Fatal::new(Exit::Config, error))?;
+    let config = parts::load(config_path).map_err(|error| Fatal::new(Exit::Config, error))?;
     super::start_log(&config);
     super::name_process(c"acmegate-hist");
     // Addresses of others are in it.
@@ -56,7 +56,8 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
         .build()
         .map_err(os)?;
     let path = config.source.clone();
-    let reload: Reload = Box::new(move || load(path.as_deref()).map(|config| settings(&config)));
+    let reload: Reload =
+        Box::new(move || parts::load(path.as_deref()).map(|config| settings(&config)));
     runtime.block_on(async {
         let front = tokio::net::UnixStream::from_std(front).map_err(by_run_alone)?;
         let _deaf = hear_no_signal().map_err(os)?;
@@ -153,8 +154,4 @@ fn settings(config: &Config) -> Settings {
         max_bytes: config.report.max_bytes,
         databases: config.report.databases.clone(),
     }
-}
-
-fn load(path: Option<&Path>) -> Result<Config, String> {
-    Config::load_with(path, &parts::AnyAccount, &Unchecked).map_err(|error| error.to_string())
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use nlink::netlink::nftables::Family as NftFamily;
 
 use super::confine::{self, Account};
 use crate::answer::{Answers, Pushed, Source, Upstream, Webroot};
-use crate::config::{self, Accounts, Config, Group};
+use crate::config::{self, Accounts, Config, Group, Unchecked};
 use crate::firewall::enforcer::Orders;
 use crate::firewall::ruleset::{Closed, Divert, ForeignChain, ForeignSet, Mode, Settings, Shut};
 use crate::front::{self, Limits, RedirectStatus, Refusal, Rules, Servers};
@@ -18,6 +18,14 @@ use crate::gate::allow_list::AllowList;
 use crate::gate::command::Commands;
 use crate::locked::locked;
 use crate::runner;
+
+/// The configuration as each process beside the front reads it, for itself: the front looks at accounts and at the disk.
+///
+/// # Errors
+/// What is wrong with it, for the operator.
+pub fn load(path: Option<&Path>) -> Result<Config, String> {
+    Config::load_with(path, &AnyAccount, &Unchecked).map_err(|error| error.to_string())
+}
 
 /// What the enforcer holds itself to, with the allow-list that `[allow]` led to, and the account that the
 /// daemon has, if that is known: where it may connect to is limited.

@@ -16,8 +16,8 @@ use tokio::sync::oneshot;
 use super::confine::Account;
 use super::parts;
 use super::seal::{Calls, Seal};
+use crate::config::Config;
 use crate::config::lists::{Lists, Trust};
-use crate::config::{Config, Unchecked};
 use crate::firewall::enforcer::{Answer, Read, Reader};
 
 enum Told {
@@ -118,9 +118,7 @@ impl Files {
         let (config, lists) = &self.counts;
         match what {
             Read::Configuration => {
-                let path = self.path.as_deref();
-                let config = Config::load_with(path, &parts::AnyAccount, &Unchecked)
-                    .map_err(|error| error.to_string())?;
+                let config = parts::load(self.path.as_deref())?;
                 let lists = lists.refresh(&config.allow, Trust::Asked);
                 let lists = lists.map_err(|error| error.to_string())?;
                 let orders = parts::orders(&config, lists.list(), Some(self.account));

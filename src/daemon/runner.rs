@@ -17,7 +17,7 @@ use super::child::{by_run_alone, front};
 use super::enforcer::hear_no_signal;
 use super::seal::{Calls, Seal};
 use super::{Fatal, parts, privilege};
-use crate::config::{Config, Unchecked};
+use crate::config::Config;
 use crate::control::protocol::Exit;
 use crate::runner::serve::{Orders, Reload, Runner};
 
@@ -32,7 +32,7 @@ const DESCRIPTORS: u64 = 1024;
 pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
     let os = |error: io::Error| Fatal::new(Exit::Os, error);
     let front = front()?;
-    let config = load(config_path).map_err(|error| Fatal::new(Exit::Config, error))?;
+    let config = parts::load(config_path).map_err(|error| Fatal::new(Exit::Config, error))?;
     super::start_log(&config);
     super::name_process(c"acmegate-run");
     let orders = parts::runner_orders(&config);
@@ -50,7 +50,7 @@ pub fn run(config_path: Option<&Path>) -> Result<(), Fatal> {
         .map_err(os)?;
     let path = config.source.clone();
     let reload: Reload = Box::new(move || -> Result<Orders, String> {
-        load(path.as_deref()).map(|config| parts::runner_orders(&config))
+        parts::load(path.as_deref()).map(|config| parts::runner_orders(&config))
     });
     runtime.block_on(async {
         front.set_nonblocking(true).map_err(os)?;
@@ -107,8 +107,4 @@ fn limit_resources() -> io::Result<()> {
     let most = getrlimit(Resource::Nofile).maximum.unwrap_or(DESCRIPTORS);
     setrlimit(Resource::Nofile, to(most.min(DESCRIPTORS)))?;
     Ok(())
-}
-
-fn load(path: Option<&Path>) -> Result<Config, String> {
-    Config::load_with(path, &parts::AnyAccount, &Unchecked).map_err(|error| error.to_string())
 }
