@@ -198,21 +198,15 @@ impl Survey {
     async fn ruleset(&mut self, nft: &Connection<Nftables>) -> Result<&Ruleset, KernelError> {
         let refused = |error| KernelError::Refused("reading the ruleset", Box::new(error));
         let generation = nft.generation().await.map_err(refused)?;
-        if self
-            .cached
-            .as_ref()
-            .is_none_or(|cached| cached.generation != generation)
-        {
-            let ruleset = base_chains::read(nft).await.map_err(refused)?;
-            self.cached = Some(Cached {
+        let still_stands = |cached: &Cached| cached.generation == generation;
+        let cached = match self.cached.take().filter(still_stands) {
+            Some(cached) => cached,
+            None => Cached {
                 generation,
-                ruleset,
-            });
-        }
-        match &self.cached {
-            Some(cached) => Ok(&cached.ruleset),
-            None => unreachable!("filled in the line above"),
-        }
+                ruleset: base_chains::read(nft).await.map_err(refused)?,
+            },
+        };
+        Ok(&self.cached.insert(cached).ruleset)
     }
 }
 
