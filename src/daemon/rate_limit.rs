@@ -69,7 +69,7 @@ impl RateLimit {
     /// Learns how a window ended, as soon as it did; what is told twice counts once. The answer is for
     /// which identifiers, of those that a site has, it failed.
     pub fn window_ended(&self, record: &Record, sites: &[Site]) -> Vec<Identifier> {
-        let lease = LeaseName::parse(&record.lease).filter(|_| self.is_news(record));
+        let lease = record.counted_as().filter(|_| self.is_news(record));
         let Some(lease) = lease else {
             return Vec::new();
         };
@@ -91,7 +91,7 @@ impl RateLimit {
 
     /// Takes over what a history tells at the start of a window that ended so long ago.
     pub fn remember(&self, record: &Record, ago: Duration) {
-        let (lease, at) = (LeaseName::parse(&record.lease), now().checked_sub(ago));
+        let (lease, at) = (record.counted_as(), now().checked_sub(ago));
         let (Some(lease), Some(at)) = (lease, at) else {
             return;
         };
@@ -105,7 +105,7 @@ impl RateLimit {
         failed: impl IntoIterator<Item = &'a Identifier>,
         at: Instant,
     ) {
-        let (mut failures, lease) = (self.lock(), lease.counted(holder_of(record)));
+        let mut failures = self.lock();
         for identifier in failed {
             failures.note(identifier.clone(), lease.clone(), record.caller, at);
         }
@@ -152,13 +152,6 @@ fn covers(record: &Record, identifier: &Identifier, is_its: bool) -> bool {
             .any(|name| Identifier::parse(name).as_ref() == Ok(identifier)),
         None => !is_its || record.beside.is_empty(),
     }
-}
-
-/// The process id in a holder's words: the last number there.
-fn holder_of(record: &Record) -> Option<u32> {
-    let words = record.holder.as_deref()?;
-    let numbers = words.rsplit(|character: char| !character.is_ascii_digit());
-    numbers.filter_map(|number| number.parse().ok()).next()
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::gate::lease::LeaseName;
+
 /// The version of this schema. Fields are only ever added to one version, and what reads records takes one
 /// that is missing for nothing.
 pub const VERSION: u32 = 1;
@@ -73,6 +75,18 @@ pub struct Record {
     pub failed: Vec<String>,
     /// What all this comes to.
     pub assessment: Assessment,
+}
+
+impl Record {
+    /// The name under which its time and its failures are counted: without the process id of its holder, which a client's
+    /// own lease has behind. `None` if that is no lease's name.
+    pub fn counted_as(&self) -> Option<LeaseName> {
+        // Its id is the last number in a holder's words.
+        let holder = self.holder.as_deref().unwrap_or_default();
+        let numbers = holder.rsplit(|character: char| !character.is_ascii_digit());
+        let pid = numbers.filter_map(|number| number.parse().ok()).next();
+        LeaseName::parse(&self.lease).map(|lease| lease.counted(pid))
+    }
 }
 
 /// Why a window was opened.
@@ -352,5 +366,29 @@ impl Visit {
         self.identifier
             .as_deref()
             .filter(|_| self.challenge.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_runs_of_one_client_are_one() {
+        for (holder, counted) in [
+            (Some("certbot (pid 812)"), "certbot"),
+            (Some("certbot 812"), "certbot"),
+            (Some("python3 (pid 9)"), "certbot-812"),
+            (Some("certbot"), "certbot-812"),
+            (None, "certbot-812"),
+        ] {
+            let record = Record {
+                lease: "certbot-812".to_owned(),
+                holder: holder.map(str::to_owned),
+                ..Record::default()
+            };
+            let found = record.counted_as().unwrap();
+            assert_eq!(found.as_str(), counted, "{holder:?}");
+        }
     }
 }

@@ -130,25 +130,3 @@ fn a_token_counts_that_was_pushed_just_before_the_opening_and_nobody_was_answere
         []
     );
 }
-
-#[test]
-fn all_runs_of_one_client_are_one() {
-    for (holder, counted) in [
-        (Some("certbot (pid 812)"), "certbot"),
-        (Some("certbot 812"), "certbot"),
-        (Some("python3 (pid 9)"), "certbot-812"),
-        (Some("certbot"), "certbot-812"),
-        (None, "certbot-812"),
-    ] {
-        let record = Record {
-            holder: holder.map(str::to_owned),
-            ..Record::default()
-        };
-        let lease = LeaseName::parse("certbot-812").unwrap();
-        assert_eq!(
-            lease.counted(holder_of(&record)).as_str(),
-            counted,
-            "{holder:?}"
-        );
-    }
-}

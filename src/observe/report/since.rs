@@ -380,7 +380,9 @@ fn open_time(within: &[&Record], now: u64, budgets: &[Budget]) -> Vec<[String; 3
         let span = (record.opened_at, record.opened_at.saturating_add(open));
         let mut add = |account| spans.entry(account).or_default().push(span);
         add(Account::All);
-        add(Account::Lease(counted_as(record), record.caller));
+        let counted = record.counted_as();
+        let counted = counted.map_or_else(|| record.lease.clone(), |lease| lease.to_string());
+        add(Account::Lease(counted, record.caller));
         for identifier in record.identifiers.iter().flatten() {
             add(Account::Identifier(identifier.clone()));
         }
@@ -430,17 +432,6 @@ fn union(mut spans: Vec<(u64, u64)>) -> u64 {
         reached = reached.max(to);
     }
     sum
-}
-
-/// The name under which a lease's time is counted: without the process id that a client's own lease
-/// has behind, as the budget counts.
-fn counted_as(record: &Record) -> String {
-    let holder = record.holder.as_deref();
-    let pid = holder.and_then(|holder| holder.rsplit_once("(pid ")?.1.strip_suffix(')'));
-    let name = pid.and_then(|pid| record.lease.strip_suffix(pid)?.strip_suffix('-'));
-    name.filter(|name| !name.is_empty())
-        .unwrap_or(&record.lease)
-        .to_owned()
 }
 
 /// The day and the headline of each window that is not fine, the last one first.
