@@ -3,6 +3,8 @@
 //! Advice alone: nothing here is a reason why a validation fails. A function of the case, what the daemon says
 //! and the date; how often is the arithmetic of lifetimes that CAs have announced.
 
+use std::time::Duration;
+
 use super::case::Case;
 use super::finding::{Area, Exam, Finding, Severity};
 use crate::config::{Config, Mode, Source, format_duration};
@@ -11,8 +13,6 @@ use crate::control::protocol::{Ask, ReportWord};
 use crate::control::status::Status;
 use crate::gate::challenge::ChallengeType;
 use crate::gate::identifier::Identifier;
-
-use std::time::Duration;
 
 crate::findings! { Outlook:
     /// How many windows a year a certificate needs.

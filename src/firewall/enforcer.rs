@@ -2,7 +2,8 @@
 //!
 //! It keeps the book of leases itself, within bounds that it reads itself, and believes nothing
 //! that the front says. It executes nothing, and the only bytes it reads are fixed frames and netlink;
-//! its own configuration is read for it by a thread without power. When the front goes away, so does it; the kernel keeps the windows.
+//! its own configuration is read for it by a thread without power. When the front goes away, so does
+//! it; the kernel keeps the windows.
 
 mod fill;
 mod follow;

@@ -3,8 +3,9 @@
 //!
 //! `NAME UID TRIGGER PORTS FAMILIES COVERS HOLDER`, at most 127 octets (nftables' bound for
 //! comments). A `+` behind the families says that not every way is open: which one is, stands in
-//! the comment of a second element, for it does not fit into the first. Identifiers are not in it: an adopted lease that was bound to identifiers covers
-//! none of them, so that a crash closes more than it opens.
+//! the comment of a second element, for it does not fit into the first. Identifiers are not in it:
+//! an adopted lease that was bound to identifiers covers none of them, so that a crash closes more
+//! than it opens.
 
 use std::time::{Duration, Instant};
 
