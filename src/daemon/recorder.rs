@@ -339,6 +339,7 @@ impl Recorder {
             id,
             mut record,
             is_complete,
+            ..
         } = draft;
         // What goes wrong with it the history says itself, in the status.
         if let Ok(stored) = self.history.store(&record).await {
@@ -408,6 +409,7 @@ mod tests {
                     sources: vec![source; sources],
                     ..Record::default()
                 },
+                is_new: false,
                 is_complete: false,
             }
         };

@@ -45,6 +45,8 @@ pub struct Draft {
     pub id: u64,
     /// As it stands.
     pub record: Record,
+    /// It is the first of this record.
+    pub is_new: bool,
     /// Nothing more will be added.
     pub is_complete: bool,
 }
@@ -221,12 +223,7 @@ impl Book {
         self.open.retain_mut(|open| {
             let is_complete = open.ended.is_some_and(|ended| now >= ended + SETTLE);
             if open.is_changed || is_complete {
-                open.is_changed = false;
-                drafts.push(Draft {
-                    id: open.id,
-                    record: open.settled(),
-                    is_complete,
-                });
+                drafts.push(draft(open, is_complete));
             }
             if is_complete {
                 if self.recent.len() >= MAX_RECENT {
@@ -243,12 +240,7 @@ impl Book {
     pub fn take_changed_of(&mut self, name: &LeaseName) -> Option<Draft> {
         let mut open = self.open.iter_mut().rev();
         let open = open.find(|open| open.name == *name && open.is_changed)?;
-        open.is_changed = false;
-        Some(Draft {
-            id: open.id,
-            record: open.settled(),
-            is_complete: false,
-        })
+        Some(draft(open, false))
     }
 
     /// When [`Book::take_changed`] has something new by time alone.
@@ -304,6 +296,17 @@ impl Book {
     fn living(&mut self, name: &LeaseName) -> Option<&mut Open> {
         let mut open = self.open.iter_mut();
         open.find(|open| open.ended.is_none() && open.name == *name)
+    }
+}
+
+/// What is to be stored of a record now; from here on it has not changed.
+fn draft(open: &mut Open, is_complete: bool) -> Draft {
+    open.is_changed = false;
+    Draft {
+        id: open.id,
+        record: open.settled(),
+        is_new: !std::mem::replace(&mut open.has_draft, true),
+        is_complete,
     }
 }
 

@@ -49,6 +49,8 @@ pub(super) struct Open {
     /// What it had counted before this process began.
     before: Evidence,
     pub(super) is_changed: bool,
+    /// Something of it was handed on already.
+    pub(super) has_draft: bool,
 }
 
 impl Open {
@@ -90,6 +92,7 @@ impl Open {
             tally: tally.clone(),
             before: Evidence::default(),
             is_changed: true,
+            has_draft: false,
         };
         open.follow(lease);
         open

@@ -297,6 +297,27 @@ fn a_renewal_goes_on_and_a_new_lease_of_the_name_begins_anew() {
     assert_eq!((all[0].sources.len(), all[1].sources.len()), (0, 1));
 }
 
+/// A hook that closes has its own record handed on before those that wait: each is counted all the same.
+#[test]
+fn the_first_of_each_record_is_said_to_be_new_in_whatever_order_they_go() {
+    let now = Instant::now();
+    let mut book = Book::default();
+    let names = ["a", "b", "c"].map(|name| {
+        let lease = lease(name, now);
+        book.opened(&lease, Why::Asked, now, 0);
+        lease.name
+    });
+    let first = book.take_changed_of(&names[2]).unwrap();
+    assert!(first.is_new);
+    let others: Vec<(u64, bool)> = (book.take_changed(now).iter())
+        .map(|draft| (draft.id, draft.is_new))
+        .collect();
+    assert_eq!(others, [(1, true), (2, true)]);
+    book.ended_all_but(&[], EndedBy::Close, now);
+    let ended = book.take_changed(now);
+    assert!(ended.len() == 3 && ended.iter().all(|draft| !draft.is_new));
+}
+
 #[test]
 fn of_two_windows_at_once_each_has_what_its_identifiers_are_for() {
     let start = Instant::now();

@@ -6,7 +6,6 @@
 
 mod moment;
 
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
 use std::time::{Duration, Instant};
 
@@ -70,8 +69,6 @@ pub struct Metrics {
     http_answers: Histogram,
     tls_answers: Histogram,
     exposure: Mutex<Exposure>,
-    /// The last window that was counted as opened, by its number in the book.
-    followed: AtomicU64,
 }
 
 /// For how long the world could come in, two windows at once counted once.
@@ -167,7 +164,6 @@ impl Metrics {
             http_answers: of(ChallengeType::Http01)?,
             tls_answers: of(ChallengeType::TlsAlpn01)?,
             exposure: Mutex::default(),
-            followed: AtomicU64::new(0),
             registry,
         })
     }
@@ -181,10 +177,9 @@ impl Metrics {
         answers.observe(took.as_secs_f64());
     }
 
-    /// The book of records has changed so far. To be told of each draft in their order.
+    /// The book of records has changed so far. To be told of each draft, in whatever order.
     pub fn follow(&self, draft: &Draft) {
-        let is_new = self.followed.fetch_max(draft.id, Ordering::Relaxed) < draft.id;
-        if is_new {
+        if draft.is_new {
             self.window_opened(draft.record.why);
         }
         if draft.is_complete {

@@ -104,21 +104,22 @@ fn every_series_is_there_before_anything_happened() {
 #[test]
 fn a_window_counts_once_it_ended_and_nothing_of_it_is_a_label() {
     let metrics = Metrics::new().unwrap();
-    let draft = |id, record, is_complete| Draft {
-        id,
+    let draft = |record, is_new, is_complete| Draft {
+        id: 1,
         record,
+        is_new,
         is_complete,
     };
     let begun = Record {
         why: Why::Token,
         ..Record::default()
     };
-    metrics.follow(&draft(1, begun.clone(), false));
-    metrics.follow(&draft(1, begun, false));
+    metrics.follow(&draft(begun.clone(), true, false));
+    metrics.follow(&draft(begun, false, false));
     let over = ended(EndedBy::Deadline, Outcome::Tolerated);
     // Its end is known, and what it came to is not yet.
-    metrics.follow(&draft(1, over.clone(), false));
-    metrics.follow(&draft(1, over, true));
+    metrics.follow(&draft(over.clone(), false, false));
+    metrics.follow(&draft(over, false, true));
     let text = metrics.text(&moment(), Instant::now()).unwrap();
     for line in [
         "acmegate_windows_opened_total{why=\"token\"} 1",
@@ -175,4 +176,21 @@ fn exposure_is_told_while_it_lasts_and_counts_once() {
     metrics.exposed(true, after(60));
     metrics.exposed(false, after(61));
     assert_eq!(told(after(62)), "11");
+}
+
+/// A hook that closes has its own record handed on before those that wait for a disk.
+#[test]
+fn windows_are_counted_in_whatever_order_they_are_told() {
+    let metrics = Metrics::new().unwrap();
+    for id in [2, 1] {
+        metrics.follow(&Draft {
+            id,
+            record: Record::default(),
+            is_new: true,
+            is_complete: false,
+        });
+    }
+    let text = metrics.text(&moment(), Instant::now()).unwrap();
+    let line = "\nacmegate_windows_opened_total{why=\"asked\"} 2\n";
+    assert!(text.contains(line), "{text}");
 }
