@@ -11,6 +11,7 @@ use super::Failure;
 use crate::config::format_duration;
 use crate::control::protocol::Exit;
 use crate::observe::report::Paint;
+use crate::observe::report::escape::lines;
 pub use crate::observe::report::escape::plain;
 
 /// When text has colours.
@@ -59,12 +60,17 @@ pub fn print(text: &str) -> Result<ExitCode, Failure> {
 /// Prints a line about what was done. That nobody can read it, as where a hook's output goes to a full
 /// disk, undoes nothing of it: a window that is open is no failure of the hook that opened it.
 pub fn say(line: impl Display) {
-    let _ = writeln!(io::stdout(), "{line}");
+    let _ = writeln!(io::stdout(), "{}", harmless(&line));
 }
 
 /// Prints a line to standard error, where that takes one. The exit status tells the same.
 pub fn complain(line: impl Display) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let _ = writeln!(io::stderr(), "{}", harmless(&line));
+}
+
+/// Much of it is what the daemon answered, whose front reads the Internet's bytes: nothing of that moves root's cursor.
+fn harmless(line: &impl Display) -> String {
+    lines(&line.to_string())
 }
 
 /// A length for people: whole seconds, for nobody waits for the rest.

@@ -14,6 +14,27 @@ pub fn plain(text: &str) -> String {
         .collect()
 }
 
+/// Text of several lines as a terminal may have it: their ends and tabs stay, and so do signs that are seen.
+pub fn lines(text: &str) -> String {
+    let is_hidden = |character: char| {
+        matches!(
+            character,
+            '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202f}' | '\u{2060}'..='\u{206f}'
+        )
+    };
+    let mut out = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '\n' | '\t' => out.push(character),
+            other if other.is_control() || is_hidden(other) || is_treacherous(other) => {
+                out.extend(other.escape_unicode());
+            }
+            other => out.push(other),
+        }
+    }
+    out
+}
+
 /// As [`plain`], and no longer than so many characters.
 pub fn short(text: &str, characters: usize) -> String {
     // Nothing is shown of what comes later, and texts may be long.
@@ -94,6 +115,16 @@ mod tests {
             "x\\u{5d0}1\\u{9b}2\\u{3164}"
         );
         assert_eq!(plain("Telefónica, 株式会社"), "Telefónica, 株式会社");
+    }
+
+    #[test]
+    fn of_several_lines_the_ends_and_what_is_seen_stay() {
+        let seen = "a “quoted” line\n\t^ here ✓";
+        assert_eq!(lines(seen), seen);
+        assert_eq!(
+            lines("a\r\u{1b}[2J\u{202e}\u{9b}b"),
+            "a\\u{d}\\u{1b}[2J\\u{202e}\\u{9b}b"
+        );
     }
 
     #[test]

@@ -2,14 +2,15 @@
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use acmegate::control::client;
-use acmegate::control::protocol::{Ask, HolderWord, Open};
+use acmegate::control::protocol::{Ask, HolderWord, Open, Response};
 use rustix::process::Signal;
 
 use super::{SECONDS, THUMBPRINT, TOKEN, config};
-use crate::lab::{Daemon, Process, TempDir, wait_for};
+use crate::lab::{BINARY, Daemon, Process, TempDir, run, wait_for};
 
 /// Asks for a lease as a client of this holder would.
 fn open(daemon: &Daemon, lease: &str, holder: u32, caller_pid: u32) {
@@ -220,6 +221,43 @@ fn an_answer_that_drips_hangs_no_hook() {
     );
     assert!(start.elapsed() < client::DEADLINE + Duration::from_secs(5));
     dripping.join().expect("it ends with its caller");
+}
+
+#[test]
+fn whatever_a_front_answers_that_was_taken_over_moves_no_cursor() {
+    let nasty = "a\u{1b}[2J\u{9b}31m\r\u{202e}b";
+    for code in [0, 75] {
+        let directory = TempDir::new();
+        let socket = std::os::unix::net::UnixListener::bind(directory.at("control.sock"));
+        let socket = socket.expect("a socket");
+        let answer = Response {
+            code,
+            warnings: vec![nasty.to_owned()],
+            more: vec![nasty.to_owned()],
+            ..Response::done(nasty)
+        };
+        let answering = std::thread::spawn(move || {
+            let (mut stream, _) = socket.accept().expect("a caller");
+            let mut asked = [0; 4096];
+            let length = stream.read(&mut asked).expect("a question");
+            assert!(length > 0);
+            let answer = serde_json::to_vec(&answer).expect("JSON");
+            stream.write_all(&answer).expect("it reads");
+        });
+        let mut command = Command::new(BINARY);
+        command.arg("--runtime-dir").arg(directory.path());
+        command.args(["close", "--lease", "a"]);
+        let output = run(command, SECONDS);
+        answering.join().expect("it was asked");
+        assert_eq!(output.code, i32::from(code));
+        let said = format!("{}{}", output.stdout, output.stderr);
+        assert!(said.contains("a\\u{1b}[2J"), "{said:?}");
+        let moves = |character: char| character.is_control() && character != '\n';
+        assert!(
+            !said.contains(moves) && !said.contains('\u{202e}'),
+            "{said:?}"
+        );
+    }
 }
 
 #[test]
