@@ -16,6 +16,7 @@ use crate::config::{Config, Unchecked};
 use crate::control::client;
 use crate::control::protocol::{Ask, Exit};
 use crate::daemon::confine::Account;
+use crate::daemon::enforcer::exit_for;
 use crate::daemon::parts::{self, AnyAccount};
 use crate::firewall::error::KernelError;
 use crate::firewall::netlink::{Ensured, Kernel};
@@ -62,15 +63,7 @@ pub fn run(
         .map_err(|error| Failure::new(Exit::Os, error))?;
     let message = runtime
         .block_on(by_ourselves(&settings, command))
-        .map_err(|error| {
-            let exit = match &error {
-                KernelError::Refused(_, refused) if refused.is_permission_denied() => Exit::NoPerm,
-                KernelError::NoForeignSet(_) | KernelError::UnfitForeignSet(..) => Exit::Config,
-                KernelError::Owned => Exit::TempFail,
-                _ => Exit::Os,
-            };
-            Failure::new(exit, error)
-        })?;
+        .map_err(|error| Failure::new(exit_for(&error), error))?;
     say(message);
     Ok(ExitCode::SUCCESS)
 }

@@ -89,10 +89,15 @@ pub fn enforcer_seal(config: &Config) -> Seal {
 }
 
 fn fatal(error: KernelError) -> Fatal {
-    let exit = match &error {
+    Fatal::new(exit_for(&error), error)
+}
+
+/// What a program ends with whose part of the ruleset is not in the kernel.
+pub fn exit_for(error: &KernelError) -> Exit {
+    match error {
         KernelError::Owned => Exit::TempFail,
-        KernelError::Refused(_, error) if error.is_permission_denied() => Exit::NoPerm,
+        KernelError::Refused(_, refused) if refused.is_permission_denied() => Exit::NoPerm,
+        error if error.is_operators() => Exit::Config,
         _ => Exit::Os,
-    };
-    Fatal::new(exit, error)
+    }
 }

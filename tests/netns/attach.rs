@@ -223,7 +223,7 @@ fn what_cannot_be_attached_to_is_said_with_the_way_out() {
             ("ip nat early", "before acmegate has marked"),
         ] {
             let config = format!("[firewall]\nmode = \"attach\"\nchains = [\"{chain}\"]\n");
-            let daemon = Daemon::start(&config);
+            let mut daemon = Daemon::start(&config);
             let refused = daemon.cli(&["open", "--lease", "a"]);
             assert_eq!(refused.code, 78, "{chain}: {refused}");
             assert!(refused.stderr.contains(word), "{refused}");
@@ -235,6 +235,11 @@ fn what_cannot_be_attached_to_is_said_with_the_way_out() {
                     .is_some_and(|text| text.contains(word))
             );
             assert!(!host.is_open(80));
+            assert_eq!(daemon.terminate(), 0);
+            let by_hand = daemon.cli(&["firewall", "apply"]);
+            assert_eq!(by_hand.code, 78, "{chain}: {by_hand}");
+            assert!(by_hand.stderr.contains(word), "{by_hand}");
+            daemon.cli(&["firewall", "remove"]).success();
         }
     });
 }
