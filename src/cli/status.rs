@@ -44,7 +44,7 @@ fn render(status: &Status) -> String {
     let _ = writeln!(
         out,
         "acmegate {}, {}",
-        status.program,
+        plain(&status.program),
         status
             .config
             .as_deref()
@@ -60,7 +60,7 @@ fn render(status: &Status) -> String {
         (_, true, true) => "in the kernel, nobody else can change it",
         (_, true, false) => "in the kernel",
     };
-    let _ = writeln!(out, "firewall  mode {}: {stands}", firewall.mode);
+    let _ = writeln!(out, "firewall  mode {}: {stands}", plain(&firewall.mode));
     if firewall.gaps > 0 {
         let _ = writeln!(
             out,
@@ -111,7 +111,8 @@ fn render(status: &Status) -> String {
         let _ = writeln!(
             out,
             "window    tcp {} {}{by}: {stands}",
-            window.port, window.family
+            window.port,
+            plain(&window.family)
         );
     }
     let early = &status.close_early;
@@ -328,6 +329,25 @@ mod tests {
             month: share(10),
             fits_in_milliseconds,
         }
+    }
+
+    /// The daemon is asked by root, and its front reads the Internet's bytes.
+    #[test]
+    fn no_text_of_the_status_moves_a_cursor() {
+        fn spoil(value: &mut serde_json::Value) {
+            match value {
+                serde_json::Value::String(text) => "\u{1b}[2J\u{202e}".clone_into(text),
+                serde_json::Value::Array(all) => all.iter_mut().for_each(spoil),
+                serde_json::Value::Object(all) => all.values_mut().for_each(spoil),
+                _ => {}
+            }
+        }
+        let mut hostile = serde_json::to_value(example()).unwrap();
+        spoil(&mut hostile);
+        let text = render(&serde_json::from_value(hostile).unwrap());
+        let is_hostile = |c: char| c != '\n' && (c.is_control() || c == '\u{202e}');
+        assert!(!text.contains(is_hostile), "{text:?}");
+        assert!(text.contains("\\u{1b}"));
     }
 
     fn example() -> Status {

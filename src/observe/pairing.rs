@@ -26,7 +26,8 @@ pub(super) fn pair(sources: &mut [Source]) {
         let mut candidates = sources.iter().filter(|other| {
             other.address.is_ipv4()
                 && other.role == Role::Validator
-                && (source.first..=source.first + LATEST_MILLIS).contains(&other.first)
+                && (source.first..=source.first.saturating_add(LATEST_MILLIS))
+                    .contains(&other.first)
                 && !taken.contains(&other.address)
                 && !has_own_ipv6(sources, other)
                 && are_near(source.place.as_ref(), other.place.as_ref()) != Some(false)

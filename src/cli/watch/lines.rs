@@ -95,7 +95,7 @@ fn opened(record: &Record) -> String {
         "{} open: tcp {} for {}, {} at most{only}",
         plain(&record.lease),
         ports.join(", "),
-        record.families.join(" and "),
+        plain(&record.families.join(" and ")),
         seconds(record.deadline)
     )
 }
@@ -208,6 +208,7 @@ mod tests {
     fn what_a_peer_chose_moves_no_cursor() {
         let mut record = window();
         record.lease = "\u{1b}[2J\u{202e}".to_owned();
+        record.families = vec!["\u{1b}[2J".to_owned()];
         for source in &mut record.sources {
             source.address = IpAddr::from([192, 0, 2, 1]);
             for visit in &mut source.visits {

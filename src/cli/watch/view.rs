@@ -92,7 +92,8 @@ impl View {
     }
 
     fn open(&self, record: &Record, width: u16, now: u64, page: &mut Vec<Line>) {
-        let left = (record.opened_at + record.deadline).saturating_sub(now);
+        let ends = record.opened_at.saturating_add(record.deadline);
+        let left = ends.saturating_sub(now);
         let ports: Vec<String> = record.ports.iter().map(u16::to_string).collect();
         let mut head = Line::new("open", Look::Doubtful);
         let what = format!(
@@ -103,7 +104,7 @@ impl View {
         );
         head.push(what, Look::Plain);
         if width >= NARROW {
-            let mut more = format!("  {}", record.families.join(" "));
+            let mut more = format!("  {}", plain(&record.families.join(" ")));
             if let Some(holder) = &record.holder {
                 more += &format!("  for {}", plain(holder));
             }
@@ -130,8 +131,9 @@ impl View {
         for arrival in arrivals.iter().rev() {
             self.arrival(arrival, room, width, page);
         }
-        let more: u64 = record.sources.iter().map(|source| source.more_visits).sum();
-        if record.more_sources + more > 0 {
+        let more = record.sources.iter().map(|source| source.more_visits);
+        let more = more.fold(0, u64::saturating_add);
+        if record.more_sources > 0 || more > 0 {
             page.push(Line::plain(format!(
                 "      and {more} requests and {} addresses that are only counted",
                 record.more_sources
@@ -179,7 +181,7 @@ impl View {
         let (at, by) = record
             .end
             .map_or((0, EndedBy::Close), |end| (end.at, end.by));
-        let ago = seconds(now.saturating_sub(record.opened_at + at));
+        let ago = seconds(now.saturating_sub(record.opened_at.saturating_add(at)));
         let mut line = Line::new(format!("{word:9}"), look);
         line.push(
             format!("  {}  {ago} ago", plain(&record.lease)),

@@ -212,3 +212,28 @@ fn nothing_hostile_reaches_the_terminal() {
     );
     assert!(shown.contains("\\u{1b}[2J\\u{202e}evil"), "{shown}");
 }
+
+#[test]
+fn numbers_and_families_that_no_window_has_are_drawn_all_the_same() {
+    let mut record = window("a");
+    (record.opened_at, record.deadline) = (u64::MAX, u64::MAX);
+    record.more_sources = u64::MAX;
+    record.families = vec!["\u{1b}[2J".to_owned()];
+    for source in &mut record.sources {
+        (source.first, source.more_visits) = (u64::MAX, u64::MAX);
+    }
+    let gone = Record {
+        end: Some(End {
+            by: EndedBy::Close,
+            at: u64::MAX,
+            late: u64::MAX,
+        }),
+        ..record.clone()
+    };
+    let mut view = View {
+        records: vec![record, gone],
+        ..View::default()
+    };
+    let text = drawn(&mut view, 120, 20);
+    assert!(!text.contains('\u{1b}'), "{text}");
+}
