@@ -2,9 +2,18 @@
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+/// One of them.
+#[derive(Clone, Copy, Debug)]
+pub struct Came {
+    /// What it is called.
+    pub name: &'static str,
+    /// What a shell says of whoever was ended by it: 128 and its number.
+    pub code: u8,
+}
+
 /// Those that somebody sends to end it.
 #[derive(Debug)]
-pub struct Signals([(Signal, u8); 3]);
+pub struct Signals([(Signal, Came); 3]);
 
 impl Signals {
     /// Listens from now on.
@@ -12,15 +21,19 @@ impl Signals {
     /// # Errors
     /// The system's.
     pub fn listen() -> std::io::Result<Self> {
+        let came = |name, number: u8| Came {
+            name,
+            code: 128 + number,
+        };
         Ok(Self([
-            (signal(SignalKind::terminate())?, 128 + 15),
-            (signal(SignalKind::hangup())?, 128 + 1),
-            (signal(SignalKind::interrupt())?, 128 + 2),
+            (signal(SignalKind::terminate())?, came("SIGTERM", 15)),
+            (signal(SignalKind::hangup())?, came("SIGHUP", 1)),
+            (signal(SignalKind::interrupt())?, came("SIGINT", 2)),
         ]))
     }
 
-    /// What a shell says of whoever was ended by the one that came.
-    pub async fn next(&mut self) -> u8 {
+    /// The next one.
+    pub async fn next(&mut self) -> Came {
         let [(terminate, first), (hang_up, second), (interrupt, third)] = &mut self.0;
         tokio::select! {
             _ = terminate.recv() => *first,

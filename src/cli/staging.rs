@@ -14,11 +14,11 @@ use std::time::Duration;
 use clap::Args;
 use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 use super::exec::{Tree, code_of};
+use super::signals::Signals;
 use super::terminal::{complain, plain};
 use super::{Failure, milliseconds, wall};
 use crate::control::client;
@@ -173,8 +173,8 @@ async fn one(
                 break;
             }
             () = sleep_until(deadline) => break,
-            name = signals.next() => {
-                interrupted = Some(name);
+            came = signals.next() => {
+                interrupted = Some(came.name);
                 break;
             }
         }
@@ -307,31 +307,9 @@ pub async fn unless_ended<T>(work: impl Future<Output = T>) -> Result<T, Failure
     let mut signals = Signals::listen().map_err(|error| Failure::new(Exit::Os, error))?;
     tokio::select! {
         done = work => Ok(done),
-        name = signals.next() => Err(Failure::new(
+        came = signals.next() => Err(Failure::new(
             Exit::TempFail,
-            format!("ended by {name}; what was put up was taken down"),
+            format!("ended by {}; what was put up was taken down", came.name),
         )),
-    }
-}
-
-/// What ends a trial before its time.
-struct Signals([(&'static str, Signal); 3]);
-
-impl Signals {
-    fn listen() -> io::Result<Self> {
-        Ok(Self([
-            ("SIGINT", signal(SignalKind::interrupt())?),
-            ("SIGTERM", signal(SignalKind::terminate())?),
-            ("SIGHUP", signal(SignalKind::hangup())?),
-        ]))
-    }
-
-    async fn next(&mut self) -> &'static str {
-        let [interrupt, terminate, hang_up] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.1.recv() => interrupt.0,
-            _ = terminate.1.recv() => terminate.0,
-            _ = hang_up.1.recv() => hang_up.0,
-        }
     }
 }

@@ -233,7 +233,7 @@ async fn probe(setup: Setup, args: &ProbeArgs) -> Result<Done, Failure> {
         loop {
             tokio::select! {
                 () = work.as_mut() => break None,
-                code = signals.next() => break Some(code),
+                came = signals.next() => break Some(came.code),
                 _ = tick.tick() => if let Some(trace) = &mut trace {
                     trace.hear();
                 },

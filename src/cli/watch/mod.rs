@@ -128,7 +128,7 @@ async fn on_screen(mut feed: Feed) -> Result<ExitCode, Failure> {
                 screen.go_on().map_err(system)?;
                 screen.draw(&mut view, wall()).map_err(system)?;
             }
-            code = signals.next() => return Ok(ExitCode::from(code)),
+            came = signals.next() => return Ok(ExitCode::from(came.code)),
             _ = draws.tick() => {
                 still += 1;
                 if has_news || still >= DRAWS_A_SECOND {
