@@ -34,8 +34,6 @@ pub mod wire;
 /// What other programs tell.
 #[path = "../../src/cli"]
 pub mod cli {
-    pub mod process;
-
     /// What ACME clients tell their hooks.
     pub mod hook {
         pub mod answer;
@@ -48,6 +46,7 @@ pub mod daemon {
     pub mod confine;
     pub mod parts;
     pub mod privilege;
+    pub mod process;
 
     /// What the check of the seals tells.
     pub mod sandbox {

@@ -14,13 +14,13 @@ use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use acmegate::cli::hook::answer as hooks;
-use acmegate::cli::process as host;
 use acmegate::config::lists::{Lists, Mistake, format};
 use acmegate::config::{Accounts, Config, Country, Group, Unchecked};
 use acmegate::control::protocol::{
     Ask, ChallengeName, DigestWord, Envelope, Exit, MAX_REQUEST_BYTES, VERSION, parse_request,
 };
 use acmegate::daemon::parts::orders;
+use acmegate::daemon::process as host;
 use acmegate::daemon::sandbox::attempt::Attempt;
 use acmegate::doctor::dns::issue_value::IssueValue;
 use acmegate::doctor::dns::reply::{Datagram, from_stream, of_datagram};

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 
-use super::process::{Process, is_there, read};
 use super::{Failure, fingerprint};
 use crate::control::protocol::{Exit, HolderWord};
 use crate::control::under;
+use crate::daemon::process::{Process, is_there, read};
 use crate::firewall::record::command_name;
 
 /// How far up is looked; deeper trees of wrappers than this do not happen.

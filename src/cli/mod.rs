@@ -21,7 +21,6 @@ mod install_hooks;
 mod metrics;
 mod open;
 mod probe;
-pub mod process;
 mod prove;
 mod report;
 mod sandbox_check;

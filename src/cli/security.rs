@@ -14,11 +14,11 @@ use rustix::thread::CapabilitySet;
 use serde::Serialize;
 
 use super::Failure;
-use super::process;
 use super::terminal::{plain, print};
 use crate::control::client;
 use crate::control::protocol::Exit;
 use crate::control::status::Status;
+use crate::daemon::process;
 use crate::firewall::netlink::{Kernel, Standing};
 
 /// The names that our processes give themselves, and what each is.

@@ -49,7 +49,7 @@ impl fmt::Display for ListenError {
                     [] => f.write_str("the port is in use")?,
                     words => write!(f, "{} holds port {port}", words.join(", "))?,
                 }
-                if holders.iter().all(|holder| holder.process.is_none()) {
+                if holders.iter().all(|listening| listening.holders.is_empty()) {
                     write!(f, " (`ss -Hltnp sport = {port}` as root names it)")?;
                 }
                 f.write_str(match self.purpose {

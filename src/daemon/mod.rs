@@ -30,6 +30,7 @@ pub mod notify;
 pub mod parts;
 pub mod port;
 pub mod privilege;
+pub mod process;
 mod pushing;
 pub mod rate_limit;
 pub mod reader;

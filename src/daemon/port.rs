@@ -6,34 +6,29 @@ use std::fmt;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use super::process::{self, Process};
+
 /// A listening socket of this network namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Listening {
     /// Whose it is.
     pub uid: u32,
-    /// The process that holds it, if it may be looked into.
-    pub process: Option<Process>,
-}
-
-/// A process.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Process {
-    /// Its process id.
-    pub pid: u32,
-    /// Its command name.
-    pub command: String,
+    /// Who hold it, of those that may be looked into; whose it is comes first.
+    pub holders: Vec<Process>,
 }
 
 impl fmt::Display for Listening {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.process {
-            Some(Process { pid, command }) => write!(f, "{command} (pid {pid})"),
+        match self.holders.first() {
+            Some(Process { pid, command, .. }) => {
+                write!(f, "{} (pid {pid})", command.escape_debug())
+            }
             None => write!(f, "a process of uid {}", self.uid),
         }
     }
 }
 
-/// Every listening socket on `port`, of either family, one per process.
+/// Every listening socket on `port`, of either family, one for all of the same holders.
 pub fn who_listens(port: u16) -> Vec<Listening> {
     let mut found: Vec<Listening> = Vec::new();
     for (_, listening) in listening_sockets(port) {
@@ -57,7 +52,7 @@ pub fn listening_sockets(port: u16) -> Vec<(SocketAddr, Listening)> {
         .map(|socket| {
             let listening = Listening {
                 uid: socket.uid,
-                process: holder(socket.inode),
+                holders: holders(socket.inode),
             };
             (SocketAddr::new(socket.address, port), listening)
         })
@@ -102,12 +97,12 @@ fn parse_address(text: &str) -> Option<IpAddr> {
     }
 }
 
-fn holder(inode: u64) -> Option<Process> {
+fn holders(inode: u64) -> Vec<Process> {
     let wanted = format!("socket:[{inode}]");
-    let processes = fs::read_dir("/proc").ok()?.flatten();
-    processes
+    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let holders = processes
         .filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok())
-        .find(|pid| {
+        .filter(|pid| {
             let descriptors = fs::read_dir(format!("/proc/{pid}/fd"))
                 .into_iter()
                 .flatten()
@@ -116,13 +111,23 @@ fn holder(inode: u64) -> Option<Process> {
                 .filter_map(|descriptor| fs::read_link(descriptor.path()).ok())
                 .any(|target| target.as_os_str() == wanted.as_str())
         })
-        .map(|pid| {
-            let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            Process {
-                pid,
-                command: command.trim_end().escape_debug().to_string(),
-            }
-        })
+        .filter_map(process::read);
+    in_order(holders.collect())
+}
+
+/// Whose the socket is comes first: a server before its workers, and before a child on its way to the program
+/// that it is to run. Process ids tell nothing of that, they begin anew when they are used up. The service manager
+/// comes last, which keeps sockets for others.
+fn in_order(mut holders: Vec<Process>) -> Vec<Process> {
+    const SERVICE_MANAGER: u32 = 1;
+    holders.sort_by_key(|holder| {
+        (
+            holder.pid == SERVICE_MANAGER,
+            holder.start_ticks,
+            holder.pid,
+        )
+    });
+    holders
 }
 
 #[cfg(test)]
@@ -136,7 +141,21 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let found = who_listens(listener.local_addr().unwrap().port());
         assert_eq!(found.len(), 1);
-        assert_eq!(found[0].process.as_ref().unwrap().pid, std::process::id());
+        assert_eq!(found[0].holders[0].pid, std::process::id());
+    }
+
+    #[test]
+    fn a_server_comes_before_its_worker_whoever_has_the_lower_id_and_the_service_manager_last() {
+        let process = |pid, start_ticks| Process {
+            pid,
+            parent: 1,
+            start_ticks,
+            command: "nginx".to_owned(),
+            arguments: Vec::new(),
+        };
+        let (manager, server, worker) = (process(1, 2), process(32_700, 500), process(310, 501));
+        let found = in_order(vec![manager.clone(), worker.clone(), server.clone()]);
+        assert_eq!(found, [server, worker, manager]);
     }
 
     #[test]

@@ -342,8 +342,10 @@ fn others(
     listening_sockets(port)
         .into_iter()
         .filter(move |(at, who)| {
-            let is_gate = match (&who.process, front) {
-                (Some(process), Some(front)) => process.pid == front,
+            let is_gate = match front {
+                Some(front) if !who.holders.is_empty() => {
+                    who.holders.iter().any(|holder| holder.pid == front)
+                }
                 // Whose it is cannot be seen: what the gate says is its own is its own.
                 _ => own.contains(at) || own.iter().any(|own| serves(*own, *at)),
             };

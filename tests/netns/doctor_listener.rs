@@ -1,6 +1,7 @@
 //! The doctor's exam of listeners: every finding is produced by real sockets and a real daemon.
 
 use std::net::TcpListener;
+use std::os::fd::AsRawFd;
 
 use acmegate::doctor::finding::{Code, Exam, Finding, Severity};
 use acmegate::doctor::listener::{
@@ -63,6 +64,27 @@ fn a_gate_that_listens_in_both_families_is_fine() {
         let finding = only(&daemon, GATE_LISTENS);
         assert_eq!(finding.severity, Severity::Fine);
         assert!(finding.finding.contains("[::]:80"), "{finding:?}");
+    });
+}
+
+#[test]
+fn a_gate_on_a_socket_that_a_service_manager_keeps_is_nobody_beside_it() {
+    inside(|| {
+        addresses();
+        // What a service manager does (sd_listen_fds(3)): it holds the socket, too, and did so first.
+        let kept = TcpListener::bind("[::]:80").expect("a free port");
+        rustix::io::fcntl_setfd(&kept, rustix::io::FdFlags::empty()).expect("a descriptor");
+        let hand_over = format!(
+            "import os, sys\n\
+             os.dup2({}, 3)\n\
+             os.environ.update(LISTEN_FDS='1', LISTEN_PID=str(os.getpid()))\n\
+             os.execv(sys.argv[1], sys.argv[1:])",
+            kept.as_raw_fd()
+        );
+        let daemon = Daemon::with("")
+            .under(&["python3", "-c", &hand_over])
+            .start();
+        only(&daemon, GATE_LISTENS);
     });
 }
 

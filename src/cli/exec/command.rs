@@ -10,9 +10,9 @@ use clap::Args;
 use rustix::process::{Pid, Signal, getppid, kill_process, set_parent_process_death_signal};
 
 use crate::cli::Failure;
-use crate::cli::process::{Process, is_there, tree};
 use crate::cli::terminal::complain;
 use crate::control::protocol::{Exit, LEASE_VARIABLE};
+use crate::daemon::process::{Process, is_there, tree};
 
 /// As env(1) has it: the command cannot be executed.
 const CANNOT_EXECUTE: u8 = 126;
