@@ -147,8 +147,19 @@ fn budgets(runtime_dir: &Path) -> Vec<Budget> {
 }
 
 /// Puts a file in place whole or not at all. It holds addresses: its owner alone may read it.
+///
+/// Only a regular file is replaced. Root could put a page in the place of a device, or of /dev/stdout, and the
+/// whole host would be without it.
 fn write_page(file: &Path, page: &str) -> io::Result<()> {
     let name = file.file_name().ok_or(io::ErrorKind::IsADirectory)?;
+    match fs::symlink_metadata(file) {
+        Ok(there) if !there.is_file() => {
+            return Err(io::Error::other(
+                "what is there is no regular file, and is left: name another",
+            ));
+        }
+        _ => {}
+    }
     let mut aside = OsString::from(".");
     aside.push(name);
     aside.push(format!(".{}", std::process::id()));

@@ -14,6 +14,7 @@ use acmegate::gate::Reason;
 use acmegate::observe::quorum::assess;
 use acmegate::observe::record::Record;
 use acmegate::observe::report::two_lines;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::{Value, json};
 
 use crate::lab::historian::{self, Historian};
@@ -400,12 +401,6 @@ fn a_page_is_put_in_place_whole_and_for_its_owner_alone() {
     let page = fs::read_to_string(&path).expect("a page");
     assert!(page.starts_with("<!doctype html>") && page.trim_end().ends_with("</html>"));
     assert_eq!(fs::metadata(&path).expect("a file").mode() & 0o7777, 0o600);
-    // A link is replaced, and what it leads to stays.
-    let (link, other) = (directory.at("link.html"), directory.write("other", "kept"));
-    symlink(&other, &link).expect("a link");
-    told(&[record(SIX)], &["--html", &link]).0.success();
-    assert_eq!(fs::read_to_string(&other).expect("a file"), "kept");
-    assert!(fs::symlink_metadata(&link).expect("a file").is_file());
     // Where it cannot be, nothing is left.
     let (refused, _) = told(
         &[record(SIX)],
@@ -417,6 +412,32 @@ fn a_page_is_put_in_place_whole_and_for_its_owner_alone() {
         &["--html", directory.path().to_str().expect("a path")],
     );
     assert_eq!(refused.code, 71, "{refused}");
+    let left = fs::read_dir(directory.path()).expect("a directory").count();
+    assert_eq!(left, 1);
+}
+
+/// Root may replace anything: /dev/null and /dev/stdout, and the host would be without them.
+#[test]
+fn a_page_takes_the_place_of_no_link_pipe_or_device() {
+    let directory = TempDir::new();
+    let (link, other) = (directory.at("link"), directory.write("other", "kept"));
+    symlink(&other, &link).expect("a link of our own");
+    let pipe = directory.at("pipe");
+    mknodat(CWD, &pipe, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).expect("a pipe of our own");
+    for place in [&link, &pipe, &directory.path().display().to_string()] {
+        let kind = || {
+            fs::symlink_metadata(place)
+                .expect("it is there")
+                .file_type()
+        };
+        let before = kind();
+        let (refused, _) = told(&[record(SIX)], &["--html", place]);
+        assert_eq!(refused.code, 71, "{refused}");
+        assert!(refused.stderr.contains("no regular file"), "{refused}");
+        assert_eq!(refused.stderr.lines().count(), 1, "{refused}");
+        assert_eq!(kind(), before);
+    }
+    assert_eq!(fs::read_to_string(&other).expect("a file"), "kept");
     let left = fs::read_dir(directory.path()).expect("a directory").count();
     assert_eq!(left, 3);
 }
