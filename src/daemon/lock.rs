@@ -66,7 +66,11 @@ fn directory(directory: &Path) -> Result<fs::File, Fatal> {
         // Nor is a link followed, or a pipe's other end waited for: the directory is its account's.
         .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
         .open(directory.join("lock"))
-        .map_err(refused)?;
+        .map_err(|error| {
+            refused(io::Error::other(format!(
+                "its file `lock`, to be removed if no acmegate runs: {error}"
+            )))
+        })?;
     match flock(&file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(file),
         Err(Errno::WOULDBLOCK) => Err(Fatal::new(

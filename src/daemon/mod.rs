@@ -51,7 +51,6 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::lchown;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -64,7 +63,7 @@ use rustix::thread::CapabilitySet;
 use self::confine::Account;
 use self::notify::Notify;
 use self::parts::{Remembered, Room};
-use self::privilege::HostAccounts;
+use self::privilege::{HostAccounts, UserError};
 use self::seal::{Calls, Seal};
 use crate::answer::Pushed;
 use crate::config::lists::Lists;
@@ -122,19 +121,22 @@ pub fn run(options: &Options) -> Result<(), Fatal> {
     let mut accounts = Remembered::over(HostAccounts);
     let config = Config::load_with(options.config.as_deref(), &accounts, &Disk)
         .map_err(|error| Fatal::new(Exit::Config, error))?;
-    privilege::become_user(&config.daemon.user, |uid, gid| {
-        for directory in [
-            options.runtime_dir.clone(),
-            config.daemon.state_dir.clone(),
-            parts::built_in_webroot(&config),
-        ] {
-            fs::create_dir_all(&directory)?;
-            // By now these may hold links of that account's making, and we are root.
-            lchown(&directory, Some(uid.as_raw()), Some(gid.as_raw()))?;
-        }
-        Ok(())
-    })
-    .map_err(|error| Fatal::new(Exit::Config, error))?;
+    let directories = [
+        &options.runtime_dir,
+        &config.daemon.state_dir,
+        &parts::built_in_webroot(&config),
+    ];
+    privilege::become_user(
+        &config.daemon.user,
+        &directories.map(|directory| directory.as_path()),
+    )
+    .map_err(|error| {
+        let exit = match error {
+            UserError::Unknown(_) => Exit::Config,
+            UserError::Directory(..) | UserError::System(_) => Exit::Os,
+        };
+        Fatal::new(exit, error)
+    })?;
     start_log(&config);
     name_process(c"acmegate");
 

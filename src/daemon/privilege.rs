@@ -4,9 +4,11 @@
 //! capabilities that systemd's unit gives, so that one way of running remains. It never keeps a
 //! capability by file attribute and refuses to run where one was set for others.
 
+use std::fs;
 use std::io;
+use std::os::unix::fs::{MetadataExt, lchown};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::unistd::{Gid, Group as UnixGroup, Uid, User};
@@ -19,11 +21,16 @@ use rustix::thread::{
 /// Set for the process that `become_user` executes, so that it does not try again.
 const BECAME: &str = "ACMEGATE_BECAME_USER";
 
+/// This program, even where its file was replaced.
+const OURSELVES: &str = "/proc/self/exe";
+
 /// What stands between root and the configured user.
 #[derive(Debug)]
 pub enum UserError {
     /// No such account.
     Unknown(String),
+    /// A directory cannot be made that account's.
+    Directory(PathBuf, io::Error),
     /// The change itself failed.
     System(io::Error),
 }
@@ -35,6 +42,12 @@ impl std::fmt::Display for UserError {
                 f,
                 "the user `{name}` of [daemon] user does not exist; `systemd-sysusers` with acmegate's \
                  file makes it, or `useradd --system --no-create-home {name}`, or name another"
+            ),
+            Self::Directory(path, error) => write!(
+                f,
+                "cannot make {} a directory of [daemon] user: {error}; put that right, or name another \
+                 (--runtime-dir, [daemon] state_dir)",
+                path.display()
             ),
             Self::System(error) => write!(f, "cannot become the configured user: {error}"),
         }
@@ -61,14 +74,11 @@ pub fn may_have_net_admin() -> bool {
 
 /// Becomes `user` if this process is root on the host, by executing itself; returns otherwise:
 /// when it is not root, already became the user, or lives in a user namespace that does not know
-/// another. `prepare` runs as root before, with the ids that will be, to make directories.
+/// another. Before, as root, it makes `directories` that account's.
 ///
 /// # Errors
 /// [`UserError`].
-pub fn become_user(
-    user: &str,
-    prepare: impl FnOnce(Uid, Gid) -> io::Result<()>,
-) -> Result<(), UserError> {
+pub fn become_user(user: &str, directories: &[&Path]) -> Result<(), UserError> {
     if !rustix::process::getuid().is_root() || std::env::var_os(BECAME).is_some() {
         return Ok(());
     }
@@ -83,17 +93,32 @@ pub fn become_user(
     if uid.is_root() || !is_mapped(uid.as_raw()) {
         return Ok(());
     }
-    prepare(uid, gid).map_err(UserError::System)?;
+    for directory in directories {
+        hand_over(directory, uid, gid)
+            .map_err(|error| UserError::Directory((*directory).to_owned(), error))?;
+    }
     keep_two_capabilities().map_err(UserError::System)?;
     // exec only returns to say why it failed.
-    Err(UserError::System(
-        Command::new("/proc/self/exe")
-            .args(std::env::args_os().skip(1))
-            .env(BECAME, "1")
-            .uid(uid.as_raw())
-            .gid(gid.as_raw())
-            .exec(),
-    ))
+    let failed = Command::new(OURSELVES)
+        .args(std::env::args_os().skip(1))
+        .env(BECAME, "1")
+        .uid(uid.as_raw())
+        .gid(gid.as_raw())
+        .exec();
+    Err(UserError::System(io::Error::other(format!(
+        "{OURSELVES}: {failed}"
+    ))))
+}
+
+fn hand_over(directory: &Path, uid: Uid, gid: Gid) -> io::Result<()> {
+    fs::create_dir_all(directory)?;
+    let there = fs::symlink_metadata(directory)?;
+    // What is right is left alone: the disk may be read-only.
+    if (there.uid(), there.gid()) == (uid.as_raw(), gid.as_raw()) {
+        return Ok(());
+    }
+    // By now it may be a link of that account's making, and we are root.
+    lchown(directory, Some(uid.as_raw()), Some(gid.as_raw()))
 }
 
 fn keep_two_capabilities() -> io::Result<()> {
@@ -138,8 +163,10 @@ pub fn name_of(uid: u32) -> Option<String> {
 
 /// Whether this user namespace has `uid`.
 fn is_mapped(uid: u32) -> bool {
-    let Ok(map) = std::fs::read_to_string("/proc/self/uid_map") else {
-        return false;
+    let Ok(map) = fs::read_to_string("/proc/self/uid_map") else {
+        // A kernel without user namespaces has no such file, and every account. Nor may root stay root where the file
+        // cannot be read.
+        return true;
     };
     map.lines().any(|line| {
         let mut numbers = line

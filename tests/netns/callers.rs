@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use acmegate::daemon::armed::MAX_ARMED_OF_ONE;
+use nix::mount::{MsFlags, mount};
 
 use crate::host::{HOST_4, Host};
 use crate::kernel::{SHUT, elements, open_ports};
@@ -403,5 +404,56 @@ fn started_as_root_it_gives_nothing_away_by_a_link() {
         std::os::unix::fs::symlink(&roots, &webroot).expect("a link");
         daemon.start_again();
         assert_eq!(fs::metadata(&roots).expect("it is there").uid(), 0);
+    });
+}
+
+/// Nor does it stay root where it cannot be seen which accounts there are.
+#[test]
+fn started_as_root_without_proc_it_does_not_begin() {
+    inside_with_users(|| {
+        let _host = Host::new();
+        let (mut daemon, _state) = daemon("");
+        assert_eq!(daemon.terminate(), 0);
+        let lock = format!("{}/lock", daemon.runtime_dir());
+        fs::remove_file(&lock).expect("its own");
+        let mut command = Command::new("unshare");
+        let hidden = "mount -t tmpfs none /proc && exec \"$@\"";
+        command.args(["--mount", "sh", "-c", hidden, "sh", BINARY]);
+        command.args(daemon.command().get_args()).arg("run");
+        let refused = run(command, Duration::from_secs(20));
+        assert_eq!(refused.code, 71, "{refused}");
+        let words = "cannot become the configured user: /proc/self/exe";
+        assert!(refused.stderr.contains(words), "{refused}");
+        assert!(fs::metadata(&lock).is_err(), "it took root's lock");
+    });
+}
+
+/// What is right already is left alone, as on a disk that is read-only; what cannot be made right is named.
+#[test]
+fn started_as_root_it_names_the_directory_that_it_cannot_have() {
+    inside_with_users(|| {
+        let _host = Host::new();
+        let (mut daemon, _state) = daemon("");
+        assert_eq!(daemon.terminate(), 0);
+        let state = daemon.state_dir().to_owned();
+        let remount = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+        for flags in [MsFlags::MS_BIND, remount] {
+            mount(Some(&*state), &*state, None::<&str>, flags, None::<&str>)
+                .expect("a mount of our own");
+        }
+        daemon.start_again();
+        daemon.cli(&["open", "--lease", "a"]).success();
+        assert_eq!(daemon.terminate(), 0);
+
+        let runtime = daemon.runtime_dir().to_owned();
+        fs::remove_dir_all(&runtime).expect("a directory of our own");
+        fs::write(&runtime, "").expect("a file in its place");
+        let mut command = daemon.command();
+        command.arg("run");
+        let refused = run(command, Duration::from_secs(20));
+        assert_eq!(refused.code, 71, "{refused}");
+        let words = format!("cannot make {runtime} a directory of [daemon] user");
+        assert!(refused.stderr.contains(&words), "{refused}");
+        assert_eq!(refused.stderr.lines().count(), 1, "{refused}");
     });
 }

@@ -111,7 +111,7 @@ fn end(child: &mut Child) {
 pub fn run(path: Option<&Path>) -> Result<Vec<Attempt>, Fatal> {
     let config = Config::load_with(path, &AnyAccount, &Disk)
         .map_err(|error| Fatal::new(Exit::Config, error))?;
-    privilege::become_user(&config.daemon.user, |_, _| Ok(()))
+    privilege::become_user(&config.daemon.user, &[])
         .map_err(|error| Fatal::new(Exit::Config, error))?;
     let standing = standing();
     let mut tried = Vec::new();
@@ -247,9 +247,14 @@ fn on_a_thread(ground: &Ground) -> io::Result<Vec<Tried>> {
     })
 }
 
+/// Tries to start a thread.
+///
 /// musl has one word for whatever kept a thread from being started, that there is no room. There is: the caller is a
 /// thread that was started just now.
-fn start_a_thread() -> io::Result<()> {
+///
+/// # Errors
+/// What the kernel said, permission denied for musl's word.
+pub fn start_a_thread() -> io::Result<()> {
     match thread::Builder::new().spawn(|| ()) {
         Err(error) if cfg!(target_env = "musl") && error.kind() == io::ErrorKind::WouldBlock => {
             Err(rustix::io::Errno::PERM.into())

@@ -45,6 +45,7 @@ fn a_link_or_a_pipe_in_the_locks_place_is_neither_followed_nor_waited_for() {
         assert_eq!(refused.code, 71, "{refused}");
         let words = "cannot use the runtime directory";
         assert!(refused.stderr.contains(words), "{refused}");
+        assert!(refused.stderr.contains("its file `lock`"), "{refused}");
         fs::remove_file(&lock).expect("it was left alone");
     };
     fs::remove_file(&lock).expect("its own");
