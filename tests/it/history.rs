@@ -14,6 +14,7 @@ use acmegate::observe::record::{
     MAX_OTHER_VISITS, MAX_SOURCES, MAX_VALIDATIONS, Record, Region, Role, Source, Visit,
 };
 use rusqlite::Connection;
+use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 
 use crate::lab::historian::{Historian, beside, config, ended, now, window};
@@ -454,6 +455,41 @@ async fn what_waits_is_handed_over_before_the_end() {
     ends.expect("it ends").expect("it ends");
     let found = Historian::start(&config).find(Query::Last).records;
     assert_eq!(found[0].lease, "a");
+}
+
+#[test]
+fn what_is_no_file_of_its_own_is_named_and_may_be_moved_away() {
+    let directory = TempDir::new();
+    let config = config(&directory, "");
+    let file = directory.path().join("state/history/history.db");
+    fs::create_dir_all(directory.path().join("state/history")).expect("our own");
+    let make: [fn(&Path); 3] = [
+        |file| fs::create_dir(file).expect("our own"),
+        |file| std::os::unix::fs::symlink("/dev/null", file).expect("our own"),
+        |file| mknodat(CWD, file, FileType::Fifo, Mode::RWXU, 0).expect("our own"),
+    ];
+    for make in make {
+        make(&file);
+        let mut historian = Historian::start(&config);
+        let mut store = || {
+            let window = Box::new(window("a", now()));
+            historian.ask(Ask::Store(window)).expect("it goes on").reply
+        };
+        let Reply::Failed(why) = store() else {
+            panic!("stored in what is no file");
+        };
+        assert!(
+            why.ends_with("history.db is no regular file of this account: move it away"),
+            "{why}"
+        );
+        fs::rename(&file, directory.path().join("away")).expect("our own");
+        let stored = store();
+        assert!(matches!(stored, Reply::Stored(_)), "{stored:?}");
+        fs::remove_file(&file).expect("our own");
+        let away = directory.path().join("away");
+        let removed = fs::remove_file(&away).or_else(|_| fs::remove_dir(&away));
+        removed.expect("our own");
+    }
 }
 
 #[test]

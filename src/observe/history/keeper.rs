@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::message::{Answer, Ask, Question, Reply, check};
 use super::place::Places;
-use super::store::{Clock, FILE, Store};
+use super::store::{Clock, FILE, Store, is_own_file};
 use super::{Health, Settings, StoreError, aside};
 use crate::observe::book::judge;
 use crate::observe::record::Record;
@@ -52,9 +52,10 @@ pub fn prepare(state_dir: &Path) -> io::Result<PathBuf> {
         return Err(io::Error::other("it is no directory of this account"));
     }
     correct_mode(&directory, 0o700)?;
-    match correct_mode(&directory.join(FILE), 0o600) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
+    let file = directory.join(FILE);
+    // What is no file of ours is said when it is opened, and may have been taken away by then.
+    if is_own_file(&file)? {
+        correct_mode(&file, 0o600)?;
     }
     directory.canonicalize()
 }

@@ -7,7 +7,7 @@
 
 use std::fs::OpenOptions;
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -116,10 +116,17 @@ impl Store {
             .mode(0o600)
             .open(path);
         match made {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
-                return Err(at_edge(&error));
+            // SQLite says of a pipe that there is an I/O error, and of root's file that it cannot be opened.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                if !is_own_file(path).map_err(|error| at_edge(&error))? {
+                    return Err(StoreError::Other(format!(
+                        "{} is no regular file of this account: move it away",
+                        path.display()
+                    )));
+                }
             }
-            _ => {}
+            Err(error) => return Err(at_edge(&error)),
+            Ok(_) => {}
         }
         let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
             | OpenFlags::SQLITE_OPEN_NOFOLLOW
@@ -460,6 +467,15 @@ fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
 /// SQLite counts up to 2^63; nothing here comes near it.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// Whether the path names a regular file of this account, and not by a link; `false` where there is nothing.
+pub(super) fn is_own_file(path: &Path) -> io::Result<bool> {
+    match std::fs::symlink_metadata(path) {
+        Ok(found) => Ok(found.is_file() && found.uid() == rustix::process::geteuid().as_raw()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
 }
 
 fn at_edge(error: &io::Error) -> StoreError {
