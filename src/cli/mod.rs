@@ -36,13 +36,14 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use self::caller::Client;
 use self::terminal::{complain, say};
 use crate::config::parse_duration;
 use crate::control::client::ClientError;
-use crate::control::protocol::{Exit, RUNTIME_DIR, Response};
+use crate::control::protocol::{CONTROL_SOCKET, Exit, OBSERVE_SOCKET, RUNTIME_DIR, Response};
 use crate::daemon::{self, Fatal, privilege};
 use crate::doctor::twin;
 
@@ -67,7 +68,7 @@ struct Global {
     #[arg(long, global = true, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where the daemon's sockets are
-    #[arg(long, global = true, value_name = "DIR", default_value = RUNTIME_DIR)]
+    #[arg(long, global = true, value_name = "DIR", default_value = RUNTIME_DIR, value_parser = PathBufValueParser::new().try_map(room_for_sockets))]
     runtime_dir: PathBuf,
 }
 
@@ -194,6 +195,23 @@ impl From<Fatal> for Failure {
             message: fatal.message,
             ending: None,
         }
+    }
+}
+
+/// What a socket's path may have at most, in octets: unix(7), `sun_path` without its end.
+const MAX_SOCKET_PATH_BYTES: usize = 107;
+
+/// A runtime directory in which the sockets have room for their names.
+fn room_for_sockets(directory: PathBuf) -> Result<PathBuf, String> {
+    let longest = [CONTROL_SOCKET, OBSERVE_SOCKET]
+        .map(|name| directory.join(name).as_os_str().len())
+        .into_iter()
+        .max();
+    match longest {
+        Some(bytes) if bytes > MAX_SOCKET_PATH_BYTES => Err(format!(
+            "a socket's path in it would have {bytes} octets, and {MAX_SOCKET_PATH_BYTES} are the most: name a shorter one"
+        )),
+        _ => Ok(directory),
     }
 }
 

@@ -52,7 +52,9 @@ pub enum ClientError {
     Busy(String),
     /// The environment names a lease that is none.
     NoLease(NoName),
-    /// The system refused, or the answer cannot be read.
+    /// What came is no answer that this version knows: of another version, or of another program.
+    Foreign(serde_json::Error),
+    /// The system refused.
     System(io::Error),
 }
 
@@ -64,7 +66,7 @@ impl ClientError {
             Self::NotPermitted(_) => Exit::NoPerm,
             Self::TooSlow | Self::HungUp | Self::Busy(_) => Exit::TempFail,
             Self::NoLease(_) => Exit::Usage,
-            Self::System(_) => Exit::Os,
+            Self::Foreign(_) | Self::System(_) => Exit::Os,
         }
     }
 }
@@ -98,6 +100,11 @@ impl std::fmt::Display for ClientError {
             ),
             Self::Busy(message) => f.write_str(message),
             Self::NoLease(error) => error.fmt(f),
+            Self::Foreign(error) => write!(
+                f,
+                "the answer is of another version, or not acmegate's ({error}): `systemctl restart acmegate` after an \
+                 upgrade"
+            ),
             Self::System(error) => write!(f, "cannot talk to acmegate: {error}"),
         }
     }
@@ -283,7 +290,7 @@ fn parse<Answer: DeserializeOwned>(bytes: &[u8]) -> Result<Answer, ClientError> 
     serde_json::from_slice(bytes).map_err(|error| {
         match error.is_eof() && (bytes.len() as u64) < MAX_RESPONSE_BYTES {
             true => ClientError::HungUp,
-            false => ClientError::System(io::Error::other(error)),
+            false => ClientError::Foreign(error),
         }
     })
 }

@@ -59,8 +59,16 @@ impl Session {
                 .collect::<Result<_, _>>()?,
             letsdebug,
         };
-        let begun = session.open(setup, window).await;
-        match begun {
+        match session.open(setup, window).await {
+            // Nobody was there who could have opened it.
+            Err(failure) if failure.exit == Exit::Unavailable => return Err(failure),
+            Err(failure) => {
+                session.end().await;
+                return Err(failure);
+            }
+            Ok(()) => {}
+        }
+        match session.push(setup, window).await {
             Ok(()) => Ok(session),
             Err(failure) => {
                 session.end().await;
@@ -93,6 +101,10 @@ impl Session {
                 complain(format_args!("acmegate: warning: {warning}"));
             }
         }
+        Ok(())
+    }
+
+    async fn push(&self, setup: &Setup, window: Option<u64>) -> Result<(), Failure> {
         let pushes: Vec<Ask> = self
             .questions()
             .map(|question| Ask::AnswerAdd {

@@ -1,7 +1,7 @@
 //! The control socket and its callers: what they say, what they are told, and how long it may take.
 
 use std::io::{Read, Write};
-use std::os::unix::net::UnixStream;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -80,6 +80,7 @@ fn without_a_daemon_a_hook_says_so_at_once() {
         &["close"],
         &["status"],
         &["answer", "remove", "a.test", TOKEN],
+        &["probe", "a.test", "--from", "ssh:nowhere"],
     ] {
         let output = daemon.cli(words);
         assert!(
@@ -89,6 +90,48 @@ fn without_a_daemon_a_hook_says_so_at_once() {
         assert_eq!(output.stderr.lines().count(), 1, "one line: {output}");
     }
     assert!(begun.elapsed() < SECONDS / 2, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn what_else_answers_on_its_socket_is_told_from_a_system_that_refuses() {
+    let directory = TempDir::new();
+    let listener = UnixListener::bind(directory.at("control.sock")).expect("a socket");
+    for answer in ["SSH-2.0-OpenSSH_9.2\r\n", "{}\n"] {
+        let mut command = Command::new(BINARY);
+        command.args(["--runtime-dir", &directory.path().display().to_string()]);
+        command.args(["open", "--lease", "a"]);
+        let output = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let (mut caller, _) = listener.accept().expect("it calls");
+                caller.write_all(answer.as_bytes()).expect("it listens");
+                caller
+                    .shutdown(std::net::Shutdown::Write)
+                    .expect("it listens");
+                // It may have heard enough.
+                let _ = caller.read_to_end(&mut Vec::new());
+            });
+            run(command, SECONDS)
+        });
+        assert_eq!(output.code, 71, "{output}");
+        let words = "the answer is of another version, or not acmegate's";
+        assert!(output.stderr.contains(words), "{output}");
+        assert_eq!(output.stderr.lines().count(), 1, "{output}");
+    }
+}
+
+#[test]
+fn a_runtime_directory_too_long_for_sockets_is_refused_at_once() {
+    let run_in = |directory: &str| {
+        let mut command = Command::new(BINARY);
+        command.args(["--runtime-dir", directory, "status"]);
+        run(command, SECONDS)
+    };
+    let longest = format!("/{}", "x".repeat(107 - "//control.sock".len()));
+    let output = run_in(&longest);
+    assert_eq!(output.code, 69, "nobody is there: {output}");
+    let output = run_in(&format!("{longest}x"));
+    assert_eq!(output.code, 64, "{output}");
+    assert!(output.stderr.contains("108 octets"), "{output}");
 }
 
 #[test]
@@ -198,7 +241,7 @@ fn a_hook_that_asks_for_several_things_hangs_no_longer_than_one() {
 #[test]
 fn an_answer_that_drips_hangs_no_hook() {
     let directory = TempDir::new();
-    let socket = std::os::unix::net::UnixListener::bind(directory.at("control.sock"));
+    let socket = UnixListener::bind(directory.at("control.sock"));
     let socket = socket.expect("a socket");
     let dripping = std::thread::spawn(move || {
         let (mut stream, _) = socket.accept().expect("a caller");
