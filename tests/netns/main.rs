@@ -9,6 +9,8 @@ mod behind;
 mod budget;
 mod callers;
 mod challenges;
+// faketime is preloaded, and nothing can be into a static program.
+#[cfg(not(target_env = "musl"))]
 mod clock;
 mod closed;
 mod commands;

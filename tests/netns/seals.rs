@@ -22,6 +22,7 @@ use acmegate::daemon::historian::historian_seal;
 use acmegate::daemon::parts::AnyAccount;
 use acmegate::daemon::reader::reader_seal;
 use acmegate::daemon::sandbox::ground::{Ground, Tried};
+use acmegate::daemon::sandbox::start_a_thread;
 use acmegate::observe::history::Settings;
 use acmegate::observe::history::keeper::{Keeper, prepare};
 use acmegate::observe::history::message::{Ask, Question, Reply};
@@ -104,10 +105,7 @@ fn a_sealed_enforcer_changes_the_firewall_and_nothing_else() {
                 enforcer_seal(&ground.config).apply().expect("a seal");
                 refused(ground.try_everything());
                 refused(vec![
-                    (
-                        "start a thread",
-                        std::thread::Builder::new().spawn(|| ()).map(drop),
-                    ),
+                    ("start a thread", start_a_thread()),
                     (
                         "connect to an upstream",
                         ground.connect(0, &ground.upstream),
@@ -215,10 +213,7 @@ fn the_enforcers_reader_reads_and_does_nothing_else() {
             let kernel = runtime.block_on(connect).expect("netlink");
             reader_seal(&ground.config).apply().expect("a seal");
             refused(ground.try_everything());
-            refused(vec![(
-                "start a thread",
-                std::thread::Builder::new().spawn(|| ()).map(drop),
-            )]);
+            refused(vec![("start a thread", start_a_thread())]);
             // Not even by the enforcer's own socket.
             let socket = kernel.connection().socket();
             let sent = rustix::net::send(socket, b"x", rustix::net::SendFlags::empty());
@@ -255,10 +250,7 @@ fn a_sealed_historian_writes_its_directory_and_does_nothing_else() {
             seal.apply().expect("a seal");
             refused(ground.try_everything());
             refused(vec![
-                (
-                    "start a thread",
-                    std::thread::Builder::new().spawn(|| ()).map(drop),
-                ),
+                ("start a thread", start_a_thread()),
                 (
                     "connect to an upstream",
                     ground.connect(0, &ground.upstream),
