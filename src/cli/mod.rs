@@ -40,7 +40,7 @@ use clap::builder::{PathBufValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 
 use self::caller::Client;
-use self::terminal::{complain, say};
+use self::terminal::{complain, say, written};
 use crate::config::parse_duration;
 use crate::control::client::ClientError;
 use crate::control::protocol::{CONTROL_SOCKET, Exit, OBSERVE_SOCKET, RUNTIME_DIR, Response};
@@ -217,18 +217,16 @@ fn room_for_sockets(directory: PathBuf) -> Result<PathBuf, String> {
 
 /// Parses the command line and does what it says.
 pub fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
-        Ok(arguments) => arguments,
-        Err(error) => {
-            // Help and version are no errors; everything else is the caller's.
+    let result = match Arguments::try_parse() {
+        Ok(arguments) => refuse_file_capabilities().and_then(|()| dispatch(arguments)),
+        // Help and version are no errors; everything else is the caller's.
+        Err(error) if error.use_stderr() => {
             let _ = error.print();
-            return match error.use_stderr() {
-                true => ExitCode::from(Exit::Usage as u8),
-                false => ExitCode::SUCCESS,
-            };
+            return ExitCode::from(Exit::Usage as u8);
         }
+        Err(asked) => written(asked.print()).map(|_| ExitCode::SUCCESS),
     };
-    match refuse_file_capabilities().and_then(|()| dispatch(arguments)) {
+    match result {
         Ok(code) => code,
         Err(failure) => {
             complain(format_args!("acmegate: {}", failure.message));

@@ -45,15 +45,31 @@ impl Color {
 /// # Errors
 /// [`Failure`], if it cannot be written.
 pub fn print(text: &str) -> Result<ExitCode, Failure> {
+    print_part(text).map(|_| ExitCode::SUCCESS)
+}
+
+/// Prints a part of what goes on and on, and whether somebody is still there who reads it.
+///
+/// # Errors
+/// [`Failure`], if it cannot be written.
+pub fn print_part(text: &str) -> Result<bool, Failure> {
     let mut stdout = io::stdout().lock();
-    match stdout
-        .write_all(text.as_bytes())
-        .and_then(|()| stdout.flush())
-    {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(Failure::new(Exit::Os, format!("cannot write: {error}")))
-        }
-        _ => Ok(ExitCode::SUCCESS),
+    written(
+        stdout
+            .write_all(text.as_bytes())
+            .and_then(|()| stdout.flush()),
+    )
+}
+
+/// What writing to standard output came to: whether somebody is still there who reads it.
+///
+/// # Errors
+/// [`Failure`], if it could not be written.
+pub fn written(result: io::Result<()>) -> Result<bool, Failure> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(false),
+        Err(error) => Err(Failure::new(Exit::Os, format!("cannot write: {error}"))),
     }
 }
 

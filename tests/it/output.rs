@@ -67,12 +67,19 @@ fn a_client_under_exec_goes_on_where_nothing_can_be_said() {
 #[test]
 fn what_was_asked_for_and_cannot_be_written_is_a_failure_with_a_reason() {
     let daemon = Daemon::start(CONFIG);
+    // Something to tell of.
+    let mut open = daemon.command();
+    open.args(["open", "--lease", "a"]).stdout(Stdio::null());
+    assert_eq!(code(open), Some(0));
     for asked in [
         &["status"][..],
         &["status", "--json"],
         &["status", "--security"],
         &["metrics"],
         &["report", "--since", "1d"],
+        &["watch"],
+        &["--version"],
+        &["open", "--help"],
         &["config", "check"],
         &["firewall", "plan"],
         &["completions", "bash"],

@@ -12,7 +12,6 @@ mod lines;
 mod screen;
 mod view;
 
-use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -26,6 +25,7 @@ use self::lines::Told;
 use self::screen::Screen;
 use self::view::View;
 use super::signals::Signals;
+use super::terminal::print_part;
 use super::{Failure, wall};
 use crate::control::client;
 use crate::control::protocol::Exit;
@@ -76,14 +76,8 @@ async fn in_lines(mut feed: Feed) -> Result<ExitCode, Failure> {
             }
             News::Refused(failure) => return Err(failure),
         };
-        let mut out = std::io::stdout().lock();
-        for line in lines {
-            if writeln!(out, "{line}").is_err() {
-                return Ok(ExitCode::SUCCESS);
-            }
-        }
-        // Whoever reads has gone.
-        if out.flush().is_err() {
+        let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+        if !print_part(&text)? {
             return Ok(ExitCode::SUCCESS);
         }
     }
