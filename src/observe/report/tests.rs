@@ -191,3 +191,15 @@ proptest! {
         prop_assert!(text(&record, BARE).lines().all(|line| line.chars().count() <= 80));
     }
 }
+
+#[test]
+fn spaces_before_the_first_word_leave_room_for_it() {
+    for spaces in [0, 2, 34, 35, 36, 69, 70, 71, 300] {
+        let text = format!("{}{} end", " ".repeat(spaces), "word".repeat(30));
+        let lines = wrap(&text, 70);
+        assert!(lines.iter().all(|line| line.len() <= 70), "{lines:?}");
+        assert!(lines.concat().ends_with("end"), "{lines:?}");
+        let indent = " ".repeat(spaces.min(35));
+        assert!(lines.iter().all(|line| line.starts_with(&indent)));
+    }
+}

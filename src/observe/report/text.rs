@@ -320,10 +320,11 @@ fn of<'record>(record: &'record Record, fates: &[Fate]) -> Vec<&'record Source> 
 }
 
 /// Breaks a line at spaces; a word that is longer than a line is broken where that ends. Spaces before
-/// the first word stand before every line.
+/// the first word stand before every line, and leave half of it to words.
 pub fn wrap(text: &str, columns: usize) -> Vec<String> {
     let indent: String = text
         .chars()
+        .take(columns / 2)
         .take_while(|character| *character == ' ')
         .collect();
     let mut lines = Vec::new();
