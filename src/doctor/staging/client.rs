@@ -37,6 +37,12 @@ pub fn stage(command: &[OsString], server: Option<&str>, scratch: &Path) -> Resu
     let scratch = scratch.to_str().ok_or("the directory is not UTF-8")?;
     let (before, client) = words.split_at(behind_exec(&words)?);
     let (program, arguments) = client.split_first().ok_or("no command")?;
+    // Behind it nothing is an option any more, and ours come last.
+    if arguments.iter().any(|word| word == "--") {
+        return Err(format!(
+            "leave `--` out among the arguments of {program}: behind it nothing makes the order a staging one"
+        ));
+    }
     let name = Path::new(program)
         .file_name()
         .and_then(|name| name.to_str());
@@ -188,11 +194,28 @@ mod tests {
                 None,
                 "not known",
             ),
+            ("uacme --hook /x -- issue a.test", None, "leave `--` out"),
+            ("lego run --domains a.test --", None, "leave `--` out"),
             ("acme.sh --renew -d a.test", None, "--issue"),
             (
                 "acme.sh --issue -d a.test --fullchain-file /etc/x.pem",
                 None,
                 "--fullchain-file",
+            ),
+            (
+                "acme.sh --issue -d a.test --fullchainpath /etc/x.pem",
+                None,
+                "--fullchainpath",
+            ),
+            (
+                "acme.sh --issue -d a.test --keypath /etc/x.key",
+                None,
+                "--keypath",
+            ),
+            (
+                "acme.sh --issue -d a.test --reloadCmd x",
+                None,
+                "--reloadCmd",
             ),
             ("caddy run", None, "no ACME client"),
             ("sudo certbot renew", None, "sudo is no ACME client"),

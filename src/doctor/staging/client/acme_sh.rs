@@ -9,15 +9,23 @@ impl Order<'_> {
         }
         self.refuse(&[
             "reloadcmd",
+            "reloadCmd",
             "renew-hook",
+            "i",
             "install-cert",
             "installcert",
             "deploy",
+            // Each of these has an older name.
             "key-file",
+            "keypath",
             "cert-file",
+            "certpath",
             "ca-file",
+            "capath",
             "fullchain-file",
+            "fullchainpath",
             "cert-home",
+            "certhome",
             "config-home",
             "home",
         ])?;
