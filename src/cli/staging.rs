@@ -180,7 +180,15 @@ async fn one(
         }
     }
     if ended.is_none() {
-        end(&mut child).await.map_err(system)?;
+        let ending = end(&mut child);
+        tokio::pin!(ending);
+        // Whoever says much at its end is heard until then, or it would wait for that.
+        loop {
+            tokio::select! {
+                done = &mut ending => break done.map_err(system)?,
+                Some(line) = hearing.recv() => keep(&mut last_words, line),
+            }
+        }
     }
     // A daemon that it started may hold its output open; what was said by now is enough.
     let rest = Instant::now() + LOOK;

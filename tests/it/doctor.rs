@@ -173,14 +173,29 @@ impl Trial {
     }
 
     fn command(&self, only: &str) -> Command {
+        self.doctor(&["--json", "--only", only])
+    }
+
+    /// As people read it.
+    fn text(&self, only: &str) -> Command {
+        self.doctor(&["--only", only])
+    }
+
+    fn doctor(&self, arguments: &[&str]) -> Command {
         let config = self.directory.write("acmegate.toml", "");
         let mut command = Command::new(BINARY);
         command
             .env("TMPDIR", self.directory.at("scratch"))
             .args(["--config", &config, "--runtime-dir"])
             .arg(self.directory.path())
-            .args(["doctor", "--json", "--only", only, "example.com"])
-            .args(["--staging", "--staging-server", "http://127.0.0.1:1/dir"])
+            .arg("doctor")
+            .args(arguments)
+            .args([
+                "example.com",
+                "--staging",
+                "--staging-server",
+                "http://127.0.0.1:1/dir",
+            ])
             .args(["--", &self.client, "issue", "example.com"]);
         command
     }
@@ -239,6 +254,37 @@ fn a_signal_ends_the_client_too() {
     let there = Path::new("/proc").join(client.to_string());
     assert!(!there.exists(), "it has ended before the doctor has");
     trial.left_nothing();
+}
+
+/// More than pipes and buffers hold, so that it ends only if somebody listens.
+#[test]
+fn a_client_that_says_much_at_its_end_is_heard_out() {
+    let trial = Trial::new(
+        "say_much() {\n  at=0\n  while [ $at -lt 8000 ]; do\n    echo \"$at: cleaning up, one thing after the other\"\n\
+         \x20   at=$((at + 1))\n  done\n  : > \"$0.clean\"\n  exit 0\n}\n\
+         trap say_much TERM\necho $$ > \"$0.pid\"\nsleep 600 &\nwait\n",
+    );
+    let mut doctor = Process::spawn(trial.command("outlook"));
+    let soon = Duration::from_secs(20);
+    wait_for(soon, "the client runs", || {
+        assert!(doctor.ended().is_none(), "{}", doctor.stderr());
+        let text = fs::read_to_string(format!("{}.pid", trial.client)).ok()?;
+        text.trim_end().parse::<u32>().ok()
+    });
+    doctor.signal(Signal::TERM);
+    assert_eq!(doctor.wait(soon), 75);
+    let clean = Path::new(&trial.client).with_extension("clean");
+    assert!(clean.exists(), "it was killed before it had cleaned up");
+    trial.left_nothing();
+}
+
+/// Words of the client's are evidence, and what it writes is anybody's.
+#[test]
+fn a_line_of_hardly_anything_but_spaces_is_told() {
+    let trial = Trial::new("printf '%100sfailed\\n' ' '\nexit 3");
+    let output = run(trial.text("outlook"), Duration::from_secs(20));
+    assert_eq!(output.code, 2, "{output}");
+    assert!(output.stdout.contains("failed"), "{output}");
 }
 
 #[test]
