@@ -96,32 +96,35 @@ fn a_gate_that_does_not_start_is_named() {
 
 #[test]
 fn a_signal_ends_the_demo_and_everything_it_started() {
-    let scratch = Scratch::new();
-    let mut child = demo()
-        .env("TMPDIR", &scratch.0)
-        .args(["--pause-after", "3"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let pid = Pid::from_child(&child);
-    wait_for_pause(child.stderr.take().unwrap());
-    let started = children_of(pid);
-    assert!(!started.is_empty(), "the gate runs");
-    kill_process(pid, Signal::TERM).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
-    for process in started {
-        assert!(
-            !PathBuf::from(format!("/proc/{process}")).exists(),
-            "{process}"
+    for (signal, number) in [(Signal::TERM, 15), (Signal::HUP, 1), (Signal::INT, 2)] {
+        let scratch = Scratch::new();
+        let mut child = demo()
+            .env("TMPDIR", &scratch.0)
+            .args(["--pause-after", "3"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let pid = Pid::from_child(&child);
+        wait_for_pause(child.stderr.take().unwrap());
+        let started = children_of(pid);
+        assert!(!started.is_empty(), "the gate runs");
+        kill_process(pid, signal).unwrap();
+        let status = child.wait().unwrap();
+        assert_eq!(status.code(), Some(128 + number), "{status}");
+        for process in started {
+            assert!(
+                !PathBuf::from(format!("/proc/{process}")).exists(),
+                "{process}"
+            );
+        }
+        assert_eq!(
+            fs::read_dir(&scratch.0).unwrap().count(),
+            0,
+            "temporary files"
         );
     }
-    assert_eq!(
-        fs::read_dir(&scratch.0).unwrap().count(),
-        0,
-        "temporary files"
-    );
 }
 
 #[test]

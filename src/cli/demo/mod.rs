@@ -29,7 +29,6 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -39,6 +38,7 @@ use self::screen::Screen;
 use self::step::{Mismatch, Step};
 use self::story::{INNER_IDENTIFIER, Story};
 use self::world::{INNER, World, WorldError};
+use super::signals::{Came, Signals};
 use crate::doctor::namespaces::{self, Refusal};
 
 /// Arguments of `acmegate demo`.
@@ -79,12 +79,10 @@ fn try_run(args: &DemoArgs) -> Result<(), DemoError> {
 async fn until_a_signal(
     story: impl Future<Output = Result<(), DemoError>>,
 ) -> Result<(), DemoError> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
+    let mut signals = Signals::listen()?;
     tokio::select! {
         told = story => told,
-        _ = interrupt.recv() => Err(DemoError::Signal(SignalKind::interrupt())),
-        _ = terminate.recv() => Err(DemoError::Signal(SignalKind::terminate())),
+        came = signals.next() => Err(DemoError::Signal(came)),
     }
 }
 
@@ -174,8 +172,8 @@ enum DemoError {
     System(io::Error),
     /// Ours: a promise was not kept.
     Step(Step, Mismatch),
-    /// Somebody pressed Ctrl-C or sent SIGTERM.
-    Signal(SignalKind),
+    /// Somebody pressed Ctrl-C, sent SIGTERM or closed the terminal.
+    Signal(Came),
 }
 
 impl DemoError {
@@ -184,11 +182,7 @@ impl DemoError {
         match self {
             Self::Refused(_) | Self::World(_) | Self::System(_) => EX_UNAVAILABLE.into(),
             Self::Step(..) => ExitCode::FAILURE,
-            Self::Signal(kind) => {
-                // Signal numbers are below 65, so that this cannot overflow.
-                let number = u8::try_from(kind.as_raw_value()).unwrap_or(0);
-                ExitCode::from(128 + number)
-            }
+            Self::Signal(came) => came.code.into(),
         }
     }
 }
@@ -207,7 +201,7 @@ impl fmt::Display for DemoError {
                 mismatch.expected,
                 mismatch.seen.lines().next().unwrap_or_default()
             ),
-            Self::Signal(kind) => write!(f, "ended by signal {}", kind.as_raw_value()),
+            Self::Signal(came) => write!(f, "ended by {}", came.name),
         }
     }
 }
