@@ -389,6 +389,17 @@ fn tls_alpn_01_is_tried_to_the_certificate() {
         let daemon = Daemon::start(&config(""));
         let finding = only(&daemon, SITE_ANSWERS);
         assert!(finding.finding.contains("tls-alpn-01"), "{finding:?}");
+        drop(daemon);
+        // A gate that keeps loopback out says nothing here either, and nothing is assumed.
+        let daemon = Daemon::start(&format!("[allow]\nlocal = false\n{}", config("")));
+        let kept_out = exam(&daemon, &[]);
+        assert_eq!(kept_out.findings, Vec::new());
+        assert!(
+            kept_out.not_covered[0].contains("`local` in [allow]"),
+            "{kept_out:?}"
+        );
+        drop(daemon);
+        let daemon = Daemon::start(&config(""));
         // An ordinary web server in its place.
         let _site = TlsSite::start(Server::HaProxy, 5443);
         nft(

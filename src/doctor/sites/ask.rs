@@ -107,6 +107,8 @@ fn connect(door: Door) -> io::Result<Timed> {
 pub(super) enum Shaken {
     /// No connection.
     NotReached(String),
+    /// It was closed without a word.
+    Nothing,
     /// A connection, and no handshake: why.
     Failed(String),
     /// A handshake: whether `acme-tls/1` was agreed on, and the certificate, DER.
@@ -133,7 +135,15 @@ pub(super) fn shake(door: Door, identifier: &Identifier) -> Shaken {
     };
     while tls.is_handshaking() {
         if let Err(error) = tls.complete_io(&mut stream) {
-            return Shaken::Failed(error.to_string());
+            let is_closed = matches!(
+                error.kind(),
+                ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset | ErrorKind::BrokenPipe
+            );
+            // The version is known as soon as the other side has said something.
+            return match is_closed && tls.protocol_version().is_none() {
+                true => Shaken::Nothing,
+                false => Shaken::Failed(error.to_string()),
+            };
         }
     }
     let certificate = tls.peer_certificates().and_then(|chain| chain.first());

@@ -384,11 +384,15 @@ impl Trial<'_> {
                 "what {} answers at {}: {why}",
                 self.name, door.address
             )),
-            Some(Heard::Nothing) | None => Outcome::NotCovered(format!(
-                "what {} answers at {}: it closes without a word, as the gate does to whom the allow-list has not while no window is open (loopback too: `local` in [allow])",
-                self.name, door.address
-            )),
+            Some(Heard::Nothing) | None => Outcome::NotCovered(self.without_a_word(door)),
         }
+    }
+
+    fn without_a_word(&self, door: Door) -> String {
+        format!(
+            "what {} answers at {}: it closes without a word, as the gate does to whom the allow-list has not while no window is open (loopback too: `local` in [allow])",
+            self.name, door.address
+        )
     }
 
     fn understand(&self, door: Door, heard: Answer, answer: &KeyAuthorization) -> Outcome {

@@ -1,7 +1,9 @@
 //! tls-alpn-01 end to end: an answer is pushed, and a handshake shows whether its certificate comes (RFC 8737 §3).
 
 use super::ask::{Door, Shaken, shake};
-use super::{HANDSHAKE_FAILS, SITE_ANSWERS, Trial, UPSTREAM_GONE, UPSTREAM_REACHED, blocking};
+use super::{
+    HANDSHAKE_FAILS, SITE_ANSWERS, Trial, UPSTREAM_GONE, UPSTREAM_REACHED, blocking, loopback,
+};
 use crate::control::protocol::ChallengeName;
 use crate::doctor::finding::{Exam, Severity};
 use crate::gate::tls::Server;
@@ -45,6 +47,11 @@ pub(super) async fn examine(trial: &Trial<'_>, doors: &[Door], exam: &mut Exam) 
             Shaken::Done { .. } => {
                 "a handshake without `acme-tls/1`, as an ordinary web server makes it".to_owned()
             }
+            Shaken::Nothing if !trial.case.allow.contains(loopback(door.address)) => {
+                exam.not_covered.push(trial.without_a_word(door));
+                continue;
+            }
+            Shaken::Nothing => "the connection was closed without a word".to_owned(),
             Shaken::Failed(why) => format!("no handshake: {why}"),
             Shaken::NotReached(why) => {
                 exam.not_covered.push(format!(
@@ -106,7 +113,7 @@ async fn responder(trial: &Trial<'_>, server: Server, exam: &mut Exam) {
             .seen(format!("a connection to it: {why}"))
             .remedy("well if the ACME client listens there only while it asks; else start it, or correct `tls_answer`"),
         // Without an order it may have no certificate to show.
-        Shaken::Failed(_) | Shaken::Done { .. } => trial.finding(
+        Shaken::Nothing | Shaken::Failed(_) | Shaken::Done { .. } => trial.finding(
             UPSTREAM_REACHED,
             Severity::Fine,
             format!("the responder {address} is reached"),
