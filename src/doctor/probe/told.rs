@@ -21,6 +21,16 @@ const MAX_KEPT: usize = 128;
 /// The longest text that is kept of a line, in characters.
 const MAX_TEXT: usize = 200;
 
+/// By what words curl, wget and that of BusyBox say that a connection came about and ended without an answer.
+const BEHIND_A_CONNECTION: [&str; 6] = [
+    "Operation timed out",
+    "Empty reply",
+    "Recv failure",
+    "Read error",
+    "No data received",
+    "error getting response",
+];
+
 /// What one vantage point has told so far.
 #[derive(Debug, Default)]
 pub struct Told {
@@ -195,7 +205,8 @@ impl Told {
                 let why = tried.complaints.last().cloned();
                 let why = why.unwrap_or_else(|| format!("exit code {code}"));
                 // Behind a connection that came about nothing was dropped on the way in.
-                match why.contains("Operation timed out") || why.contains("Empty reply") {
+                let is_behind = BEHIND_A_CONNECTION.iter().any(|words| why.contains(words));
+                match has_head || is_behind {
                     true => Outcome::Broken(why),
                     false => Outcome::Silent(why),
                 }
@@ -315,12 +326,36 @@ mod tests {
             one(&format!("m4rk said 0 4 {said}\nm4rk end 0 4 28")),
             Outcome::Silent(said.to_owned())
         );
-        let said = "curl: (28) Operation timed out after 18001 milliseconds with 0 bytes received";
-        assert_eq!(
-            one(&format!("m4rk said 0 4 {said}\nm4rk end 0 4 28")),
-            Outcome::Broken(said.to_owned())
-        );
+        for (said, code) in [
+            (
+                "curl: (28) Operation timed out after 18001 milliseconds with 0 bytes received",
+                28,
+            ),
+            ("curl: (52) Empty reply from server", 52),
+            ("curl: (56) Recv failure: Connection reset by peer", 56),
+            ("Read error (Connection reset by peer) in headers.", 4),
+            ("No data received.", 4),
+            ("wget: error getting response", 1),
+        ] {
+            assert_eq!(
+                one(&format!("m4rk said 0 4 {said}\nm4rk end 0 4 {code}")),
+                Outcome::Broken(said.to_owned())
+            );
+        }
         assert!(matches!(one(""), Outcome::Silent(_)));
+    }
+
+    #[test]
+    fn whoever_began_to_answer_was_reached() {
+        // Of a head that is longer than what is kept the end is missing.
+        let head = hex(&format!(
+            "HTTP/1.1 301 Moved\r\nSet-Cookie: {}",
+            "x".repeat(3000)
+        ));
+        for code in [0, 23, 56] {
+            let outcome = one(&format!("m4rk got 0 4{head}\nm4rk end 0 4 {code}"));
+            assert_eq!(outcome, Outcome::Broken(format!("exit code {code}")));
+        }
     }
 
     #[test]
