@@ -13,14 +13,16 @@ const MAX_BYTES: u64 = 64 * 1024;
 /// Those that the file names.
 pub(super) fn read() -> Vec<SocketAddr> {
     let is_small = fs::metadata(PATH).is_ok_and(|metadata| metadata.len() <= MAX_BYTES);
-    match fs::read_to_string(PATH) {
-        Ok(text) if is_small => parse(&text),
+    match fs::read(PATH) {
+        Ok(octets) if is_small => parse(&octets),
         _ => Vec::new(),
     }
 }
 
-/// An address of one link (`fe80::1%eth0`) is left out: what it leads to cannot be named here.
-fn parse(text: &str) -> Vec<SocketAddr> {
+/// An address of one link (`fe80::1%eth0`) is left out: what it leads to cannot be named here. A comment may be in
+/// any encoding.
+fn parse(octets: &[u8]) -> Vec<SocketAddr> {
+    let text = String::from_utf8_lossy(octets);
     let mut words = text.lines().map(str::split_ascii_whitespace);
     let servers = words.by_ref().filter_map(|mut line| match line.next() {
         Some("nameserver") => line.next()?.parse::<IpAddr>().ok(),
@@ -38,7 +40,8 @@ mod tests {
 
     #[test]
     fn addresses_are_taken_and_nothing_else() {
-        let text = "# nameserver 192.0.2.1\nsearch a.test\nnameserver 192.0.2.53\n\
+        let text =
+            b"# nameserver 192.0.2.1\n# r\xe9solveur\nsearch a.test\nnameserver 192.0.2.53\n\
                     nameserver\t2001:db8::53 # ours\nnameserver fe80::1%eth0\nnameserver x\n\
                     nameserver 192.0.2.54\nnameserver 192.0.2.55\n";
         let servers: Vec<String> = parse(text).iter().map(ToString::to_string).collect();
