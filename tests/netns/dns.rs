@@ -547,6 +547,8 @@ fn records_that_stand_for_good_are_watched() {
             format!("{}_validation-persist.{name} TXT \"{value}\"\n", here(name))
         };
         let account = "accounturi=https://ca.test/acct/1";
+        let mut gone = Zone::new("c.test.", "");
+        gone.is_served = false;
         let world = World::new(&[
             Zone::new(
                 "a.test.",
@@ -568,13 +570,16 @@ fn records_that_stand_for_good_are_watched() {
                     "_acme-challenge.led CNAME led.b.test.\n".to_owned(),
                     here("hung"),
                     "_acme-challenge.hung CNAME hung.b.test.\n".to_owned(),
+                    here("lost"),
+                    "_validation-persist.lost CNAME lost.c.test.\n".to_owned(),
                 ]
                 .concat(),
             ),
             Zone::new("b.test.", "led TXT x\n"),
+            gone,
         ]);
         let dns = "issuers = [\"ca.test\"]\naccounts = [\"https://ca.test/acct/1\"]\n\
-                   persist = [\"good.a.test\", \"soon.a.test\", \"over.a.test\", \"wrong.a.test\", \"none.a.test\", \"*.wild.a.test\"]";
+                   persist = [\"good.a.test\", \"soon.a.test\", \"over.a.test\", \"wrong.a.test\", \"none.a.test\", \"lost.a.test\", \"*.wild.a.test\"]";
         let names = [
             "good.a.test",
             "soon.a.test",
@@ -582,6 +587,7 @@ fn records_that_stand_for_good_are_watched() {
             "wrong.a.test",
             "unasked.a.test",
             "none.a.test",
+            "lost.a.test",
             "wild.a.test",
             "led.a.test",
             "hung.a.test",
@@ -618,6 +624,13 @@ fn records_that_stand_for_good_are_watched() {
             &[
                 "`acmegate dns-persist none.a.test --issuer ca.test --account https://ca.test/acct/1`",
             ],
+        );
+        finds(
+            &exam,
+            "lost.a.test",
+            Fault,
+            "persist-missing",
+            &["cannot be looked up", "SERVFAIL"],
         );
         finds(
             &exam,

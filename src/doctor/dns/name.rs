@@ -266,10 +266,21 @@ async fn persisting(means: &Means, subject: &Subject) -> Option<Finding> {
         })
     };
     if texts.is_empty() {
-        let text = format!("{shown} has no dns-persist-01 record, and one is expected");
-        let seen = match &found {
-            Ok(_) => format!("there is no TXT record at {}", name(&label)),
-            Err(why) => format!("TXT of {}: {}", name(&label), trouble(why)),
+        let (severity, text, seen) = match &found {
+            Ok(_) => (
+                severity,
+                format!("{shown} has no dns-persist-01 record, and one is expected"),
+                format!("there is no TXT record at {}", name(&label)),
+            ),
+            Err(why) => (
+                // As of addresses: whoever did not answer in time may do so the next time.
+                match why {
+                    Trouble::Silent(_) => Severity::Doubt,
+                    Trouble::Said(_) | Trouble::Bogus => severity,
+                },
+                format!("the dns-persist-01 record of {shown} cannot be looked up"),
+                format!("TXT of {}: {}", name(&label), trouble(why)),
+            ),
         };
         return Some(
             finding(PERSIST_MISSING, severity, text)
