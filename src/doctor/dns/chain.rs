@@ -3,7 +3,7 @@
 //! The resolvers are asked with checking disabled: what is bogus comes back as it is, so that it can be said what
 //! is wrong with it. It never asks the zones' own servers; `servers` does.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 
@@ -73,6 +73,8 @@ type Slot = Arc<OnceCell<Result<Message, Silence>>>;
 #[derive(Clone)]
 pub(super) struct Resolvers {
     servers: Arc<[SocketAddr]>,
+    /// Those that let their time pass although another answered. Each question would wait for them anew.
+    silent: Arc<Mutex<HashSet<SocketAddr>>>,
     answers: Arc<Mutex<HashMap<(Name, RecordType), Slot>>>,
     gauge: Arc<Semaphore>,
 }
@@ -88,12 +90,13 @@ impl Resolvers {
     pub(super) fn new(servers: Vec<SocketAddr>) -> Self {
         Self {
             servers: servers.into(),
+            silent: Arc::default(),
             answers: Arc::default(),
             gauge: Arc::new(Semaphore::new(MAX_AT_ONCE)),
         }
     }
 
-    /// What the resolvers say, the first one first; not validated.
+    /// What the resolvers say, the first one first, those that were silent last; not validated.
     pub(super) async fn ask(&self, name: &Name, kind: RecordType) -> Result<Message, Silence> {
         let slot = {
             let mut answers = locked(&self.answers);
@@ -106,14 +109,26 @@ impl Resolvers {
 
     async fn ask_servers(&self, name: &Name, kind: RecordType) -> Result<Message, Silence> {
         let mut last = Err(Silence::Timeout);
-        for server in self.servers.iter() {
+        let (silent, mut servers): (Vec<SocketAddr>, Vec<SocketAddr>) = {
+            let known = locked(&self.silent);
+            self.servers.iter().partition(|one| known.contains(one))
+        };
+        servers.extend(silent);
+        let mut waited_for = Vec::new();
+        for server in servers {
             let _turn = self.gauge.acquire().await;
-            let answer = ask(*server, &question(name, kind, true)).await;
+            let answer = ask(server, &question(name, kind, true)).await;
             match (&answer, &last) {
-                (Ok(message), _) if is_answer(message) => return answer,
+                (Ok(message), _) if is_answer(message) => {
+                    locked(&self.silent).extend(waited_for);
+                    return answer;
+                }
                 // A server that said something says more than a later one that did not.
                 (Err(_), Ok(_)) => {}
-                _ => last = answer,
+                _ => last = answer.clone(),
+            }
+            if answer == Err(Silence::Timeout) {
+                waited_for.push(server);
             }
         }
         last
@@ -167,7 +182,7 @@ impl DnsHandle for Resolvers {
 }
 
 /// Whether the server knew, be it that there is nothing.
-fn is_answer(message: &Message) -> bool {
+pub(super) fn is_answer(message: &Message) -> bool {
     matches!(
         message.metadata.response_code,
         ResponseCode::NoError | ResponseCode::NXDomain
@@ -341,4 +356,45 @@ fn soa_owner(message: &Message) -> Option<Name> {
     authorities
         .find(|record| record.record_type() == RecordType::SOA)
         .map(|record| record.name.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+    use std::time::{Duration, Instant};
+
+    use hickory_net::proto::op::MessageType;
+    use tokio::net::UdpSocket;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_resolver_that_is_silent_is_waited_for_once() {
+        let bind = || UdpSocket::bind((Ipv4Addr::LOCALHOST, 0));
+        let (silent, living) = (bind().await.unwrap(), bind().await.unwrap());
+        let servers = vec![silent.local_addr().unwrap(), living.local_addr().unwrap()];
+        tokio::spawn(async move {
+            let mut buffer = vec![0; 4096];
+            loop {
+                let (length, from) = living.recv_from(&mut buffer).await.unwrap();
+                let mut answer = Message::from_vec(&buffer[..length]).unwrap();
+                answer.metadata.message_type = MessageType::Response;
+                living
+                    .send_to(&answer.to_vec().unwrap(), from)
+                    .await
+                    .unwrap();
+            }
+        });
+        let resolvers = Resolvers::new(servers);
+        let mut took = Vec::new();
+        for name in ["a.test.", "b.test.", "c.test."] {
+            let begun = Instant::now();
+            let name = Name::from_ascii(name).unwrap();
+            assert!(resolvers.ask(&name, RecordType::A).await.is_ok());
+            took.push(begun.elapsed());
+        }
+        let second = Duration::from_secs(1);
+        assert!(took[0] > second, "{took:?}");
+        assert!(took[1] < second && took[2] < second, "{took:?}");
+    }
 }
