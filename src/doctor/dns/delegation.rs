@@ -326,7 +326,7 @@ impl Zone<'_> {
     fn serials(&self, near: &[&Asked]) -> Option<Finding> {
         let mut serials: BTreeMap<u32, Vec<String>> = BTreeMap::new();
         for one in near {
-            if let Ok(Reply::Has(serial)) = one.tcp.as_ref().or(one.udp.as_ref()) {
+            if let Ok(Reply::Has(Some(serial))) = one.tcp.as_ref().or(one.udp.as_ref()) {
                 serials.entry(*serial).or_default().push(one.shown());
             }
         }
@@ -366,5 +366,36 @@ impl Zone<'_> {
                 .seen(format!("{} names {}", self.name, names(own)))
                 .remedy("have the registrar, or whoever keeps the zone above, name the servers that the zone names"),
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_that_are_not_known_do_not_differ() {
+        let asked = |serial, tcp| Asked {
+            server: Name::from_ascii("ns.a.test.").unwrap(),
+            address: "192.0.2.53".parse().unwrap(),
+            udp: Ok(Reply::Has(serial)),
+            tcp,
+            signed_until: None,
+            answers: BTreeMap::new(),
+        };
+        let differ = |other: Asked| {
+            let seen = Seen {
+                zone: Name::from_ascii("a.test.").unwrap(),
+                names: Vec::new(),
+                delegation: None,
+                own: Vec::new(),
+                without_address: Vec::new(),
+                asked: vec![asked(Some(7), Ok(Reply::Has(Some(7)))), other],
+            };
+            let judged = judge(&seen, true, 0);
+            judged.findings.iter().any(|one| one.code == SERIALS_DIFFER)
+        };
+        assert!(differ(asked(Some(8), Err(Silence::Refused))));
+        assert!(!differ(asked(None, Err(Silence::Refused))));
     }
 }

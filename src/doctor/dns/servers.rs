@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 
 use super::ask::{Over, Silence, ask, ask_over, question};
-use super::chain::Lookup;
+use super::chain::{Lookup, is_answer};
 use super::{signatures, words};
 
 /// Where name servers listen (RFC 1035 §4.2).
@@ -43,8 +43,8 @@ pub(super) struct Delegation {
 /// What one server says of the zone by one transport.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Reply {
-    /// It has the zone, with this serial.
-    Has(u32),
+    /// It has the zone, with this serial; `None` where the answer was cut short before it.
+    Has(Option<u32>),
     /// It answers, and has it not; in words.
     Lame(String),
 }
@@ -191,10 +191,9 @@ async fn one(
                 question(&name, RecordType::A, false),
                 question(&name, RecordType::AAAA, false),
             );
-            // An answer that did not come says nothing of what it would have been.
-            if let (Ok(four), Ok(six)) = tokio::join!(ask(to, &four), ask(to, &six)) {
-                let data = four.answers.iter().chain(&six.answers);
-                let addresses = words::addresses(data.map(|record| &record.data));
+            if let (Ok(four), Ok(six)) = tokio::join!(ask(to, &four), ask(to, &six))
+                && let Some(addresses) = addresses_in(&four, &six, &name)
+            {
                 answers.insert(name, addresses);
             }
         }
@@ -207,6 +206,17 @@ async fn one(
         signed_until,
         answers,
     }
+}
+
+/// A name's own addresses in the answers for A and AAAA. Where an alias leads is another name's matter: one server may
+/// have that zone too, and tell more. `None`: an answer that was refused says nothing of what it would have been.
+fn addresses_in(four: &Message, six: &Message, name: &Name) -> Option<Vec<IpAddr>> {
+    if !is_answer(four) || !is_answer(six) {
+        return None;
+    }
+    let records = four.answers.iter().chain(&six.answers);
+    let own = records.filter(|record| record.name == *name);
+    Some(words::addresses(own.map(|record| &record.data)))
 }
 
 fn reply(message: &Message, zone: &Name) -> Reply {
@@ -223,8 +233,8 @@ fn reply(message: &Message, zone: &Name) -> Reply {
         });
     match serial {
         // Cut short is no matter here: the rest is asked by TCP.
-        None if message.metadata.truncation && message.metadata.authoritative => Reply::Has(0),
-        Some(serial) if message.metadata.authoritative => Reply::Has(serial),
+        None if message.metadata.truncation && message.metadata.authoritative => Reply::Has(None),
+        Some(_) if message.metadata.authoritative => Reply::Has(serial),
         Some(_) => Reply::Lame("its answer is not authoritative".to_owned()),
         None => Reply::Lame("it answers without the zone's SOA record".to_owned()),
     }
@@ -304,4 +314,54 @@ async fn addresses_of(lookup: &Lookup, server: &Name) -> Vec<IpAddr> {
         lookup.raw(server, RecordType::AAAA)
     );
     words::addresses(four.iter().chain(&six).map(|record| &record.data))
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_net::proto::rr::Record;
+    use hickory_net::proto::rr::rdata::{A, CNAME};
+
+    use super::*;
+
+    fn name(text: &str) -> Name {
+        Name::from_ascii(text).unwrap()
+    }
+
+    fn answer(records: Vec<Record>) -> Message {
+        let mut message = Message::query();
+        message.add_answers(records);
+        message
+    }
+
+    #[test]
+    fn only_what_a_server_says_of_the_name_itself_is_compared() {
+        let a = |owner: &str| {
+            let data = RData::A(A::new(192, 0, 2, 1));
+            Record::from_rdata(name(owner), 60, data)
+        };
+        let target = RData::CNAME(CNAME(name("b.test.")));
+        let alias = Record::from_rdata(name("a.test."), 60, target);
+        let none = answer(Vec::new());
+        let own = name("a.test.");
+        let addresses = |four: Vec<Record>| addresses_in(&answer(four), &none, &own);
+        assert_eq!(
+            addresses(vec![a("a.test.")]),
+            Some(vec!["192.0.2.1".parse().unwrap()])
+        );
+        assert_eq!(addresses(vec![alias.clone()]), Some(Vec::new()));
+        assert_eq!(addresses(vec![alias, a("b.test.")]), Some(Vec::new()));
+        let mut refused = answer(Vec::new());
+        refused.metadata.response_code = ResponseCode::Refused;
+        assert_eq!(addresses_in(&refused, &none, &own), None);
+        assert_eq!(addresses_in(&none, &refused, &own), None);
+    }
+
+    #[test]
+    fn an_answer_that_was_cut_short_tells_no_serial() {
+        let mut cut = answer(Vec::new());
+        cut.metadata.truncation = true;
+        assert!(matches!(reply(&cut, &name("a.test.")), Reply::Lame(_)));
+        cut.metadata.authoritative = true;
+        assert_eq!(reply(&cut, &name("a.test.")), Reply::Has(None));
+    }
 }
