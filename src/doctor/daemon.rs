@@ -11,6 +11,7 @@ use crate::config::{Config, ConfigError, Mode};
 use crate::control::client::{self, ClientError};
 use crate::control::status::{Status, Time};
 use crate::daemon::parts::missing_programs;
+use crate::observe::report::words::many;
 
 crate::findings! { Daemon:
     /// Something serves its sockets, and does not say how it is.
@@ -201,8 +202,8 @@ fn spent(time: &Time) -> Option<Finding> {
     let wait = match time.fits_in_milliseconds {
         Some(0) => return None,
         Some(wait) => format!(
-            "again in {} minutes at the latest",
-            wait.div_ceil(60_000).max(1)
+            "again in {} at the latest",
+            many(wait.div_ceil(60_000), "minute")
         ),
         None => "never, for `[window] max` alone is longer".to_owned(),
     };

@@ -18,6 +18,7 @@ use crate::doctor::probe::verdict::{Probe, of_view, words};
 use crate::doctor::probe::web::{self, Key, Url};
 use crate::doctor::probe::{PORT, Question, mark, ssh};
 use crate::gate::allow_list::AllowList;
+use crate::observe::report::words::many;
 
 /// How often Let's Debug is asked whether it is done; its own page does so every 3 s.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
@@ -265,10 +266,10 @@ async fn one_by_lets_debug(
         match state.await.map_err(blocking)?? {
             State::Over(problems) => {
                 progress(&format!(
-                    "{}: {}: {} problems",
+                    "{}: {}: {}",
                     url.host(),
                     question.name,
-                    problems.len()
+                    many(problems.len(), "problem")
                 ));
                 return Ok(problems);
             }

@@ -7,6 +7,7 @@ use hickory_net::proto::rr::{Name, RData, Record, RecordType};
 
 use super::chain::Lookup;
 use super::words::{list, name};
+use crate::observe::report::words::many;
 
 /// Signatures that end sooner than this should have been made anew: signers do so days ahead.
 const SOON: u32 = 24 * 3600;
@@ -122,7 +123,7 @@ pub(super) fn ends(record: &Record) -> Option<u32> {
 /// A length of time as it is said.
 pub(super) fn ago(seconds: u32) -> String {
     match seconds {
-        0..7200 => format!("{} minutes", seconds / 60),
+        0..7200 => many(seconds / 60, "minute"),
         7200..172_800 => format!("{} hours", seconds / 3600),
         _ => format!("{} days", seconds / 86_400),
     }
@@ -163,6 +164,7 @@ mod tests {
     fn times_are_compared_around_the_end_of_their_numbers() {
         assert!(is_before(1, 2) && !is_before(2, 1) && !is_before(2, 2));
         assert!(is_before(u32::MAX, 5) && !is_before(5, u32::MAX));
+        assert_eq!(ago(119), "1 minute");
         assert_eq!(ago(180), "3 minutes");
         assert_eq!(ago(7200), "2 hours");
         assert_eq!(ago(172_800), "2 days");

@@ -127,8 +127,7 @@ impl Probe {
             .vantage_points
             .iter()
             .filter(|vantage| vantage.not_asked.is_none());
-        exam.looked_at
-            .push(format!("{} vantage points", asked.count()));
+        exam.looked_at.push(many(asked.count(), "vantage point"));
         exam.not_covered.clone_from(&self.not_covered);
         for vantage in &self.vantage_points {
             if let Some(why) = &vantage.not_asked {
@@ -248,7 +247,8 @@ impl Probe {
         if failed > 0 && finding.remedy.is_empty() {
             finding = finding.remedy("no rule of this host is known to drop it: look at what stands before it (router, provider, load balancer), and at the DNS");
         }
-        finding.remedy.dedup();
+        let mut told = BTreeSet::new();
+        finding.remedy.retain(|line| told.insert(line.clone()));
         findings.push(finding);
         let regions: Option<BTreeSet<_>> = self
             .views(name)

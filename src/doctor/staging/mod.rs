@@ -6,6 +6,7 @@ mod client;
 
 use super::finding::{Area, Exam, Finding, Severity};
 use crate::observe::record::{Outcome, Record, Source};
+use crate::observe::report::words::many;
 use crate::observe::report::{about_drop, about_refusal, headline};
 
 pub use self::client::order::Staged;
@@ -98,9 +99,11 @@ fn of_window(record: &Record, has_failed: bool) -> Vec<Finding> {
             )
             .seen(headline(record))
         });
-        finding
-            .evidence
-            .push(format!("{} came {} times", source.address, source.packets));
+        finding.evidence.push(format!(
+            "{} came {}",
+            source.address,
+            many(source.packets, "time")
+        ));
         let remedy = about_drop(by, source.address, record);
         if !finding.remedy.contains(&remedy) {
             finding.remedy.push(remedy);

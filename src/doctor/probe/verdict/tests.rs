@@ -103,7 +103,11 @@ fn the_rule_that_dropped_it_is_named() {
         rule: Some("ip saddr 198.51.100.0/24 drop".to_owned()),
         verdict: "drop".to_owned(),
     };
-    let dropped = Vantage {
+    let other = Step {
+        chain: "late".to_owned(),
+        ..step.clone()
+    };
+    let dropped_by = |step: Step| Vantage {
         paths: vec![Path {
             source: "198.51.100.7".parse().unwrap(),
             destination: "192.0.2.1".parse().unwrap(),
@@ -114,9 +118,15 @@ fn the_rule_that_dropped_it_is_named() {
         }],
         ..silent("geo")
     };
-    let exam = examined(vec![dropped, silent("far")]);
+    let exam = examined(vec![
+        dropped_by(step.clone()),
+        dropped_by(other),
+        dropped_by(step),
+        silent("far"),
+    ]);
     let finding = &exam.findings[0];
     assert_eq!(finding.code, NO_QUORUM);
+    assert_eq!(finding.remedy.len(), 2, "each once: {finding:?}");
     let seen = finding.evidence.join("\n");
     assert!(
         seen.contains("198.51.100.7: dropped by inet geo early: ip saddr 198.51.100.0/24 drop"),
