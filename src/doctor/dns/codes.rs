@@ -72,7 +72,7 @@ crate::findings! {
     CHALLENGE_DANGLING = "challenge-dangling";
     /// A dns-persist-01 record counts.
     PERSIST_FINE = "persist-fine";
-    /// A dns-persist-01 record is expected and not there.
+    /// A dns-persist-01 record is expected, and not there or not to be looked up.
     PERSIST_MISSING = "persist-missing";
     /// A dns-persist-01 record is not what it has to be.
     PERSIST_WRONG = "persist-wrong";
