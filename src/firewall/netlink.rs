@@ -195,10 +195,7 @@ impl Kernel {
         let doors: BTreeSet<Door> = (earlier.chain([changed]))
             .flat_map(|lease| lease.scope.doors())
             .collect();
-        // Their numbers only grow.
-        let last = before.openings().iter().map(|opening| opening.id).max();
-        let openings: Vec<SetElement> = (windows.openings().iter())
-            .filter(|opening| last.is_none_or(|last| opening.id > last))
+        let openings: Vec<SetElement> = (windows.openings_since(before, now))
             .filter_map(|opening| opening_element(opening, now))
             .collect();
         let (taken, given_back) = windows.usage().changes_since(before.usage());

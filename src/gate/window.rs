@@ -305,6 +305,15 @@ impl Windows {
         &self.openings
     }
 
+    /// The openings that `before` does not have.
+    pub fn openings_since(&self, before: &Self, now: Instant) -> impl Iterator<Item = &Opening> {
+        // Their numbers grow while any counts, and begin anew after that: who does not count may have had the same.
+        let counting = (before.openings.iter()).filter(|opening| opening.forgotten_at > now);
+        let last = counting.map(|opening| opening.id).max();
+        let openings = self.openings.iter();
+        openings.filter(move |opening| last.is_none_or(|last| opening.id > last))
+    }
+
     /// The book of time, what is open now charged to its end.
     pub fn usage(&self) -> &Usage {
         &self.usage

@@ -355,3 +355,25 @@ proptest! {
         }
     }
 }
+
+/// Numbers are used again once every opening is forgotten: the book before may still hold who had them.
+#[test]
+fn an_opening_is_new_however_long_ago_the_last_one_was() {
+    let now = Instant::now();
+    let mut before = Windows::default();
+    for name in ["a", "b"] {
+        before
+            .acquire(lease(name, now + MINUTE), &limits(), now)
+            .unwrap();
+    }
+    for (later, expected) in [(MINUTE, 3), (BUDGET_SPAN + MINUTE, 1)] {
+        let now = now + later;
+        let mut after = before.clone();
+        let opening = after
+            .acquire(lease("c", now + MINUTE), &limits(), now)
+            .unwrap();
+        assert_eq!(opening.id, expected);
+        let new: Vec<_> = after.openings_since(&before, now).collect();
+        assert_eq!(new, [&opening]);
+    }
+}
