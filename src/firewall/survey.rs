@@ -55,7 +55,7 @@ impl Survey {
     }
 
     /// After one committed change of our own: whether the ruleset that was read still stands but
-    /// for it, so that what was found holds.
+    /// for it, so that what was found holds. Asked without one, it takes somebody else's change for ours.
     pub async fn still_stands(&mut self, nft: &Connection<Nftables>) -> bool {
         let (Some(cached), Ok(current)) = (&mut self.cached, nft.generation().await) else {
             return false;

@@ -51,6 +51,7 @@ mod lists;
 mod lying_front;
 mod lying_runner_front;
 mod managers;
+mod meanwhile;
 mod metrics;
 mod mixed;
 mod moments;

@@ -45,10 +45,15 @@ impl Enforcer {
         if self.is_withdrawn || !self.health.is_installed {
             return;
         }
-        if let Err(error) = self.kernel.sweep_lists(&self.orders.settings).await {
-            tracing::warn!(%error, "an allow-list that nothing reads is left in the kernel");
+        match self.kernel.sweep_lists(&self.orders.settings).await {
+            Ok(false) => {}
+            Ok(true) => {
+                self.survey.still_stands(self.kernel.connection()).await;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "an allow-list that nothing reads is left in the kernel");
+            }
         }
-        self.survey.still_stands(self.kernel.connection()).await;
     }
 
     /// A table was made without its long list, which is now on its way.
@@ -72,7 +77,9 @@ impl Enforcer {
             return;
         }
         let filled = self.kernel.fill_on(&self.orders.settings).await;
-        self.survey.still_stands(self.kernel.connection()).await;
+        if filled.is_ok() {
+            self.survey.still_stands(self.kernel.connection()).await;
+        }
         match filled {
             Ok(false) => {
                 self.list_refused = None;

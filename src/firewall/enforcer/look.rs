@@ -180,10 +180,12 @@ impl Enforcer {
             change = replace(change, &set, element, with);
         }
         self.looks.has_traced = true;
-        if let Err(error) = change.commit(self.kernel.connection()).await {
-            tracing::debug!(%error, "who is dropped cannot be traced");
+        match change.commit(self.kernel.connection()).await {
+            Ok(()) => {
+                self.survey.still_stands(self.kernel.connection()).await;
+            }
+            Err(error) => tracing::debug!(%error, "who is dropped cannot be traced"),
         }
-        self.survey.still_stands(self.kernel.connection()).await;
     }
 
     async fn trace_no_more(&mut self) {
@@ -195,10 +197,12 @@ impl Enforcer {
         for family in Family::ALL {
             change = emptied(change, &evidence_set(Kept::Traced, family).name);
         }
-        if let Err(error) = change.commit(self.kernel.connection()).await {
-            tracing::debug!(%error, "who was traced is so until the kernel ends it");
+        match change.commit(self.kernel.connection()).await {
+            Ok(()) => {
+                self.survey.still_stands(self.kernel.connection()).await;
+            }
+            Err(error) => tracing::debug!(%error, "who was traced is so until the kernel ends it"),
         }
-        self.survey.still_stands(self.kernel.connection()).await;
     }
 
     fn is_observing(&self) -> bool {

@@ -135,20 +135,18 @@ impl Kernel {
             .collect())
     }
 
-    /// Takes away what no rule of `settings` reads.
+    /// Takes away what no rule of `settings` reads; says whether there was anything.
     ///
     /// # Errors
     /// [`KernelError::Refused`].
-    pub async fn sweep_lists(&self, settings: &Settings) -> Result<(), KernelError> {
+    pub async fn sweep_lists(&self, settings: &Settings) -> Result<bool, KernelError> {
         let stale = self.stale_lists(settings).await?;
         if stale.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let change = without(self.nft.transaction(), &stale);
-        change
-            .commit(&self.nft)
-            .await
-            .doing("taking old lists away")
+        let done = change.commit(&self.nft).await;
+        done.doing("taking old lists away").map(|()| true)
     }
 
     /// Writes the next portion of the list that is on its way, beside the one that `settings` stand
