@@ -161,7 +161,8 @@ impl Enforcing {
         self.health().list
     }
 
-    fn health(&self) -> Health {
+    /// How the kernel stands, as asked now.
+    pub fn health(&self) -> Health {
         match self.ask(&Request::Snapshot) {
             Reply::Health(health) => health,
             reply => panic!("{reply:?}"),

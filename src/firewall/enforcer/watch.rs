@@ -90,12 +90,19 @@ impl Enforcer {
     /// Puts our part back that `by` took away, unless that has become a fight.
     pub(super) async fn restore(&mut self, by: &str) {
         let was_installed = self.health.is_installed;
+        if was_installed {
+            // Whoever took it away before: it was back since, perhaps because somebody opened.
+            self.lost_to = None;
+        }
         let is_new = self.lost_to.is_none();
         let next = self.fight.next_attempt(now());
         if next > now() {
-            if self.truce.replace(next).is_none() {
+            let is_first = self.truce.replace(next).is_none();
+            if is_first || was_installed {
                 self.health.is_installed = false;
                 self.health.note = fight::words(by);
+            }
+            if is_first {
                 tracing::error!("{}", self.health.note);
             }
             self.lost_to = Some(by.to_owned());
