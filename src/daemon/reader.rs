@@ -102,7 +102,7 @@ impl Files {
         while let Ok(told) = orders.recv() {
             match told {
                 Told::Read(what, answer) => {
-                    // The enforcer that asked has ended, and this thread with it.
+                    // Whoever asked has ended, and this thread with it; or asked anew, for another configuration counts.
                     let _ = answer.send(self.read(what));
                 }
                 Told::Accept => {

@@ -74,7 +74,61 @@ impl Readings {
         (what, answer.unwrap_or_else(|_| Err(gone.to_owned())))
     }
 
+    /// The configuration that was read last counts from now on. Lists that are being read meanwhile are those of the
+    /// one before: they are read anew.
     pub(super) fn accept(&mut self) {
         self.reader.accept();
+        if let Some((Read::Lists, answer)) = &mut self.under_way {
+            *answer = self.reader.read(Read::Lists);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    type Question = (Read, oneshot::Sender<Answer>);
+
+    /// Whose answers the test gives.
+    #[derive(Clone, Default)]
+    struct Asked(Arc<Mutex<Vec<Question>>>);
+
+    impl Reader for Asked {
+        fn read(&mut self, what: Read) -> oneshot::Receiver<Answer> {
+            let (send, answer) = oneshot::channel();
+            self.0.lock().unwrap().push((what, send));
+            answer
+        }
+
+        fn accept(&mut self) {}
+    }
+
+    impl Asked {
+        fn say(&self, text: &str) -> Read {
+            let (what, answer) = self.0.lock().unwrap().remove(0);
+            // Nobody waits for what is out of date.
+            drop(answer.send(Err(text.to_owned())));
+            what
+        }
+    }
+
+    #[tokio::test]
+    async fn lists_that_were_asked_for_before_a_configuration_counted_are_read_by_that_one() {
+        let asked = Asked::default();
+        let mut readings = Readings::by(Box::new(asked.clone()));
+        readings.ask(Read::Lists);
+        readings.accept();
+        assert_eq!(asked.say("by the old one"), Read::Lists);
+        assert!(readings.are_under_way());
+        assert_eq!(asked.say("by the new one"), Read::Lists);
+        let (what, answer) = readings.answer().await;
+        assert_eq!(
+            (what, answer.unwrap_err().as_str()),
+            (Read::Lists, "by the new one")
+        );
+        assert!(!readings.are_under_way());
     }
 }
