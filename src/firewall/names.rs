@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use crate::gate::lease::MAX_PORTS;
+use crate::gate::window::MAX_LEASES;
+
 /// Our table, in family `inet`.
 pub const TABLE: &str = "acmegate";
 /// Who holds which lease. No rule reads it.
@@ -23,6 +26,10 @@ pub const BUDGET_SET_SIZE: u32 = 4096;
 /// The most slots of time that the kernel remembers; above what all accounts can have, so that a slot
 /// can take the place of one that the kernel has not swept out yet.
 pub const USAGE_SET_SIZE: u32 = 1024;
+/// The most doors by address or interface that are open at a time, of each family: every lease may have its own.
+pub const OPEN_DOORS_SIZE: u32 = (MAX_LEASES * MAX_PORTS) as u32;
+/// The most of them that are open or in their grace: above what the largest budget opens in an hour.
+pub const GRACE_DOORS_SIZE: u32 = BUDGET_SET_SIZE * MAX_PORTS as u32;
 /// What rules of ours in somebody else's chains are known by.
 pub const TAG: &str = "acmegate";
 /// The most sources and ports that a set of evidence holds. With [`KEPT_FOR`] and the rate at which

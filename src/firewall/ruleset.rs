@@ -9,8 +9,9 @@ use nlink::netlink::nftables::{Family as NftFamily, Set, SetElement, SetKeyType}
 
 use super::allow::Listed;
 use super::names::{
-    ARRIVED_COUNTER, BUDGET_SET, BUDGET_SET_SIZE, ENTRANCE_SET, EVIDENCE_SET_SIZE, KEPT_COUNTER,
-    KEPT_FOR, LEASE_SET, OPENED_SET, TABLE, TRACE_SET_SIZE, USAGE_SET, USAGE_SET_SIZE,
+    ARRIVED_COUNTER, BUDGET_SET, BUDGET_SET_SIZE, ENTRANCE_SET, EVIDENCE_SET_SIZE,
+    GRACE_DOORS_SIZE, KEPT_COUNTER, KEPT_FOR, LEASE_SET, OPEN_DOORS_SIZE, OPENED_SET, TABLE,
+    TRACE_SET_SIZE, USAGE_SET, USAGE_SET_SIZE,
 };
 use crate::gate::lease::{Door, Entrance, Family};
 use crate::gate::window::MAX_LEASES;
@@ -231,25 +232,25 @@ fn key_text(key: &SetKeyType) -> String {
 
 /// The set of doors of one kind, family and key: `window4`, `window_to4`, `window_by4`, `grace4` …
 pub fn door_set(doors: Doors, family: Family, key: Key) -> TimedSet {
-    let kind = match doors {
-        Doors::Window => "window",
-        Doors::Grace => "grace",
+    let (kind, size) = match doors {
+        Doors::Window => ("window", OPEN_DOORS_SIZE),
+        Doors::Grace => ("grace", GRACE_DOORS_SIZE),
     };
     let (address, digit) = match family {
         Family::V4 => (SetKeyType::Ipv4Addr, 4),
         Family::V6 => (SetKeyType::Ipv6Addr, 6),
     };
     let port = SetKeyType::InetService;
-    match key {
-        Key::Port => TimedSet::new(&format!("{kind}{digit}"), port),
-        Key::Address => TimedSet::new(
-            &format!("{kind}_to{digit}"),
-            SetKeyType::Concat(vec![address, port]),
-        ),
-        Key::Interface => TimedSet::new(
-            &format!("{kind}_by{digit}"),
-            SetKeyType::Concat(vec![SetKeyType::IfIndex, port]),
-        ),
+    let (by, first) = match key {
+        // No more than there are guarded ports.
+        Key::Port => return TimedSet::new(&format!("{kind}{digit}"), port),
+        Key::Address => ("to", address),
+        Key::Interface => ("by", SetKeyType::IfIndex),
+    };
+    let key = SetKeyType::Concat(vec![first, port]);
+    TimedSet {
+        size,
+        ..TimedSet::new(&format!("{kind}_{by}{digit}"), key)
     }
 }
 

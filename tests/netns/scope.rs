@@ -1,10 +1,16 @@
 //! A window of one family, one address or one interface opens that and nothing else, in every mode
 //! that asks the kernel.
 
-use std::time::Duration;
+use std::net::Ipv6Addr;
+use std::time::{Duration, Instant};
 
+use acmegate::firewall::netlink::Kernel;
+use acmegate::gate::lease::{Entrance, Families, Lease, LeaseName, MAX_PORTS, Scope, Trigger};
+use acmegate::gate::window::Windows;
+
+use crate::enforcing::orders;
 use crate::host::{HOST_4, HOST_6, Host, on_each_host};
-use crate::kernel::{SHUT, open_ports};
+use crate::kernel::{SHUT, nft, open_ports};
 use crate::killed::SET_BY_ADMINISTRATOR;
 use crate::lab::{self, Daemon, Node, inside, ip, wait_for};
 
@@ -202,4 +208,52 @@ fn the_front_judges_by_the_address_too() {
 fn pid(pid: u32) -> rustix::process::Pid {
     let pid = i32::try_from(pid).expect("a pid");
     rustix::process::Pid::from_raw(pid).expect("a pid")
+}
+
+/// Leases on an address of their own each, with as many ports as one may have, and as many that ended a moment ago: more
+/// doors than there may be leases, and as much as one message of a container's carries.
+#[test]
+fn leases_on_addresses_of_their_own_have_a_door_for_each_port() {
+    inside(|| {
+        let settings = orders("[firewall]\nports = [80, 443, 8080, 8443]\n").settings;
+        let begun = Instant::now();
+        let lease = |number: u32| Lease {
+            id: number + 1,
+            name: LeaseName::parse(&format!("lease-{number}")).expect("a name"),
+            holder: None,
+            caller: 0,
+            trigger: Trigger::Asked,
+            scope: Scope {
+                ports: settings.ports.clone(),
+                families: Families::BOTH,
+                entrance: Entrance::Address(Ipv6Addr::from(1 << 100 | u128::from(number)).into()),
+                identifiers: None,
+            },
+            deadline: begun + Duration::from_secs(300),
+        };
+        let most = 24;
+        let mut windows = Windows::default();
+        for number in most..2 * most {
+            windows.adopt(lease(number));
+        }
+        windows.release_all(begun);
+        for number in 0..most {
+            windows.adopt(lease(number));
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .expect("a runtime");
+        runtime.block_on(async {
+            let mut kernel = Kernel::connect().expect("netlink");
+            let done = kernel.ensure(&settings, &windows, begun).await;
+            done.unwrap_or_else(|error| panic!("{error}"));
+            let adopted = kernel.adopt(begun).await.expect("what it kept");
+            assert_eq!(adopted.leases().count(), 24);
+        });
+        let open = |set| nft(&["list", "set", "inet", "acmegate", set]);
+        let count = |set| open(set).matches(" expires ").count();
+        assert_eq!(count("window_to6"), 24 * MAX_PORTS);
+        assert_eq!(count("grace_to6"), 2 * 24 * MAX_PORTS);
+    });
 }
