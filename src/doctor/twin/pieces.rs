@@ -167,8 +167,13 @@ pub fn of_json(listing: &str, room: Room) -> Pieces {
             let Some(Value::Object(set)) = object.get_mut(kind) else {
                 continue;
             };
-            if let Some(Value::Array(flags)) = set.get_mut("flags") {
-                flags.retain(|flag| flag != "constant");
+            match set.get_mut("flags") {
+                Some(Value::Array(flags)) => flags.retain(|flag| flag != "constant"),
+                // One alone.
+                Some(flag) if flag == "constant" => {
+                    set.remove("flags");
+                }
+                _ => {}
             }
             let Some(Value::Array(all)) = set.remove("elem") else {
                 continue;
@@ -270,6 +275,24 @@ mod tests {
         assert!(pieces.elements[1].contains("[3]"), "{pieces:?}");
         let wide = of_json(listing, Room { rules: 2, ..ROOM });
         assert!(wide.frame.contains("\"b\"") && wide.rules.is_empty());
+    }
+
+    #[test]
+    fn no_set_stays_constant_however_its_flags_are_written() {
+        // nft writes one flag alone without a list since 1.1.4.
+        for flags in [
+            r#""constant""#,
+            r#"["constant"]"#,
+            r#"["constant", "interval"]"#,
+        ] {
+            let set = format!(
+                r#"{{"set": {{"family": "inet", "name": "s", "table": "f", "flags": {flags}, "elem": [1]}}}}"#
+            );
+            let pieces = of_json(&format!(r#"{{"nftables": [{set}]}}"#), ROOM);
+            assert!(!pieces.frame.contains("constant"), "{pieces:?}");
+        }
+        let other = r#"{"nftables": [{"set": {"flags": "interval"}}]}"#;
+        assert!(of_json(other, ROOM).frame.contains("interval"));
     }
 
     #[test]
