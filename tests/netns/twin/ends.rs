@@ -9,7 +9,7 @@ use acmegate::doctor::path::End;
 use acmegate::doctor::twin::{Source, TwinError};
 
 use super::{ask, delivered, fates, knock, one, order};
-use crate::lab::{BINARY, wait_for};
+use crate::lab::{self, BINARY, wait_for};
 use crate::world::{HOST_4, LISTED_4, PEER_4, PEER_6, World, inside};
 
 /// What nobody waits for long.
@@ -159,6 +159,53 @@ fn one_knock_leaves_nothing_to_the_next() {
                 let told = fates(vec![knock(PEER_4, port); 5]);
                 let ends: Vec<_> = told.into_iter().map(|fate| fate.end).collect();
                 assert_eq!(ends, vec![delivered(HOST_4, port); 5], "port {port}");
+            }
+        },
+    );
+}
+
+/// More than one message of netlink carries is put back between knocks: rules, and sets that rules fill.
+#[test]
+fn one_knock_leaves_nothing_to_the_next_however_much_there_is_to_put_back() {
+    inside(
+        "twin::ends::one_knock_leaves_nothing_to_the_next_however_much_there_is_to_put_back",
+        |world| {
+            let of_sets = |line: fn(u32) -> String| (0..16).map(line).collect::<String>();
+            let sets = of_sets(|set| {
+                format!("set seen{set} {{ type ipv4_addr; flags dynamic; size 1000; }}\n")
+            });
+            let fill = of_sets(|set| format!("tcp dport 81 add @seen{set} {{ ip saddr }}\n"));
+            world.nft(&format!(
+                "table inet filter {{
+                {sets}
+                chain input {{
+                    type filter hook input priority filter; policy drop;
+                    tcp dport 80 limit rate 1/hour burst 1 packets accept
+                    tcp dport 81 ip saddr @seen15 drop
+                    {fill}
+                    tcp dport 81 accept
+                }}
+                }}"
+            ));
+            for set in 0..16 {
+                let sources = (1..=500).map(|at| format!("10.{set}.{}.{}", at / 250, at % 250));
+                let sources: Vec<String> = sources.collect();
+                lab::nft(&format!(
+                    "add element inet filter seen{set} {{ {} }}",
+                    sources.join(", ")
+                ));
+            }
+            let limits = (10_001..=11_200).map(|port| {
+                format!("add rule inet filter input tcp dport {port} limit rate 1/hour burst 1 packets accept\n")
+            });
+            let limits: Vec<String> = limits.collect();
+            for some in limits.chunks(200) {
+                lab::nft(&some.concat());
+            }
+            for port in [80, 81, 11_200] {
+                let told = fates(vec![knock(PEER_4, port); 3]);
+                let ends: Vec<_> = told.into_iter().map(|fate| fate.end).collect();
+                assert_eq!(ends, vec![delivered(HOST_4, port); 3], "port {port}");
             }
         },
     );

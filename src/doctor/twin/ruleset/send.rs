@@ -4,6 +4,7 @@
 use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::io;
+use std::ops::Range;
 
 use super::expressions::sets_of;
 use super::numbers::{
@@ -153,7 +154,7 @@ pub(super) fn first_refusal(refused: Refused) -> io::Error {
 }
 
 /// What is sent together or not at all.
-type Unit = Vec<Order>;
+pub(super) type Unit = Vec<Order>;
 
 /// Sends units in as few transactions as they fit into. Which were refused, and why.
 fn send_all(socket: &mut Socket, units: &[Unit]) -> io::Result<Refused> {
@@ -167,24 +168,33 @@ fn send_all_or(
     instead: impl Fn(usize) -> Unit,
 ) -> io::Result<Refused> {
     let mut refused = Refused::new();
+    for range in batches(units, BATCH_BYTES) {
+        let part: Vec<(usize, &Unit)> = range.map(|index| (index, &units[index])).collect();
+        send_some(socket, &part, &instead, &mut refused)?;
+    }
+    refused.sort_by_key(|(index, _)| *index);
+    Ok(refused)
+}
+
+/// Which units go into one transaction, one after the other: as many as so many octets carry, and one at least.
+pub(super) fn batches(units: &[Unit], most_bytes: usize) -> Vec<Range<usize>> {
+    let mut batches = Vec::new();
     let mut start = 0;
     while start < units.len() {
         let mut end = start;
         let mut bytes = 0;
         while end < units.len() {
             let more: usize = units[end].iter().map(|order| order.body.len() + 20).sum();
-            if end > start && bytes + more > BATCH_BYTES {
+            if end > start && bytes + more > most_bytes {
                 break;
             }
             bytes += more;
             end += 1;
         }
-        let part: Vec<(usize, &Unit)> = (start..end).map(|index| (index, &units[index])).collect();
-        send_some(socket, &part, &instead, &mut refused)?;
+        batches.push(start..end);
         start = end;
     }
-    refused.sort_by_key(|(index, _)| *index);
-    Ok(refused)
+    batches
 }
 
 fn send_some(

@@ -7,14 +7,18 @@ use super::expressions::{expressions, sets_of, with_set};
 use super::numbers::{
     DELSETELEM, NAME, NEWRULE, NFT_SET_ANONYMOUS, NFT_SET_EVAL, NFTA_RULE_HANDLE, OF_SETS, TABLE,
 };
-use super::send::first_refusal;
+use super::send::{Unit, batches, first_refusal};
 use super::{ChainName, Rule, Ruleset, Set, compat, handle};
 use crate::doctor::twin::netlink::{
-    GENERIC, NFTABLES, NLM_F_ECHO, NLM_F_REPLACE, Order, Socket, copy_of, generic, put, put_text,
+    BATCH_BYTES, GENERIC, NFTABLES, NLM_F_ECHO, NLM_F_REPLACE, Order, Socket, copy_of, generic,
+    put, put_text,
 };
 
 /// Sets with more elements than this are not filled anew between knocks.
 const MOST_RESTORED: usize = 512;
+/// What one batch changes that is echoed: of each rule the old and the new one come back, and must find room in the
+/// socket's receive buffer (212,992 octets by default, in which messages weigh more than their octets).
+const ECHOED_BYTES: usize = 32 << 10;
 
 impl Ruleset {
     /// What changes when a packet comes by: the rules whose state is their own, and the sets that rules fill, but
@@ -76,11 +80,12 @@ impl State {
     /// The kernel's.
     pub fn restore(&mut self, socket: &mut Socket) -> io::Result<Vec<(ChainName, u64, u64)>> {
         let mut changed = Vec::new();
-        let mut orders = Vec::new();
+        let mut units: Vec<Unit> = Vec::new();
         self.turn = self.turn.wrapping_add(1);
         for (rule, sets) in &self.rules {
             // A set that stands in a rule belongs to that rule: its successor needs another.
             let mut rule = rule.clone();
+            let mut orders = Unit::new();
             for set in sets {
                 let fresh = set.renamed(self.turn);
                 rule.expressions = with_set(&rule.expressions, &set.name, &fresh.name);
@@ -94,8 +99,13 @@ impl State {
                 &rule.handle.to_be_bytes(),
             );
             orders.push(order);
+            units.push(orders);
         }
-        let echoed = socket.batch(&orders)?.map_err(first_refusal)?;
+        let mut echoed = Vec::new();
+        for batch in batches(&units, ECHOED_BYTES) {
+            let orders = units[batch].concat();
+            echoed.extend(socket.batch(&orders)?.map_err(first_refusal)?);
+        }
         let handles = echoed
             .iter()
             .filter(|message| message.kind == NFTABLES | NEWRULE);
@@ -106,19 +116,22 @@ impl State {
             changed.push((rule.place.clone(), rule.handle, handle));
             rule.handle = handle;
         }
-        let mut orders = Vec::new();
-        for set in &self.sets {
+        let sets = self.sets.iter().map(|set| {
             let mut body = generic(set.family);
             put_text(&mut body, TABLE, &set.table);
             put_text(&mut body, NAME, &set.name);
-            orders.push(Order {
+            let emptied = Order {
                 kind: NFTABLES | DELSETELEM,
                 flags: 0,
                 body,
-            });
-            orders.extend(set.fill());
+            };
+            [vec![emptied], set.fill()].concat()
+        });
+        let units: Vec<Unit> = sets.collect();
+        for batch in batches(&units, BATCH_BYTES) {
+            let orders = units[batch].concat();
+            socket.batch(&orders)?.map_err(first_refusal)?;
         }
-        socket.batch(&orders)?.map_err(first_refusal)?;
         Ok(changed)
     }
 }
