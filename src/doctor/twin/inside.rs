@@ -29,7 +29,7 @@ use super::{TwinError, listing, watch};
 use crate::doctor::namespaces::{self, Netns};
 use crate::doctor::path::{End, Fate, Knock, Protocol, Step};
 use crate::firewall::evidence::{Traced, What};
-use crate::firewall::names;
+use crate::firewall::{legacy, names};
 
 /// A listing and what is asked about it.
 const MAX_LETTER_BYTES: u64 = 2 * MAX_LISTING_BYTES as u64 + (16 << 20);
@@ -416,13 +416,7 @@ fn read_live() -> Result<Ruleset, TwinError> {
 
 /// Tables of iptables-legacy, which nftables neither shows nor copies.
 fn legacy_tables() -> Option<String> {
-    let files = ["ip_tables_names", "ip6_tables_names"];
-    let tables: BTreeSet<String> = files
-        .iter()
-        .filter_map(|file| std::fs::read_to_string(format!("/proc/self/net/{file}")).ok())
-        .flat_map(|names| names.lines().map(str::to_owned).collect::<Vec<_>>())
-        .collect();
-    let tables: Vec<String> = tables.into_iter().collect();
+    let tables: Vec<String> = legacy::tables().into_iter().collect();
     (!tables.is_empty()).then(|| format!("tables of iptables-legacy ({})", tables.join(", ")))
 }
 
