@@ -135,18 +135,20 @@ impl Evidence {
                 return is_last;
             }
         };
+        // Of one set all, and in a flood of forged packets they are many.
+        let kept = Family::ALL.map(|family| evidence_set(Kept::Reached, family).name);
+        let have_reached = matches!(&wanted, Wanted::Set(set) if kept.contains(set));
         for answer in answers {
             match (&wanted, answer) {
                 (Wanted::Counter(name), Answer::Counter(count)) => self.count(name, count),
-                (Wanted::Set(set), Answer::Element(element)) => {
+                (Wanted::Set(_), Answer::Element(element)) => {
                     let age = KEPT_FOR.saturating_sub(element.left);
                     let reading = Reading {
                         packets: element.packets,
                         last: now.checked_sub(age).unwrap_or(now),
                     };
                     let peer = (element.source, element.port);
-                    let kept = Family::ALL.map(|family| evidence_set(Kept::Reached, family).name);
-                    match kept.contains(set) {
+                    match have_reached {
                         true => self.told.reached(peer, reading),
                         false => self.told.seen(peer, reading),
                     }
@@ -207,7 +209,7 @@ pub(super) async fn sighting(nft: &Connection<Nftables>, drop: DroppedPacket) ->
         port,
         place,
     } = drop;
-    let family = nft_family(place.family);
+    let family = NftFamily::from_u8(place.family);
     let rule = match (place.rule, family) {
         (None, _) => None,
         (Some(handle), Some(family)) => {
@@ -275,16 +277,4 @@ pub(super) fn element((source, port): Peer) -> (Family, SetElement) {
     };
     let element = SetElement::concat([address, SetElement::port(port)]);
     (Family::of(source), element)
-}
-
-fn nft_family(number: u8) -> Option<NftFamily> {
-    let families = [
-        NftFamily::Inet,
-        NftFamily::Ip,
-        NftFamily::Ip6,
-        NftFamily::Arp,
-        NftFamily::Bridge,
-        NftFamily::Netdev,
-    ];
-    families.into_iter().find(|family| *family as u8 == number)
 }

@@ -23,6 +23,8 @@ mod tracking;
 use std::collections::HashMap;
 use std::io;
 
+use nlink::netlink::nftables::Family as NftFamily;
+
 use self::expressions::as_taken;
 use self::numbers::{
     GETCHAIN, GETFLOWTABLE, GETGEN, GETOBJ, GETRULE, GETSET, GETSETELEM, GETTABLE, NAME,
@@ -310,15 +312,7 @@ impl std::fmt::Display for ChainName {
 
 /// nft's word for the kernel's number of a family.
 pub fn family_word(family: u8) -> &'static str {
-    match family {
-        1 => "inet",
-        2 => "ip",
-        3 => "arp",
-        5 => "netdev",
-        7 => "bridge",
-        10 => "ip6",
-        _ => "?",
-    }
+    NftFamily::from_u8(family).map_or("?", NftFamily::name)
 }
 
 fn generation(socket: &mut Socket) -> io::Result<u32> {
