@@ -301,9 +301,48 @@ fn the_same_source_gives_the_same_debian_package() {
     fs::remove_dir_all(directory).unwrap();
 }
 
+/// By elf(5): what stands at octet 18 of a program.
+#[test]
+fn a_package_is_for_the_machine_that_its_program_is_for() {
+    let directory =
+        PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("machine-{}", std::process::id()));
+    fs::create_dir_all(&directory).unwrap();
+    let program = directory.join("program");
+    let ask = || {
+        let mut command = Command::new(root().join("packaging/machine"));
+        let output = command.arg(&program).output().unwrap();
+        let told = String::from_utf8(output.stdout).unwrap();
+        let complaint = String::from_utf8(output.stderr).unwrap();
+        (output.status.code().unwrap(), told, complaint)
+    };
+    let (code, _, complaint) = ask();
+    assert_eq!(code, 66, "{complaint}");
+    assert!(complaint.contains("cargo build"), "{complaint}");
+    for (number, name) in [(62, "x86_64\n"), (183, "aarch64\n")] {
+        let mut head = b"\x7fELF\x02\x01\x01\0\0\0\0\0\0\0\0\0\x03\0".to_vec();
+        head.extend([number, 0, 1, 0, 0, 0]);
+        fs::write(&program, head).unwrap();
+        assert_eq!(ask(), (0, name.to_owned(), String::new()));
+    }
+    // 32-bit ARM, a script, and a file of less than that.
+    for head in [
+        &b"\x7fELF\x01\x01\x01\0\0\0\0\0\0\0\0\0\x03\0\x28\0"[..],
+        b"#!/usr/bin/env bash\n",
+        b"x",
+    ] {
+        fs::write(&program, head).unwrap();
+        let (code, told, complaint) = ask();
+        assert_eq!((code, told.as_str()), (65, ""), "{complaint}");
+        assert!(complaint.contains("aarch64"), "{complaint}");
+    }
+    fs::remove_dir_all(directory).unwrap();
+}
+
 #[test]
 fn the_bill_of_materials_is_what_the_document_says() {
     let output = Command::new(root().join("packaging/sbom"))
+        // The document's, whatever this machine is.
+        .arg("x86_64")
         .output()
         .unwrap();
     assert!(output.status.success());
