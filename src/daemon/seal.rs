@@ -297,6 +297,7 @@ fn filter(
 
 /// Refuses x32: every system call of x86-64 has a second number, this bit larger, in a kernel that was built
 /// for that, and a list of what is refused does not name it. A filter sees no other difference (seccomp(2)).
+/// Elsewhere no call has so large a number.
 fn no_second_numbers() -> BpfProgram {
     const X32: u32 = 0x4000_0000;
     let step = |code: u32, jump_unless: u8, k: u32| sock_filter {
