@@ -203,11 +203,24 @@ fn a_list_half_filled_by_a_killed_daemon_is_never_used() {
             rename(&directory, &format!("{OTHERS}{PEER}\n"));
             let firewall = format!("[firewall]\nowner = \"{owner}\"\n");
             let mut daemon = Daemon::start(&config(&directory, &firewall));
-            let before = lists_in_use();
-            rename(&directory, &long_list(0));
-            daemon.signal(rustix::process::Signal::HUP);
+            let mut before = lists_in_use();
+            let mut lists = (0..).map(long_list);
+            let mut fill = || {
+                rename(&directory, &lists.next().expect("a list"));
+                daemon.signal(rustix::process::Signal::HUP);
+            };
+            fill();
             wait_for(SOON, "a part of it is there", || {
-                (lists_there().len() > 2).then_some(())
+                if lists_there().len() > 2 {
+                    return Some(());
+                }
+                // Filled and in use between two looks of a busy machine: the next one, then.
+                let now = lists_in_use();
+                if now != before {
+                    before = now;
+                    fill();
+                }
+                None
             });
             match killed {
                 Killed::Enforcer => {
