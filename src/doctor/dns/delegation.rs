@@ -90,6 +90,12 @@ impl Zone<'_> {
         }
     }
 
+    /// What a server that is silent or lame means: nobody has the zone where each is one or the other.
+    fn unserved(near: &[&Asked]) -> Severity {
+        let is_bad = |one: &&&Asked| one.udp.is_err() || why_lame(one).is_some();
+        Self::severity(near.iter().filter(is_bad).count(), near.len())
+    }
+
     /// Servers below the zone can be found by the parent's word alone (RFC 1034 §4.2.1).
     fn glue(&self) -> Option<Finding> {
         let delegation = self
@@ -164,10 +170,15 @@ impl Zone<'_> {
             return None;
         }
         let servers: Vec<String> = silent.iter().map(|one| one.shown()).collect();
-        let severity = Self::severity(silent.len(), near.len());
-        let text = match severity {
-            Severity::Fault => format!("no server of {} answers", self.name),
-            _ => format!(
+        let severity = Self::unserved(near);
+        let text = match (silent.len() == near.len(), severity) {
+            (true, _) => format!("no server of {} answers", self.name),
+            (false, Severity::Fault) => format!(
+                "no server of {} has the zone, and some do not answer: {}",
+                self.name,
+                list(&servers)
+            ),
+            (false, _) => format!(
                 "a server of {} does not answer: {}",
                 self.name,
                 list(&servers)
@@ -188,19 +199,15 @@ impl Zone<'_> {
     }
 
     fn lame(&self, near: &[&Asked]) -> Option<Finding> {
-        let why = |one: &Asked| match (&one.udp, &one.tcp) {
-            (Ok(Reply::Lame(why)), _) | (_, Ok(Reply::Lame(why))) => Some(why.clone()),
-            _ => None,
-        };
-        let lame: Vec<(&&Asked, String)> = near
+        let lame: Vec<(&&Asked, &str)> = near
             .iter()
-            .filter_map(|one| Some((one, why(one)?)))
+            .filter_map(|one| Some((one, why_lame(one)?)))
             .collect();
         if lame.is_empty() {
             return None;
         }
         let servers: Vec<String> = lame.iter().map(|(one, _)| one.shown()).collect();
-        let severity = Self::severity(lame.len(), near.len());
+        let severity = Self::unserved(near);
         let text = match severity {
             Severity::Fault => format!("no server of {} has the zone", self.name),
             _ => format!(
@@ -369,9 +376,50 @@ impl Zone<'_> {
     }
 }
 
+/// Why a server has not the zone, where it says so by either transport.
+fn why_lame(one: &Asked) -> Option<&str> {
+    match (&one.udp, &one.tcp) {
+        (Ok(Reply::Lame(why)), _) | (_, Ok(Reply::Lame(why))) => Some(why),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_silent_server_beside_a_lame_one_is_a_zone_that_nobody_serves() {
+        let asked = |reply: Result<Reply, Silence>| Asked {
+            server: Name::from_ascii("ns.a.test.").unwrap(),
+            address: "192.0.2.53".parse().unwrap(),
+            udp: reply.clone(),
+            tcp: reply,
+            signed_until: None,
+            answers: BTreeMap::new(),
+        };
+        let severities = |third: Option<Asked>| -> Vec<(Code, Severity)> {
+            let two = [
+                asked(Ok(Reply::Lame("REFUSED".to_owned()))),
+                asked(Err(Silence::Refused)),
+            ];
+            let seen = Seen {
+                zone: Name::from_ascii("a.test.").unwrap(),
+                names: Vec::new(),
+                delegation: None,
+                own: Vec::new(),
+                without_address: Vec::new(),
+                asked: two.into_iter().chain(third).collect(),
+            };
+            let judged = judge(&seen, true, 0);
+            let severities = judged.findings.iter().map(|one| (one.code, one.severity));
+            severities.collect()
+        };
+        let of_both = |severity| vec![(SERVER_SILENT, severity), (SERVER_LAME, severity)];
+        assert_eq!(severities(None), of_both(Severity::Fault));
+        let serves = asked(Ok(Reply::Has(Some(7))));
+        assert_eq!(severities(Some(serves)), of_both(Severity::Doubt));
+    }
 
     #[test]
     fn versions_that_are_not_known_do_not_differ() {
