@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use tokio::net::{TcpStream, lookup_host};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::ask::{Door, Heard, get};
@@ -17,6 +18,8 @@ use crate::gate::identifier::Identifier;
 const RESOLVE: Duration = Duration::from_secs(5);
 /// How long a connection to one's own address may take.
 const CONNECT: Duration = Duration::from_secs(2);
+/// How many addresses of one name are tried.
+const MAX_ADDRESSES: usize = 16;
 /// The port that a redirect leads to.
 const HTTPS: u16 = 443;
 
@@ -71,13 +74,16 @@ pub(super) async fn hairpin(trial: &Trial<'_>, exam: &mut Exam) -> bool {
             }
         },
     };
-    for address in addresses {
+    if addresses.len() > MAX_ADDRESSES {
+        exam.not_covered.push(format!(
+            "whether {} of the {} addresses of {} lead here from inside",
+            addresses.len() - MAX_ADDRESSES,
+            addresses.len(),
+            trial.name
+        ));
+    }
+    for (address, why) in leading_nowhere(&addresses, port).await {
         let to = SocketAddr::new(address, port);
-        let why = match timeout(CONNECT, TcpStream::connect(to)).await {
-            Ok(Ok(_)) => continue,
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer within two seconds".to_owned(),
-        };
         exam.findings.push(
             trial
                 .finding(
@@ -90,4 +96,49 @@ pub(super) async fn hairpin(trial: &Trial<'_>, exam: &mut Exam) -> bool {
         );
     }
     true
+}
+
+/// Which of the first [`MAX_ADDRESSES`] cannot be connected to, and why; all are tried at once.
+async fn leading_nowhere(addresses: &[IpAddr], port: u16) -> Vec<(IpAddr, String)> {
+    let mut trying = JoinSet::new();
+    for (at, address) in addresses.iter().copied().take(MAX_ADDRESSES).enumerate() {
+        trying.spawn(async move {
+            let why = match timeout(CONNECT, TcpStream::connect((address, port))).await {
+                Ok(Ok(_)) => return None,
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => "no answer within two seconds".to_owned(),
+            };
+            Some((at, address, why))
+        });
+    }
+    let mut found: Vec<_> = trying.join_all().await.into_iter().flatten().collect();
+    found.sort_unstable_by_key(|(at, ..)| *at);
+    let found = found.into_iter().map(|(_, address, why)| (address, why));
+    found.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpSocket;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn many_silent_addresses_take_no_longer_than_one() {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        // Nobody accepts, so that the kernel drops what does not fit into the queue.
+        let full = socket.listen(1).unwrap();
+        let to = full.local_addr().unwrap();
+        let mut queued = Vec::new();
+        while let Ok(stream) = timeout(CONNECT / 4, TcpStream::connect(to)).await {
+            queued.push(stream.unwrap());
+        }
+        let begun = Instant::now();
+        let found = leading_nowhere(&[to.ip(); 3 * MAX_ADDRESSES], to.port()).await;
+        assert!(begun.elapsed() < 2 * CONNECT, "{:?}", begun.elapsed());
+        let silent = (to.ip(), "no answer within two seconds".to_owned());
+        assert_eq!(found, vec![silent; MAX_ADDRESSES]);
+    }
 }
