@@ -33,7 +33,7 @@ mod signatures;
 mod subject;
 mod words;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
@@ -315,14 +315,28 @@ async fn zones(means: &Means, subjects: &[Subject], end: Instant) -> Exam {
                 let zone = servers::zone_of(&lookup, alias).await;
                 zones.extend(zone.map(|zone| (zone, alias.clone())));
             }
-            zones
+            (subject.name, zones)
         });
     }
     let mut by_zone: BTreeMap<Name, Vec<Name>> = BTreeMap::new();
+    let mut without: BTreeSet<&Name> = subjects.iter().map(|subject| &subject.name).collect();
     while let Ok(Some(found)) = timeout_at(end, finding.join_next()).await {
-        for (zone, name) in found.into_iter().flatten() {
+        let Ok((of, zones)) = found else {
+            continue;
+        };
+        if !zones.is_empty() {
+            without.remove(&of);
+        }
+        for (zone, name) in zones {
             by_zone.entry(zone).or_default().push(name);
         }
+    }
+    if !without.is_empty() {
+        let without: Vec<String> = without.into_iter().map(words::name).collect();
+        exam.not_covered.push(format!(
+            "the servers of what {} stands in: no resolver told in time which zone that is; try again",
+            words::list(&without)
+        ));
     }
     let mut looking = JoinSet::new();
     let wanted = by_zone.len();
@@ -361,4 +375,34 @@ async fn zones(means: &Means, subjects: &[Subject], end: Instant) -> Exam {
 async fn aliases(lookup: &Lookup, name: &Name) -> Vec<Name> {
     let found = lookup.find(name, RecordType::A).await;
     found.map_or_else(|_| Vec::new(), |found| found.aliases)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_name_whose_zone_is_not_found_is_told() {
+        let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let server = closed.local_addr().unwrap();
+        drop(closed);
+        let means = Means {
+            lookup: Lookup::new(Resolvers::new(vec![server]), None),
+            here: Here {
+                local: Vec::new(),
+                public: Vec::new(),
+                is_behind_others: false,
+            },
+            dns: Dns::default(),
+            now: 0,
+        };
+        let subject = Subject {
+            name: Name::from_ascii("www.a.test.").unwrap(),
+            methods: vec!["http-01"],
+            is_wildcard: false,
+            persist: None,
+        };
+        let exam = zones(&means, &[subject], Instant::now() + IN_ALL).await;
+        assert!(exam.not_covered[0].contains("www.a.test"), "{exam:?}");
+    }
 }
