@@ -506,17 +506,22 @@ fn what_a_killed_examination_left_is_cleared_by_the_next_one() {
         doctor.wait().expect("it ends");
         nft("delete table inet slow");
         assert!(below(&html).contains(&left), "nobody cleared up");
-        let beside = |name: &str| left.replace("acmegate-doctor-", name);
-        let token = &left[left.len() - 43..];
+        let (place, token) = left.rsplit_once("acmegate-doctor-").expect("as found");
+        // As long as tokens are, and none is the token itself.
+        let mut letters = ('A'..='Z').filter(|letter| !token.starts_with(*letter));
+        let mut beside = |name: &str| {
+            let letter = letters.next().expect("a letter");
+            format!("{place}{name}-{letter}{}", &token[1..])
+        };
         // No file, a link, an ACME client's, one with two names, one that is too long.
         let kept = [
-            "acmegate-doctor-B",
-            "acmegate-doctor-C",
-            "other-D",
-            "acmegate-doctor-E",
-            "acmegate-doctor-F",
+            "acmegate-doctor",
+            "acmegate-doctor",
+            "other",
+            "acmegate-doctor",
+            "acmegate-doctor",
         ]
-        .map(|name| beside(name).replace(token, &token[1..]));
+        .map(&mut beside);
         let [made, link, other, linked, long] = &kept;
         fs::copy(&left, other).expect("a file");
         fs::create_dir(made).expect("a directory");
