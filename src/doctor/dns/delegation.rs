@@ -388,62 +388,56 @@ fn why_lame(one: &Asked) -> Option<&str> {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_silent_server_beside_a_lame_one_is_a_zone_that_nobody_serves() {
-        let asked = |reply: Result<Reply, Silence>| Asked {
+    fn asked(udp: Result<Reply, Silence>, tcp: Result<Reply, Silence>) -> Asked {
+        Asked {
             server: Name::from_ascii("ns.a.test.").unwrap(),
             address: "192.0.2.53".parse().unwrap(),
-            udp: reply.clone(),
-            tcp: reply,
+            udp,
+            tcp,
             signed_until: None,
             answers: BTreeMap::new(),
+        }
+    }
+
+    /// What is found of a zone of which this alone was seen.
+    fn found(asked: Vec<Asked>) -> Vec<(Code, Severity)> {
+        let seen = Seen {
+            zone: Name::from_ascii("a.test.").unwrap(),
+            names: Vec::new(),
+            delegation: None,
+            own: Vec::new(),
+            without_address: Vec::new(),
+            asked,
         };
-        let severities = |third: Option<Asked>| -> Vec<(Code, Severity)> {
+        let judged = judge(&seen, true, 0);
+        let found = judged.findings.iter().map(|one| (one.code, one.severity));
+        found.collect()
+    }
+
+    #[test]
+    fn a_silent_server_beside_a_lame_one_is_a_zone_that_nobody_serves() {
+        let by_both = |reply: Result<Reply, Silence>| asked(reply.clone(), reply);
+        let severities = |third: Option<Asked>| {
             let two = [
-                asked(Ok(Reply::Lame("REFUSED".to_owned()))),
-                asked(Err(Silence::Refused)),
+                by_both(Ok(Reply::Lame("REFUSED".to_owned()))),
+                by_both(Err(Silence::Refused)),
             ];
-            let seen = Seen {
-                zone: Name::from_ascii("a.test.").unwrap(),
-                names: Vec::new(),
-                delegation: None,
-                own: Vec::new(),
-                without_address: Vec::new(),
-                asked: two.into_iter().chain(third).collect(),
-            };
-            let judged = judge(&seen, true, 0);
-            let severities = judged.findings.iter().map(|one| (one.code, one.severity));
-            severities.collect()
+            found(two.into_iter().chain(third).collect())
         };
         let of_both = |severity| vec![(SERVER_SILENT, severity), (SERVER_LAME, severity)];
         assert_eq!(severities(None), of_both(Severity::Fault));
-        let serves = asked(Ok(Reply::Has(Some(7))));
+        let serves = by_both(Ok(Reply::Has(Some(7))));
         assert_eq!(severities(Some(serves)), of_both(Severity::Doubt));
     }
 
     #[test]
     fn versions_that_are_not_known_do_not_differ() {
-        let asked = |serial, tcp| Asked {
-            server: Name::from_ascii("ns.a.test.").unwrap(),
-            address: "192.0.2.53".parse().unwrap(),
-            udp: Ok(Reply::Has(serial)),
-            tcp,
-            signed_until: None,
-            answers: BTreeMap::new(),
-        };
+        let has = |serial| Ok(Reply::Has(serial));
         let differ = |other: Asked| {
-            let seen = Seen {
-                zone: Name::from_ascii("a.test.").unwrap(),
-                names: Vec::new(),
-                delegation: None,
-                own: Vec::new(),
-                without_address: Vec::new(),
-                asked: vec![asked(Some(7), Ok(Reply::Has(Some(7)))), other],
-            };
-            let judged = judge(&seen, true, 0);
-            judged.findings.iter().any(|one| one.code == SERIALS_DIFFER)
+            let found = found(vec![asked(has(Some(7)), has(Some(7))), other]);
+            found.iter().any(|(code, _)| *code == SERIALS_DIFFER)
         };
-        assert!(differ(asked(Some(8), Err(Silence::Refused))));
-        assert!(!differ(asked(None, Err(Silence::Refused))));
+        assert!(differ(asked(has(Some(8)), Err(Silence::Refused))));
+        assert!(!differ(asked(has(None), Err(Silence::Refused))));
     }
 }
